@@ -1,0 +1,126 @@
+"""The adjoint sweep: the hypergradient of a measure at omega_T with respect to the teacher.
+
+Source: Wu et al., NeurIPS 2018, equations (3) to (5), written there for plain SGD. Here an update is a gradient,
+then clipping, then a rule with buffers, so that one step back is
+
+1. the adjoint of the rule and of the clipping (elementwise), which yields the cotangent v of the gradient g;
+2. one vector-Jacobian product of ``g(omega_t, Phi_t)`` with v, which yields both ``J^T v``, the share of
+   omega_t, and the share of Phi_t. Only where g is the gradient of a scalar is J symmetric; J^T is used throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.core.student import NonFiniteError, Student
+from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.core.unroll import Step, Trajectory
+
+__all__ = ["Hypergradient", "hypergradient", "hypergradient_with_adjoint"]
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """What the sweep found.
+
+    Args:
+        theta: d measure / d theta by parameter name of the teacher, in the shapes of the parameters.
+        adjoint_norm: norm of d measure / d omega_0, at the beginning of the trajectory.
+    """
+
+    theta: dict[str, Tensor]
+    adjoint_norm: float
+
+    @property
+    def norm(self) -> float:
+        """Euclidean norm over all of theta."""
+        return float(torch.sqrt(sum(part.double().square().sum() for part in self.theta.values())))
+
+
+def hypergradient(trajectory: Trajectory, grad_omega: Tensor) -> dict[str, Tensor]:
+    """Return d measure / d theta by name, for ``grad_omega`` = d measure / d omega_T (n,).
+
+    The student's parameters are at omega_T again afterwards. States are data: nothing flows through s_t.
+    """
+    return hypergradient_with_adjoint(trajectory, grad_omega).theta
+
+
+def hypergradient_with_adjoint(trajectory: Trajectory, grad_omega: Tensor) -> Hypergradient:
+    """As `hypergradient`, with the norm of the adjoint beside it.
+
+    Raises:
+        ValueError: ``grad_omega`` is not of the shape of omega.
+        NonFiniteError: NaN or infinity in the adjoint, with the update it appeared at.
+    """
+    student, teacher = trajectory.student, trajectory.teacher
+    if grad_omega.shape != student.omega.shape:
+        raise ValueError(f"grad_omega: shape {tuple(grad_omega.shape)}; expected {tuple(student.omega.shape)}")
+    final_omega = student.omega.clone()
+    theta_bar = {name: torch.zeros_like(parameter) for name, parameter in teacher.named_parameters()}
+    omega_bar = grad_omega.to(student.omega).clone()
+    buffers_bar = tuple(torch.zeros_like(buffer) for buffer in student.buffers)
+    try:
+        for step in reversed(trajectory.steps):
+            omega_bar, buffers_bar, phi_bar = _step_back(student, step, omega_bar, buffers_bar)
+            if phi_bar is not None:
+                _accumulate_theta(teacher, step.state, phi_bar, theta_bar)
+    finally:
+        student.set_omega(final_omega)
+    return Hypergradient(theta_bar, float(omega_bar.norm()))
+
+
+def _step_back(student: Student, step: Step, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]):
+    """Return the cotangents of (omega_t, buffers_t, Phi_t); the last is None under plain cross-entropy."""
+    student.set_omega(step.omega)
+    parts = _differentiable_gradients(student, step)
+    gradient = sum(part.detach() for part, _ in parts)
+    clipped = student.clipping.apply(gradient)
+    direct_bar, buffers_bar, clipped_bar = student.rule.adjoint(
+        step.omega, step.buffers, clipped, step.size, omega_bar, buffers_bar
+    )
+    gradient_bar = student.clipping.adjoint(gradient, clipped_bar)
+    pulled, phi_bar = _pull_back(student, parts, gradient_bar)
+    omega_bar = direct_bar + pulled
+    if not bool(torch.isfinite(omega_bar.sum())):
+        bad = student.parameters.first_bad(omega_bar) or "(sum)"
+        raise NonFiniteError(f"adjoint of student update {step.update}: {bad} is not finite")
+    return omega_bar, buffers_bar, phi_bar
+
+
+def _differentiable_gradients(student: Student, step: Step) -> list[tuple[Tensor, Tensor | None]]:
+    """Return, for each micro-batch, its share of the gradient (n,) with a graph, and the leaf Phi it depends on."""
+    parts = []
+    scale = 1.0 / student.sample_size(step.batch)
+    phi = None if step.coefficients is None else step.coefficients.clone().requires_grad_()
+    with student.replay(step.update), student.second_derivatives(), torch.enable_grad():
+        for loss in student.losses(step.batch, phi, measure=False):
+            gradients = torch.autograd.grad(
+                loss.total, student.parameters.parameters, create_graph=True, allow_unused=True
+            )
+            parts.append((student.parameters.gather(gradients).to(student.omega.dtype) * scale, phi))
+    return parts
+
+
+def _pull_back(student: Student, parts: list[tuple[Tensor, Tensor | None]], gradient_bar: Tensor):
+    """Return ``J^T v`` (n,) and the cotangent of Phi, summed over the micro-batches."""
+    omega_bar, phi_bar = torch.zeros_like(gradient_bar), None
+    with student.second_derivatives(), outer_gradient():
+        for part, phi in parts:
+            inputs = [*student.parameters.parameters, *([] if phi is None else [phi])]
+            pulled = torch.autograd.grad(part, inputs, grad_outputs=gradient_bar, allow_unused=True)
+            if phi is not None:
+                *pulled, share = pulled
+                phi_bar = share if phi_bar is None else phi_bar + share
+            omega_bar += student.parameters.gather(pulled).to(gradient_bar.dtype)
+    return omega_bar, phi_bar
+
+
+def _accumulate_theta(teacher, state: Tensor, phi_bar: Tensor, theta_bar: dict[str, Tensor]) -> None:
+    with torch.enable_grad():
+        coefficients = teacher(state)
+    shares = torch.autograd.grad(coefficients, list(teacher.parameters()), grad_outputs=phi_bar)
+    for name, share in zip(theta_bar, shares, strict=True):
+        theta_bar[name] += share

@@ -1,0 +1,98 @@
+"""The teacher network: the state of a student in, the coefficients of its loss out.
+
+Source: Wu et al., "Learning to Teach with Dynamic Loss Functions", NeurIPS 2018, section 3.2 and
+Figure 2b: ``Phi_t = W softmax(V s_t)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DEFAULT_INITIAL_COEFFICIENT", "DEFAULT_KEYS", "Teacher"]
+
+DEFAULT_KEYS = 5
+"""Number of keys N for translation (the paper's appendix, as recalled in our notes)."""
+
+DEFAULT_INITIAL_COEFFICIENT = 0.1
+"""Phi at the start. ``-sigmoid(Phi log p)`` is cross-entropy times Phi / 4, less 1/2, while ``Phi |log p|``
+is small; at 0.1 its gradient for a token of p = 1e-4 is still 81 % of the scaled cross-entropy's."""
+
+_KEY_SPREAD = 0.1
+_QUERY_DEVIATION = 0.5
+
+
+class Teacher(nn.Module):
+    """Coefficients ``Phi_t = W softmax(V s_t)`` of a diagonal dynamic loss, one per target entry.
+
+    Args:
+        features: names of the student features that make up the state, in order.
+        entries: number of coefficients (size of the target vocabulary).
+        keys: number N of keys the attention chooses from.
+        initial_coefficient: value around which every coefficient starts.
+        seed: seed of the initial queries V.
+
+    The columns of W start at *different* multiples of ``initial_coefficient`` (within 10 % of it). Equal columns
+    would make ``Phi`` independent of V, whose hypergradient were then exactly zero: the teacher could never
+    become dynamic. For the same reason V starts random, not at zero.
+
+    Raises:
+        ValueError: no features, repeated features, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        entries: int,
+        *,
+        keys: int = DEFAULT_KEYS,
+        initial_coefficient: float = DEFAULT_INITIAL_COEFFICIENT,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not features or len(set(features)) != len(features):
+            raise ValueError(f"features: {list(features)}; expected at least one name, none twice")
+        if entries < 1:
+            raise ValueError(f"entries: {entries}; expected at least 1")
+        if keys < 1:
+            raise ValueError(f"keys: {keys}; expected at least 1")
+        self.features = tuple(features)
+        spread = torch.linspace(-_KEY_SPREAD, _KEY_SPREAD, keys) if keys > 1 else torch.zeros(1)
+        generator = torch.Generator().manual_seed(seed)
+        queries = torch.randn(keys, len(features), generator=generator) * _QUERY_DEVIATION
+        self.values = nn.Parameter((initial_coefficient * (1 + spread)).repeat(entries, 1))
+        self.queries = nn.Parameter(queries)
+
+    @classmethod
+    def for_student(
+        cls,
+        student,
+        keys: int = DEFAULT_KEYS,
+        seed: int = 0,
+        initial_coefficient: float = DEFAULT_INITIAL_COEFFICIENT,
+    ) -> Teacher:
+        """Return a teacher for ``student`` (a `core.student.Student`): its features, vocabulary, dtype, device."""
+        teacher = cls(
+            student.state.features,
+            student.coefficient_count,
+            keys=keys,
+            seed=seed,
+            initial_coefficient=initial_coefficient,
+        )
+        return teacher.to(device=student.omega.device, dtype=student.omega.dtype)
+
+    @property
+    def entries(self) -> int:
+        """Number of coefficients."""
+        return self.values.shape[0]
+
+    @property
+    def keys(self) -> int:
+        """Number N of keys."""
+        return self.values.shape[1]
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Return the coefficients ``Phi_t`` (entries,) for the state ``s_t`` (features,)."""
+        return self.values @ torch.softmax(self.queries @ state, dim=0)
