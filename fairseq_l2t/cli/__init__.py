@@ -1,0 +1,1 @@
+"""Console commands, one thin file each."""
