@@ -1,0 +1,162 @@
+"""A hypergradient two other ways: plain autograd through the whole unroll, and float64 central differences.
+
+Nothing here calls the update rules, clipping, loss, unroll or sweep of the package on the way to the plain
+answer: the formulas are written out again, with differentiable operations.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from fairseq_l2t.core import Teacher, Trajectory, hypergradient, unroll
+from fairseq_l2t.core.twice_differentiable import outer_gradient, twice_differentiable
+from fairseq_l2t.core.update_rules import NAG, SGD, Adam, StepSize, UpdateRule
+from tests.core.toy_student import RecordedState, ToyStudent
+
+
+def differentiable_rule(
+    rule: UpdateRule, omega: Tensor, buffers: Sequence[Tensor], gradient: Tensor, size: StepSize
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return (omega', buffers'), from the definitions in torch's and fairseq's documentation."""
+    if isinstance(rule, SGD):
+        velocity = rule.momentum * buffers[0] + gradient + rule.weight_decay * omega
+        return omega - size.lr * velocity, (velocity,)
+    if isinstance(rule, NAG):
+        ratio = size.lr / size.previous_lr if size.previous_lr > 0 else size.lr
+        velocity = rule.momentum * ratio * buffers[0] - size.lr * gradient
+        decayed = omega - size.lr * rule.weight_decay * omega
+        return decayed + rule.momentum * velocity - size.lr * gradient, (velocity,)
+    if isinstance(rule, Adam):
+        mean = rule.beta1 * buffers[0] + (1 - rule.beta1) * gradient
+        square = rule.beta2 * buffers[1] + (1 - rule.beta2) * gradient**2
+        # sqrt has no finite slope at 0; there the mean is 0 as well and the update is m' / eps
+        seen = square > 0
+        root = torch.where(seen, torch.where(seen, square, torch.ones_like(square)).sqrt(), 0.0)
+        step = size.lr * math.sqrt(1 - rule.beta2**size.count) / (1 - rule.beta1**size.count)
+        return omega - size.lr * rule.weight_decay * omega - step * mean / (root + rule.eps), (mean, square)
+    raise TypeError(f"no differentiable form of {rule}")
+
+
+def differentiable_clipping(gradient: Tensor, max_norm: float) -> Tensor:
+    """Return the gradient scaled to a norm of at most ``max_norm``; 0: unchanged."""
+    norm = gradient.norm()
+    if max_norm == 0 or float(norm.detach()) + 1e-6 <= max_norm:
+        return gradient
+    return gradient * (max_norm / (norm + 1e-6))
+
+
+def target_log_probs(student: ToyStudent, omega: Tensor, part) -> Tensor:
+    """Return log p of the targets (tokens,) that count, as a function of ``omega`` (n,)."""
+    named = dict(zip(student.parameters.names, student.parameters.split(omega), strict=True))
+    log_probs = functional_call(student.model, named, (part.sources,)).log_softmax(-1)
+    return log_probs.gather(-1, part.targets.unsqueeze(-1)).squeeze(-1)[part.keep]
+
+
+def dev_measure(student: ToyStudent, omega: Tensor) -> Tensor:
+    """Return the mean probability of the dev targets at ``omega`` (n,), without dropout; smooth, a scalar."""
+    student.model.eval()
+    try:
+        return target_log_probs(student, omega, student.dev).exp().mean()
+    finally:
+        student.model.train()
+
+
+def dev_gradient(student: ToyStudent) -> Tensor:
+    """Return d measure / d omega (n,) at the student's parameters: a true gradient, nothing scaled."""
+    omega = student.omega.clone().requires_grad_()
+    with twice_differentiable(), outer_gradient():
+        return torch.autograd.grad(dev_measure(student, omega), omega)[0]
+
+
+def _plain_gradient(student: ToyStudent, omega: Tensor, batch, phi: Tensor | None, update: int) -> Tensor:
+    total, tokens = 0.0, 0
+    with student.replay(update):
+        for part in batch:
+            log_probs = target_log_probs(student, omega, part)
+            loss = -log_probs
+            if phi is not None:
+                share = student.shape.cross_entropy_mix
+                sigmoids = 1 / (1 + torch.exp(-phi[part.targets[part.keep]] * log_probs))
+                loss = share * loss - (1 - share) * student.shape.scale * sigmoids
+            total, tokens = total + loss.sum(), tokens + part.tokens
+    return torch.autograd.grad(total, omega, create_graph=True)[0] / tokens
+
+
+def plain_hypergradient(trajectory: Trajectory) -> dict[str, Tensor]:
+    """Return d measure / d theta by one backward pass through a second unroll, functional, same start."""
+    student, teacher = trajectory.student, trajectory.teacher
+    first = trajectory.steps[0]
+    omega, buffers = first.omega.clone().requires_grad_(), first.buffers
+    with twice_differentiable():
+        for step in trajectory.steps:
+            phi = None if step.state is None else teacher(step.state)
+            gradient = _plain_gradient(student, omega, step.batch, phi, step.update)
+            gradient = differentiable_clipping(gradient, student.clipping.max_norm)
+            omega, buffers = differentiable_rule(student.rule, omega, buffers, gradient, step.size)
+        with outer_gradient():
+            parts = torch.autograd.grad(dev_measure(student, omega), list(teacher.parameters()))
+    return dict(zip((name for name, _ in teacher.named_parameters()), parts, strict=True))
+
+
+def measured_slope(
+    make: Callable[[], ToyStudent], trajectory: Trajectory, direction: dict[str, Tensor]
+) -> float:
+    """Return d measure along ``direction`` of theta by five-point central differences over real unrolls.
+
+    States are those of ``trajectory``: they are data, and must not move with theta.
+    """
+    states = [step.state for step in trajectory.steps]
+    # Adam divides by gradients that may be small: its measure bends sooner.
+    h = 2e-4 if isinstance(trajectory.student.rule, Adam) else 2e-3
+
+    def measure(distance: float) -> float:
+        student, teacher = make(), copy.deepcopy(trajectory.teacher)
+        student.state = RecordedState(states)
+        with torch.no_grad():
+            for name, parameter in teacher.named_parameters():
+                parameter.add_(direction[name], alpha=distance)
+        unroll(student, teacher, len(states))
+        return float(dev_measure(student, student.omega).detach())
+
+    return five_point_slope(measure, h)
+
+
+def five_point_slope(function: Callable[[float], float], h: float) -> float:
+    """Return the slope of ``function`` at 0; the error is of fourth order in ``h``."""
+    return (8 * (function(h) - function(-h)) - function(2 * h) + function(-2 * h)) / (12 * h)
+
+
+def random_direction(teacher: Teacher, seed: int) -> dict[str, Tensor]:
+    """Return a direction of theta by name, of length 0.1: of the order of the initial coefficients."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = {
+        name: torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        for name, parameter in teacher.named_parameters()
+    }
+    length = math.sqrt(sum(float(part.square().sum()) for part in parts.values()))
+    return {name: part * (0.1 / length) for name, part in parts.items()}
+
+
+def slope_along(gradient: dict[str, Tensor], direction: dict[str, Tensor]) -> float:
+    """Return the inner product of a hypergradient and a direction."""
+    return sum(float((gradient[name] * direction[name]).sum()) for name in direction)
+
+
+def relative_error(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Return the largest error over the parameters, each relative to the norm of its expected gradient."""
+    return max(float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs)
+
+
+def unrolled(
+    make: Callable[[], ToyStudent], steps: int = 4, keys: int = 3
+) -> tuple[Trajectory, dict[str, Tensor]]:
+    """Return a trajectory of ``steps`` updates and our hypergradient of it."""
+    student = make()
+    trajectory = unroll(student, Teacher.for_student(student, keys=keys, seed=5), steps)
+    return trajectory, hypergradient(trajectory, dev_gradient(student))
