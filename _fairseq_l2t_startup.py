@@ -12,10 +12,12 @@ import sys
 # What is about to be imported -> (file in fairseq_l2t/compat, function called with that name).
 # `fairseq.checkpoint_utils` stands for "torch and fairseq are both in use": every program that reads a
 # checkpoint passes there before the first torch.load, and it imports torch itself on its first lines.
+# `fairseq.benchmark` is what `import fairseq` itself imports after all models and modules.
 _MENDS = {
     "fairseq": ("dataclass_defaults", "mend_package"),
     "hydra": ("dataclass_defaults", "mend_package"),
     "fairseq.checkpoint_utils": ("checkpoint_types", "mend_torch_load"),
+    "fairseq.benchmark": ("encoder_fast_path", "mend_encoder_layers"),
 }
 
 
