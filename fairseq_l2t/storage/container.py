@@ -1,0 +1,172 @@
+"""A safetensors file whose header and tensors carry SHA-256 digests, read without trust.
+
+Layout (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header, the tensors. The
+library checks the structure; a flipped bit inside a tensor, or one that turns a header into another valid
+header, it cannot see. So the header's ``__metadata__`` holds one string, ``fairseq_l2t``, a JSON object (one
+string only: the library writes several in random order) with
+
+- ``header_sha256``: digest of length field and header, taken with 64 zeros in the place of this digest;
+- ``kind`` and ``format_version``: which program may read it;
+- ``tensor_sha256``: digest of each tensor's bytes, by name;
+- ``content``: all the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fairseq_l2t.storage.atomic import write_atomically
+from fairseq_l2t.storage.header import Header, HeaderError, TensorEntry, parse_header, sealed_parts
+
+__all__ = ["Container", "ContainerError", "VersionError", "open_container", "write_container"]
+
+
+class ContainerError(ValueError):
+    """A file that cannot be used; one line that begins with its path."""
+
+
+class VersionError(ContainerError):
+    """A file of another format version, which may be perfectly whole."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """An open file whose header has been verified; tensors are read on demand.
+
+    Args:
+        path: where it was read from.
+        size: bytes of the file.
+        content: what the writer put in.
+        entries: dtype, shape and place of each tensor, by name.
+    """
+
+    path: Path
+    size: int
+    content: dict[str, Any]
+    entries: dict[str, TensorEntry]
+    _header: Header
+    _file: BinaryIO
+
+    def read(self) -> tuple[dict[str, Tensor], list[str]]:
+        """Return the tensors by name, and one line for each tensor whose content is not what was written.
+
+        Raises:
+            ContainerError: the file became shorter while it was read.
+        """
+        data = self._file.read(self._header.data_size)
+        if len(data) != self._header.data_size:
+            raise ContainerError(
+                f"{self.path}: {len(data)} bytes of tensors read; expected {self._header.data_size}"
+            )
+        view = memoryview(data)
+        damaged = []
+        for name, entry in self.entries.items():
+            found = hashlib.sha256(view[entry.begin : entry.end]).hexdigest()
+            expected = self._header.tensor_digests.get(name)
+            if found != expected:
+                damaged.append(f"tensor {name!r} is damaged (SHA-256 {found}; expected {expected})")
+        return safetensors.torch.load(self._header.raw + data), damaged
+
+
+def write_container(
+    path: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    content: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    keep_previous: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write tensors and a JSON-able ``content`` atomically (see `write_atomically` for ``keep_previous``).
+
+    Raises:
+        OSError: the file could not be written; the old one is intact.
+        TypeError, ValueError: ``content`` is not JSON-able.
+    """
+    plain = _plain_tensors(tensors)
+    digests = {name: hashlib.sha256(_bytes_of(tensor)).hexdigest() for name, tensor in plain.items()}
+    document = {
+        "kind": kind,
+        "format_version": version,
+        "content": dict(content),
+        "tensor_sha256": digests,
+    }
+    write_atomically(path, sealed_parts(plain, document), keep_previous=keep_previous)
+
+
+@contextmanager
+def open_container(path: str | os.PathLike[str], kind: str, version: int) -> Iterator[Container]:
+    """Open a file of `write_container` and verify its header; no tensor is read, no memory taken for one.
+
+    Raises:
+        ContainerError: absent, not a regular file, unreadable, cut, damaged header, claims beyond its size,
+            not a safetensors file (a pickle or zip archive is named as such and never opened), another kind.
+        VersionError: another format version.
+    """
+    path = Path(path)
+    with _open_regular(path) as (file, size):
+        try:
+            header = parse_header(file, size)
+        except HeaderError as error:
+            raise ContainerError(f"{path}: {error} ({size} bytes)") from error
+        _require_kind_and_version(path, header, kind, version)
+        yield Container(path, size, header.content, header.entries, header, file)
+
+
+@contextmanager
+def _open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: to open a pipe would wait for a writer
+            found = "a directory" if path.is_dir() else "a device or pipe"
+            raise ContainerError(f"{path}: {found}; expected a file")
+        file = open(path, "rb")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise ContainerError(f"{path}: {error.strerror}; expected a readable file") from error
+    with file:
+        yield file, os.fstat(file.fileno()).st_size
+
+
+def _require_kind_and_version(path: Path, header: Header, kind: str, version: int) -> None:
+    damage = "" if header.intact else "; and its header is damaged (SHA-256 does not match)"
+    if header.kind != kind:
+        raise ContainerError(f"{path}: kind {header.kind!r}; expected {kind!r}{damage}")
+    if header.format_version != version:
+        found = json.dumps(header.format_version)
+        raise (VersionError if header.intact else ContainerError)(
+            f"{path}: format version {found}; this program reads version {version}{damage}"
+        )
+    if not header.intact:
+        raise ContainerError(f"{path}: the header is damaged (SHA-256 does not match)")
+
+
+def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return detached, contiguous CPU tensors that share no memory: the library refuses views of one
+    buffer."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        if tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size() or any(
+            tensor.data_ptr() == other.data_ptr() for other in plain.values()
+        ):
+            tensor = tensor.clone()
+        plain[name] = tensor
+    return plain
+
+
+def _bytes_of(tensor: Tensor) -> memoryview | bytes:
+    if math.prod(tensor.shape) == 0:
+        return b""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())

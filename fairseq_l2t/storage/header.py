@@ -1,0 +1,212 @@
+"""The header of our safetensors files: sealed with its own digest, checked before anything else is read.
+
+Nothing here trusts a number that came from the file: every one is compared with the size of the file first,
+so that a few bytes cannot make the program allocate gigabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import safetensors.torch
+from torch import Tensor
+
+__all__ = ["Header", "HeaderError", "TensorEntry", "parse_header", "sealed_parts"]
+
+ITEM_SIZES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1
+}  # fmt: skip
+"""Bytes an element, by the dtype names of safetensors."""
+
+_LENGTH_BYTES = 8
+_METADATA_KEY = "fairseq_l2t"
+# Unescaped quotes occur nowhere inside a JSON string: these bytes cannot be imitated by any content.
+_DIGEST_MARK = b'"fairseq_l2t":"{\\"header_sha256\\":\\"'
+_NO_DIGEST = "0" * 64
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive, as torch.save writes, which can carry pickled code; it was not opened",
+    **{
+        bytes([0x80, protocol]): "a pickle, which can carry code; it was not opened"
+        for protocol in range(2, 6)
+    },
+}
+
+
+class HeaderError(ValueError):
+    """What is wrong with a header, without the path."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What the header says of one tensor; ``begin`` and ``end`` are bytes after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header of consistent structure; ``intact`` says whether its digest matches as well.
+
+    Args:
+        raw: length field and header, as in the file.
+        data_size: bytes of tensors after it.
+    """
+
+    raw: bytes
+    data_size: int
+    intact: bool
+    kind: Any
+    format_version: Any
+    content: dict[str, Any]
+    tensor_digests: dict[str, Any]
+    entries: dict[str, TensorEntry]
+
+
+def sealed_parts(tensors: dict[str, Tensor], document: Mapping[str, Any]) -> tuple[bytes, memoryview]:
+    """Return a file of ``tensors`` and a JSON-able ``document`` in two parts: to the header's end, and the rest."""
+    text = json.dumps({"header_sha256": _NO_DIGEST, **document}, separators=(",", ":"))
+    serialized = safetensors.torch.save(tensors, metadata={_METADATA_KEY: text})
+    header_end = _LENGTH_BYTES + int.from_bytes(serialized[:_LENGTH_BYTES], "little")
+    raw = serialized[:header_end]
+    place = _digest_place(raw)
+    if place is None:
+        raise RuntimeError("this version of safetensors writes its metadata in a way we cannot seal")
+    digest = hashlib.sha256(raw).hexdigest().encode()
+    return raw[:place] + digest + raw[place + len(digest) :], memoryview(serialized)[header_end:]
+
+
+def parse_header(file: BinaryIO, size: int) -> Header:
+    """Read the header of ``file``, open at its start and ``size`` bytes long.
+
+    Raises:
+        HeaderError: cut, not JSON, not ours, or tensors that do not fill the file exactly.
+    """
+    start = file.read(_LENGTH_BYTES)
+    if len(start) < _LENGTH_BYTES:
+        raise HeaderError(f"the header is cut: {size} bytes; expected at least {_LENGTH_BYTES}{_hint(start)}")
+    length = int.from_bytes(start, "little")
+    if length > size - _LENGTH_BYTES:
+        raise HeaderError(
+            f"the header is cut or damaged: it claims {length} bytes; the file has {size - _LENGTH_BYTES} "
+            f"after the length field{_hint(start)}"
+        )
+    raw = start + file.read(length)
+    values = _parse_json(raw[_LENGTH_BYTES:], start)
+    metadata = values.pop("__metadata__", None)
+    entries = {name: _entry(name, value) for name, value in values.items()}
+    data_size = size - len(raw)
+    _require_exact_cover(entries, data_size)
+    document = _document(metadata)
+    return Header(
+        raw=raw,
+        data_size=data_size,
+        intact=_is_intact(raw),
+        kind=document.get("kind"),
+        format_version=document.get("format_version"),
+        content=_mapping(document, "content"),
+        tensor_digests=_mapping(document, "tensor_sha256"),
+        entries=entries,
+    )
+
+
+def _hint(start: bytes) -> str:
+    # Only once the file is known not to be ours: 0x80 0x02 also begins the length field of a 640-byte header.
+    for magic, what in _FOREIGN.items():
+        if start.startswith(magic):
+            return f"; it looks like {what}"
+    return ""
+
+
+def _parse_json(text: bytes, start: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and integers of absurd length
+        raise HeaderError(
+            f"the header is damaged or this is no safetensors file: {error}{_hint(start)}"
+        ) from error
+    if not isinstance(values, dict):
+        raise HeaderError(f"the header is damaged: a JSON {type(values).__name__}; expected an object")
+    return values
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return values
+
+
+def _entry(name: str, value: Any) -> TensorEntry:
+    damaged = f"the header is damaged: tensor {name!r}"
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise HeaderError(f"{damaged}: expected dtype, shape and data_offsets")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_SIZES:
+        raise HeaderError(f"{damaged}: dtype {dtype!r}; expected one of {', '.join(ITEM_SIZES)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise HeaderError(f"{damaged}: shape {shape!r}, data_offsets {offsets!r}; expected whole numbers")
+    expected = math.prod(shape) * ITEM_SIZES[dtype]
+    if offsets[1] - offsets[0] != expected:
+        raise HeaderError(f"{damaged}: {offsets[1] - offsets[0]} bytes; its dtype and shape need {expected}")
+    return TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _require_exact_cover(entries: Mapping[str, TensorEntry], data_size: int) -> None:
+    position = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != position:
+            raise HeaderError(
+                f"the header is damaged: tensor {name!r} begins at {entry.begin}; expected {position}"
+            )
+        position = entry.end
+    if position != data_size:
+        raise HeaderError(
+            f"cut or damaged: the tensors need {position} bytes; the file has {data_size} for them"
+        )
+
+
+def _document(metadata: Any) -> dict[str, Any]:
+    text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise HeaderError(
+            f"a safetensors file without {_METADATA_KEY!r} in its metadata: not written by this program"
+        )
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HeaderError(f"the header is damaged: metadata {_METADATA_KEY!r}: {error}") from error
+    if not isinstance(document, dict):
+        raise HeaderError(f"the header is damaged: metadata {_METADATA_KEY!r} is no JSON object")
+    return document
+
+
+def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    # Where it is something else the digest, checked by the caller, tells; an unknown version may well differ.
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _digest_place(raw: bytes) -> int | None:
+    found = raw.find(_DIGEST_MARK)
+    return None if found < 0 else found + len(_DIGEST_MARK)
+
+
+def _is_intact(raw: bytes) -> bool:
+    place = _digest_place(raw)
+    if place is None:
+        return False
+    end = place + len(_NO_DIGEST)
+    expected = hashlib.sha256(raw[:place] + _NO_DIGEST.encode() + raw[end:]).hexdigest().encode()
+    return raw[place:end] == expected

@@ -1,0 +1,257 @@
+"""The teacher file: a teacher, the vocabulary it belongs to and the settings its students need.
+
+A safetensors file (see `container`): tensors ``values`` (entries, keys) and ``queries`` (keys, features),
+both float32 or both float64, and metadata in JSON. There is no pickle in it and none is ever opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.core import LossShape, Teacher
+from fairseq_l2t.storage.container import Container, ContainerError, open_container, write_container
+from fairseq_l2t.storage.json_values import require_plain_json
+
+__all__ = [
+    "FORMAT_VERSION",
+    "TeacherFile",
+    "TeacherFileError",
+    "TeacherSettings",
+    "Vocabulary",
+    "load_teacher",
+    "save_teacher",
+    "vocabulary_fingerprint",
+]
+
+FORMAT_VERSION = 1
+COEFFICIENT_FORM = "diagonal"
+
+_KIND = "teacher"
+_DTYPES = {"F32": torch.float32, "F64": torch.float64}
+
+
+class TeacherFileError(ValueError):
+    """A teacher file that cannot be used; one line that begins with its path."""
+
+
+def vocabulary_fingerprint(symbols: Iterable[str]) -> str:
+    """Return the SHA-256, in hexadecimal, of the symbols in the order of their indices.
+
+    Each symbol enters as its length in UTF-8 bytes, a colon and these bytes (a netstring without the comma):
+    whatever a symbol contains, two different lists never give the same bytes, which joining by a separator
+    cannot promise.
+    """
+    digest = hashlib.sha256()
+    for symbol in symbols:
+        encoded = symbol.encode("utf-8")
+        digest.update(b"%d:" % len(encoded) + encoded)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A target vocabulary by size (all entries, also special symbols) and `vocabulary_fingerprint`.
+
+    Raises:
+        ValueError: a size below 1 or a fingerprint that is no SHA-256.
+    """
+
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if type(self.size) is not int or self.size < 1:
+            raise ValueError(f"vocabulary size: {self.size!r}; expected a whole number above 0")
+        text = self.sha256
+        if not isinstance(text, str) or len(text) != 64 or not set(text) <= set(string.hexdigits.lower()):
+            raise ValueError(f"vocabulary fingerprint: {text!r}; expected 64 lower-case hexadecimal digits")
+
+    @classmethod
+    def of_symbols(cls, symbols: Iterable[str]) -> Vocabulary:
+        """Return the vocabulary of ``symbols``, in the order of their indices, special ones included."""
+        symbols = list(symbols)
+        return cls(len(symbols), vocabulary_fingerprint(symbols))
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """What a student must know to be taught as in training.
+
+    Args:
+        loss_scale, cross_entropy_mix: see `core.LossShape`.
+        total_updates: length of a student's life in updates, for the progress feature.
+        cross_entropy_updates: updates of plain cross-entropy at the start of a life.
+        extra: any further training settings that JSON can hold (objective, unroll length, seeds, command
+            ...).
+
+    Raises:
+        ValueError: a value outside its range, or ``extra`` is no plain JSON.
+    """
+
+    loss_scale: float
+    cross_entropy_mix: float
+    total_updates: int
+    cross_entropy_updates: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("loss_scale", "cross_entropy_mix"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name}: {value!r}; expected a number")
+        LossShape(self.loss_scale, self.cross_entropy_mix)
+        for name, least in (("total_updates", 1), ("cross_entropy_updates", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}: {value!r}; expected a whole number of at least {least}")
+        if not isinstance(self.extra, dict):
+            raise ValueError(f"extra: {type(self.extra).__name__}; expected a dictionary")
+        require_plain_json(self.extra, "extra", allow_infinity=False)
+
+    @property
+    def loss_shape(self) -> LossShape:
+        """Scale and cross-entropy share, as `core.dynamic_loss` takes them."""
+        return LossShape(self.loss_scale, self.cross_entropy_mix)
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """What `load_teacher` read; the teacher is frozen and in eval mode."""
+
+    teacher: Teacher
+    vocabulary: Vocabulary
+    settings: TeacherSettings
+    path: Path
+
+
+def save_teacher(
+    path: str | os.PathLike[str], teacher: Teacher, vocabulary: Vocabulary, settings: TeacherSettings
+) -> None:
+    """Write ``teacher`` to ``path`` atomically, in the dtype it has (float32 or float64).
+
+    The same arguments give the same bytes.
+
+    Raises:
+        ValueError: the vocabulary is not of the teacher's size, another dtype, or a coefficient that is not
+            finite (the last good file stays).
+        OSError: the file could not be written (path named); the old file is intact.
+    """
+    tensors = {name: parameter.detach() for name, parameter in teacher.named_parameters()}
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= set(_DTYPES.values()):
+        raise ValueError(f"{path}: teacher of {sorted(map(str, dtypes))}; expected float32 or float64")
+    if vocabulary.size != teacher.entries:
+        raise ValueError(
+            f"{path}: teacher of {teacher.entries} entries; the vocabulary has {vocabulary.size}"
+        )
+    bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise ValueError(f"{path}: tensors {', '.join(bad)} hold NaN or infinity; the file is left as it was")
+    content = {
+        "coefficient_form": COEFFICIENT_FORM,
+        "features": list(teacher.features),
+        "keys": teacher.keys,
+        "vocabulary": asdict(vocabulary),
+        "settings": asdict(settings),
+    }
+    write_container(path, _KIND, FORMAT_VERSION, content, tensors)
+
+
+def load_teacher(
+    path: str | os.PathLike[str], *, vocabulary: Vocabulary | None = None, dtype: torch.dtype = torch.float32
+) -> TeacherFile:
+    """Read a teacher file; nothing is returned unless every check passes, and no other path is ever tried.
+
+    Args:
+        path: the file.
+        vocabulary: that of the student; must be the teacher's.
+        dtype: of the teacher returned, whatever the file holds.
+
+    Raises:
+        TeacherFileError: absent, cut, damaged, of another format version or vocabulary, or with wrong tensors
+            (all of them listed).
+    """
+    try:
+        with open_container(path, _KIND, FORMAT_VERSION) as container:
+            return _teacher_of(container, vocabulary, dtype)
+    except ContainerError as error:
+        raise TeacherFileError(str(error)) from error
+
+
+def _teacher_of(container: Container, vocabulary: Vocabulary | None, dtype: torch.dtype) -> TeacherFile:
+    path = container.path
+    try:
+        features, keys, own, settings = _parse_content(container.content)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"lacks {error}" if isinstance(error, KeyError) else error
+        raise TeacherFileError(f"{path}: metadata: {problem}") from error
+    if vocabulary is not None:
+        _require_same_vocabulary(path, own, vocabulary)
+    # The shapes are compared before a Teacher is made: its constructor allocates what the metadata say.
+    expected = {"values": (own.size, keys), "queries": (keys, len(features))}
+    problems = _layout_problems(container, expected)
+    if not problems:
+        tensors, problems = container.read()
+        problems += [f"tensor {name!r} holds NaN or infinity" for name in sorted(_not_finite(tensors, dtype))]
+    if problems:
+        raise TeacherFileError(f"{path}: {'; '.join(problems)}")
+    teacher = Teacher(features, own.size, keys=keys).to(dtype)
+    teacher.load_state_dict(tensors)
+    return TeacherFile(teacher.requires_grad_(False).eval(), own, settings, path)
+
+
+def _parse_content(content: Mapping[str, Any]) -> tuple[list[str], int, Vocabulary, TeacherSettings]:
+    form, features, keys = content["coefficient_form"], content["features"], content["keys"]
+    if form != COEFFICIENT_FORM:
+        raise ValueError(f"coefficient form {form!r}; this program reads {COEFFICIENT_FORM!r}")
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise ValueError(f"features {json.dumps(features)}; expected a list of names")
+    if not features or len(set(features)) != len(features):
+        raise ValueError(f"features {json.dumps(features)}; expected at least one name, none twice")
+    if type(keys) is not int or keys < 1:
+        raise ValueError(f"keys {keys!r}; expected a whole number above 0")
+    return features, keys, Vocabulary(**content["vocabulary"]), TeacherSettings(**content["settings"])
+
+
+def _require_same_vocabulary(path: Path, own: Vocabulary, wanted: Vocabulary) -> None:
+    if own.size != wanted.size:
+        raise TeacherFileError(
+            f"{path}: the teacher is for a vocabulary of {own.size} entries; this one has {wanted.size} "
+            f"(fingerprints {own.sha256} and {wanted.sha256})"
+        )
+    if own.sha256 != wanted.sha256:
+        raise TeacherFileError(
+            f"{path}: the teacher is for another vocabulary of the same {own.size} entries, or for the same "
+            f"symbols in another order: fingerprint {own.sha256}; this one has {wanted.sha256}"
+        )
+
+
+def _layout_problems(container: Container, expected: Mapping[str, tuple[int, int]]) -> list[str]:
+    entries = container.entries
+    problems = [f"tensor {name!r} is missing" for name in expected if name not in entries]
+    problems += [f"tensor {name!r} is not expected" for name in sorted(entries) if name not in expected]
+    for name, shape in expected.items():
+        if name not in entries:
+            continue
+        if entries[name].shape != shape:
+            problems.append(f"tensor {name!r} has shape {list(entries[name].shape)}; expected {list(shape)}")
+        if entries[name].dtype not in _DTYPES:
+            problems.append(
+                f"tensor {name!r} has dtype {entries[name].dtype}; expected {' or '.join(_DTYPES)}"
+            )
+    return problems
+
+
+def _not_finite(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> list[str]:
+    # In the dtype asked for: a float64 of 1e300 becomes infinite in float32.
+    return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor.to(dtype)).all())]
