@@ -58,6 +58,8 @@ def dynamic_loss(
         keep: same shape, True for the tokens that count (not padding).
         shape: scale and cross-entropy share.
     """
+    # Masked before anything is multiplied too: 0 times an infinite log p would be NaN in the gradient of Phi.
+    target_log_probs = target_log_probs.masked_fill(~keep, 0.0)
     phi = coefficients.index_select(0, targets.reshape(-1)).view_as(target_log_probs)
     token_loss = -shape.scale * torch.sigmoid(phi * target_log_probs)
     if shape.cross_entropy_mix > 0:
