@@ -1,0 +1,143 @@
+"""The dynamic loss at points worked out by hand, at extreme values, and its cost."""
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fairseq_l2t.core import LossShape, dynamic_loss
+
+ONE = LossShape()
+
+
+def loss_at(phi: float, probability: float, shape: LossShape = ONE, dtype=torch.float64):
+    """Return (loss, d loss / d log p, d loss / d Phi) of one token of the given probability."""
+    log_prob = torch.tensor([math.log(probability)], dtype=dtype, requires_grad=True)
+    coefficients = torch.tensor([7.0, phi], dtype=dtype, requires_grad=True)
+    targets, keep = torch.tensor([1]), torch.tensor([True])
+    loss = dynamic_loss(log_prob, targets, coefficients, keep, shape)
+    slopes = torch.autograd.grad(loss, (log_prob, coefficients))
+    return float(loss.detach()), float(slopes[0]), float(slopes[1][1])
+
+
+# sigmoid(log p) = p / (1 + p), so that -sigmoid(Phi log p) = -p^Phi / (1 + p^Phi)
+@pytest.mark.parametrize(
+    ("phi", "probability", "expected"),
+    [
+        (1.0, 1.0, -1 / 2),
+        (1.0, 0.5, -1 / 3),
+        (1.0, 0.25, -1 / 5),
+        (2.0, 0.5, -1 / 5),
+        (0.5, 0.25, -1 / 3),
+        (-1.0, 0.5, -2 / 3),
+        (0.0, 0.01, -1 / 2),
+    ],
+)
+def test_closed_form(phi, probability, expected):
+    assert loss_at(phi, probability)[0] == pytest.approx(expected, rel=1e-14)
+    assert loss_at(phi, probability, LossShape(scale=40))[0] == pytest.approx(40 * expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+@pytest.mark.parametrize("phi", [0.1, 1.0, -0.7, 3.0])
+@pytest.mark.parametrize("probability", [0.9, 0.3, 1e-4])
+def test_gradients_in_closed_form(phi, probability, scale):
+    sigmoid = 1 / (1 + math.exp(-phi * math.log(probability)))
+    slope = sigmoid * (1 - sigmoid)
+    _, by_log_prob, by_phi = loss_at(phi, probability, LossShape(scale=scale))
+    assert by_log_prob == pytest.approx(-scale * phi * slope, rel=1e-12)
+    assert by_phi == pytest.approx(-scale * math.log(probability) * slope, rel=1e-12)
+
+
+@pytest.mark.parametrize(("probability", "share"), [(1.0, 1.0), (1e-2, 0.9488), (1e-4, 0.8147)])
+def test_small_coefficients_behave_as_scaled_cross_entropy(probability, share):
+    # 4 s (1 - s) at s = sigmoid(0.1 log p): the share of cross-entropy's gradient that is left; the teacher's
+    # docstring quotes 81 % at p = 1e-4.
+    assert -loss_at(0.1, probability, LossShape(scale=40))[1] == pytest.approx(share, abs=1e-4)
+
+
+def test_small_coefficients_control_one_saturates():
+    assert -loss_at(1.0, 1e-4, LossShape(scale=4))[1] < 1e-3
+
+
+def sentence(dtype=torch.float64):
+    """Return log p (2, 3), targets, coefficients (5,) and a mask that drops two tokens."""
+    log_probs = -torch.tensor([[0.1, 2.0, 3.0], [0.5, 1.0, 9.0]], dtype=dtype)
+    targets = torch.tensor([[1, 2, 3], [3, 0, 0]])
+    coefficients = torch.tensor([9.0, 0.1, 0.2, -0.3, 0.4], dtype=dtype)
+    return log_probs, targets, coefficients, torch.tensor([[True, True, True], [True, False, False]])
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.3, 1.0])
+def test_sum_over_tokens_and_mix(mix):
+    log_probs, targets, coefficients, keep = sentence()
+    expected = 0.0
+    for log_prob, target in [(-0.1, 1), (-2.0, 2), (-3.0, 3), (-0.5, 3)]:
+        sigmoid = 1 / (1 + math.exp(-float(coefficients[target]) * log_prob))
+        expected += -mix * log_prob - (1 - mix) * 8.0 * sigmoid
+    found = dynamic_loss(log_probs, targets, coefficients, keep, LossShape(8.0, mix))
+    assert found.shape == ()
+    assert float(found) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("entry", [-1e4, 0.0, -math.inf, math.nan])
+@pytest.mark.parametrize("mix", [0.0, 0.3])
+def test_padding_is_ignored(entry, mix):
+    log_probs, targets, coefficients, keep = sentence()
+    found = []
+    for padded, word in ((-1.0, 0), (entry, 4)):
+        values = log_probs.masked_fill(~keep, padded).requires_grad_()
+        words, phi = targets.masked_fill(~keep, word), coefficients.clone().requires_grad_()
+        loss = dynamic_loss(values, words, phi, keep, LossShape(8.0, mix))
+        found.append((loss.detach(), *torch.autograd.grad(loss, (values, phi))))
+    assert all(map(torch.equal, *found))
+    assert torch.count_nonzero(found[0][1][~keep]) == 0
+    # control: the same change of a token that counts is seen
+    assert float(dynamic_loss(log_probs - 1, targets, coefficients, keep, ONE)) != float(found[0][0])
+
+
+@pytest.mark.parametrize("phi", [0.0, 1e-3, 1.0, 50.0, -50.0])
+@pytest.mark.parametrize("probability", [1.0, 0.5, 1e-4, 1e-30])
+def test_extreme_values(phi, probability):
+    wide, narrow = (loss_at(phi, probability, dtype=dtype) for dtype in (torch.float64, torch.float32))
+    assert all(map(math.isfinite, (*wide, *narrow)))
+    assert narrow == pytest.approx(wide, abs=1e-5, rel=1e-5)
+    assert -1 <= wide[0] <= 0
+
+
+class LargestOutput(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor any operation returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_no_product_of_vocabulary_size():
+    words, tokens = 5000, 64
+    log_probs = torch.full((tokens,), -1.0, requires_grad=True)
+    coefficients = torch.ones(words, requires_grad=True)
+    targets, keep = torch.arange(tokens), torch.ones(tokens, dtype=torch.bool)
+    with LargestOutput() as forward:
+        loss = dynamic_loss(log_probs, targets, coefficients, keep, ONE)
+    with LargestOutput() as both:
+        torch.autograd.grad(loss, (log_probs, coefficients))
+    assert forward.elements == tokens
+    assert both.elements == words  # the gradient of Phi itself; a product would have words * tokens
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_bad_scale(scale):
+    with pytest.raises(ValueError, match="--loss-scale: .*; expected a finite number above 0"):
+        LossShape(scale=scale)
+
+
+@pytest.mark.parametrize("mix", [-0.1, 1.1, math.nan])
+def test_bad_mix(mix):
+    with pytest.raises(ValueError, match=r"--cross-entropy-mix: .*; expected a number in \[0, 1\]"):
+        LossShape(cross_entropy_mix=mix)

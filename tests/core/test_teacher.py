@@ -1,0 +1,127 @@
+"""The teacher network: its formula, its start, and that every parameter of it can learn."""
+
+import math
+
+import pytest
+import torch
+
+from fairseq_l2t.core import Teacher, hypergradient, unroll
+from fairseq_l2t.core.teacher import DEFAULT_INITIAL_COEFFICIENT
+from fairseq_l2t.core.update_rules import SGD, Adam
+from tests.core.hypergradient_check import dev_gradient
+from tests.core.toy_student import UNSEEN, WORDS, ToyStudent
+
+FEATURES = ("progress", "train_loss", "dev_loss")
+
+
+def by_hand(teacher: Teacher, state: list[float]) -> list[float]:
+    """Return W softmax(V s) in plain Python."""
+    weights, queries = teacher.values.tolist(), teacher.queries.tolist()
+    powers = [math.exp(sum(q * s for q, s in zip(row, state, strict=True))) for row in queries]
+    shares = [power / sum(powers) for power in powers]
+    return [sum(w * share for w, share in zip(row, shares, strict=True)) for row in weights]
+
+
+@pytest.mark.parametrize("keys", [1, 2, 5])
+@pytest.mark.parametrize("state", [[0.0, 0.5, 1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+def test_closed_form(keys, state):
+    teacher = Teacher(FEATURES, 4, keys=keys).double()
+    with torch.no_grad():  # as it starts, all rows of W are equal
+        teacher.values.add_(torch.arange(4.0 * keys).view(4, keys))
+    coefficients = teacher(torch.tensor(state, dtype=torch.float64))
+    assert coefficients.shape == (4,)
+    torch.testing.assert_close(coefficients.tolist(), by_hand(teacher, state), rtol=1e-13, atol=0)
+
+
+def test_a_worked_example():
+    teacher = Teacher(("progress",), 2, keys=2)
+    with torch.no_grad():
+        teacher.values.copy_(torch.tensor([[1.0, 5.0], [0.0, 2.0]]))
+        teacher.queries.copy_(torch.tensor([[0.0], [math.log(3)]]))
+    # softmax(0, log 3) = (1/4, 3/4) at progress 1, (1/2, 1/2) at progress 0
+    torch.testing.assert_close(teacher(torch.tensor([1.0])), torch.tensor([4.0, 1.5]))
+    torch.testing.assert_close(teacher(torch.tensor([0.0])), torch.tensor([3.0, 1.0]))
+
+
+def test_sizes_and_names():
+    teacher = Teacher(FEATURES, 7, keys=4)
+    assert (teacher.features, teacher.entries, teacher.keys) == (FEATURES, 7, 4)
+    shapes = {name: tuple(parameter.shape) for name, parameter in teacher.named_parameters()}
+    assert shapes == {"values": (7, 4), "queries": (4, 3)}
+
+
+def test_seed_decides_the_start_and_nothing_else_is_drawn():
+    generator = torch.get_rng_state()
+    same = [Teacher(FEATURES, 7, seed=3).state_dict() for _ in range(2)]
+    other = Teacher(FEATURES, 7, seed=4).state_dict()
+    assert all(torch.equal(same[0][name], same[1][name]) for name in other)
+    assert not torch.equal(same[0]["queries"], other["queries"])
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize("initial", [DEFAULT_INITIAL_COEFFICIENT, 1.0, -0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_start_is_near_the_initial_coefficient(initial, seed):
+    teacher = Teacher(FEATURES, 6, initial_coefficient=initial, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    for state in torch.rand(20, len(FEATURES), generator=generator, dtype=torch.float64):
+        ratio = teacher(state) / initial
+        assert bool(((ratio > 0.9) & (ratio < 1.1)).all())
+
+
+def test_for_student():
+    student = ToyStudent("tanh")
+    teacher = Teacher.for_student(student, keys=3, seed=8, initial_coefficient=0.2)
+    assert teacher.features == student.state.features
+    assert (teacher.entries, teacher.keys) == (WORDS, 3)
+    assert teacher.values.dtype == student.omega.dtype
+    assert torch.equal(
+        teacher.queries, Teacher(student.state.features, WORDS, keys=3, seed=8).double().queries
+    )
+    assert teacher(student.state.vector(0)).sub(0.2).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("features", "entries", "keys", "message"),
+    [
+        ((), 5, 5, r"features: \[\]; expected at least one name, none twice"),
+        (("a", "a"), 5, 5, r"features: \['a', 'a'\]; expected at least one name, none twice"),
+        (("a",), 0, 5, "entries: 0; expected at least 1"),
+        (("a",), 5, 0, "keys: 0; expected at least 1"),
+    ],
+)
+def test_invalid_arguments(features, entries, keys, message):
+    with pytest.raises(ValueError, match=message):
+        Teacher(features, entries, keys=keys)
+
+
+def first_hypergradient(prepare=lambda teacher: None, rule=None):
+    """Return the hypergradient of a fresh student's first window under a fresh, then prepared, teacher."""
+    student = ToyStudent("tanh", rule)
+    teacher = Teacher.for_student(student)
+    with torch.no_grad():
+        prepare(teacher)
+    return student, hypergradient(unroll(student, teacher, 5), dev_gradient(student))
+
+
+@pytest.mark.parametrize("rule", [SGD(), Adam()], ids=["sgd", "adam"])
+def test_every_parameter_learns_from_the_first_window(rule):
+    student, theta = first_hypergradient(rule=rule)
+    targets = torch.cat([part.targets[part.keep] for batch in student.batches for part in batch])
+    seen = torch.zeros(WORDS, dtype=torch.bool)
+    seen[targets] = True
+    assert not bool(seen[UNSEEN])
+    assert bool((theta["values"][seen] != 0).all())
+    assert bool((theta["queries"] != 0).all())
+    # not just rounding: the smallest entry of each is in reach of the largest
+    for part in (theta["values"][seen], theta["queries"]):
+        assert part.abs().min() > 1e-6 * part.abs().max()
+
+
+def test_control_equal_columns_leave_the_queries_without_hypergradient():
+    def equal_columns(teacher: Teacher) -> None:
+        teacher.values.fill_(0.125)
+
+    _, theta = first_hypergradient(equal_columns)
+    assert theta["queries"].abs().max() < 1e-18
+    assert theta["values"].abs().max() > 1e-6
