@@ -1,7 +1,7 @@
-"""Makes stock fairseq importable in every interpreter of this environment, at no cost to other programs.
+"""Makes stock fairseq work in every interpreter of this environment, at no cost to other programs.
 
 A one-line ``.pth`` file imports this module when Python starts. All that happens then is one more entry in
-``sys.meta_path``; the mends themselves (``fairseq_l2t/compat``) are loaded when fairseq or hydra is imported.
+``sys.meta_path``; the mends themselves (``fairseq_l2t/compat``) are loaded when the module they mend is.
 
 The module stands outside the package because ``fairseq-train --user-dir fairseq_l2t`` refuses a folder whose
 name is already in ``sys.modules``: nothing here, nor anything it loads, may carry the name ``fairseq_l2t``.
@@ -9,36 +9,63 @@ name is already in ``sys.modules``: nothing here, nor anything it loads, may car
 
 import sys
 
-# What is about to be imported -> (file in fairseq_l2t/compat, function called with that name).
-# `fairseq.checkpoint_utils` stands for "torch and fairseq are both in use": every program that reads a
-# checkpoint passes there before the first torch.load, and it imports torch itself on its first lines.
-# `fairseq.benchmark` is what `import fairseq` itself imports after all models and modules.
-_MENDS = {
+# Module -> (file in fairseq_l2t/compat, function). These are called with the module's name before it is there,
+_MENDS_BEFORE = {
+    "antlr4": ("typing_io", "mend_antlr"),
     "fairseq": ("dataclass_defaults", "mend_package"),
     "hydra": ("dataclass_defaults", "mend_package"),
+}
+# and these with the module itself once it has been executed.
+_MENDS_AFTER = {
     "fairseq.checkpoint_utils": ("checkpoint_types", "mend_torch_load"),
-    "fairseq.benchmark": ("encoder_fast_path", "mend_encoder_layers"),
+    "fairseq.modules.transformer_layer": ("encoder_fast_path", "mend_encoder_layers"),
+    "hydra.core.plugins": ("plugin_scan", "mend_plugin_scan"),
 }
 
 
 class _MendOnImport:
-    """Meta-path finder that finds nothing itself: it mends a package just before others find it."""
+    """Meta-path finder that finds nothing of its own: it mends modules that the other finders find."""
 
     def __init__(self):
-        self._pending = dict(_MENDS)
+        self._before = dict(_MENDS_BEFORE)
+        self._after = dict(_MENDS_AFTER)
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname in self._pending:
-            # Taken out first: the mend looks the same package up, and must not come back here.
-            file_stem, function_name = self._pending.pop(fullname)
-            compat = _load_compat(file_stem)
-            if compat is not None:
-                getattr(compat, function_name)(fullname)
+        # Each mend is taken out first: what follows looks the same module up, and must not come back here.
+        if fullname in self._before:
+            _apply(self._before.pop(fullname), fullname)
+        if fullname in self._after:
+            return _spec_that_mends(fullname, self._after.pop(fullname))
         return None
 
 
+def _spec_that_mends(fullname, mend):
+    """The spec the other finders give for a module, with a mend to follow its execution."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(fullname)
+    if spec is None or spec.loader is None:
+        return spec
+    execute = spec.loader.exec_module
+
+    def exec_module(module):
+        execute(module)
+        _apply(mend, module)
+
+    spec.loader.exec_module = exec_module
+    return spec
+
+
+def _apply(mend, argument):
+    """Call a mend; do nothing when the package it belongs to has been removed."""
+    file_stem, function_name = mend
+    compat = _load_compat(file_stem)
+    if compat is not None:
+        getattr(compat, function_name)(argument)
+
+
 def _load_compat(file_stem):
-    """Load one compat file under a private name; None when the package itself has been removed."""
+    """Load one compat file under a private name; None when it is not there."""
     import importlib.util
     import os
 

@@ -12,4 +12,5 @@ __version__ = "0.1.0"
 __all__ = ["__version__"]
 
 if "fairseq" in sys.modules:
-    from fairseq_l2t import plugin as plugin  # noqa: PLC0414  registers task and criterion
+    # Registers the task and the criterion.
+    from fairseq_l2t import plugin as plugin

@@ -15,13 +15,13 @@ import argparse
 _FIRST_VERSION_THAT_REFUSES = (2, 6)
 
 
-def mend_torch_load(_module_name=None):
+def mend_torch_load(checkpoint_utils):
     """Tell ``torch.load`` that the types in fairseq's checkpoints are plain data; nothing before PyTorch 2.6.
 
-    The argument is the name of the module whose import asks for this, which does not matter here.
+    ``checkpoint_utils`` is the module ``fairseq.checkpoint_utils``, just executed: every program that reads a
+    fairseq checkpoint imports it before its first ``torch.load``.
     """
-    import torch
-
+    torch = checkpoint_utils.torch
     if torch.__version__ >= _FIRST_VERSION_THAT_REFUSES:
         torch.serialization.add_safe_globals(checkpoint_types())
 

@@ -1,7 +1,7 @@
 """The Transformer encoder's fused evaluation path, which fails on padded batches.
 
-Versions: fairseq 0.12.2 with PyTorch >= 1.13, where ``torch._transformer_encoder_layer_fwd`` must be told what
-kind of mask it gets, and fairseq does not say: ``RuntimeError: Mask Type should be defined``, in
+Versions: fairseq 0.12.2 with PyTorch >= 1.13, where ``torch._transformer_encoder_layer_fwd`` must be told
+what kind of mask it gets, and fairseq does not say: ``RuntimeError: Mask Type should be defined``, in
 fairseq-generate and fairseq-validate, as soon as one batch holds sentences of different lengths.
 Links: https://github.com/facebookresearch/fairseq/issues/4858 and /4899.
 Without it fails: tests/compat/test_encoder_fast_path.py::test_padded_batch_is_encoded.
@@ -15,19 +15,17 @@ _FIRST_VERSION_THAT_FAILS = (1, 13)
 _MARK = "fairseq_l2t_without_fast_path"
 
 
-def mend_encoder_layers(_module_name=None):
+def mend_encoder_layers(transformer_layer):
     """Have Transformer encoder layers evaluate as they train; nothing before PyTorch 1.13.
 
-    Results stay the same up to rounding, and evaluation takes as long as a training forward pass. The
-    argument is the name of the module whose import asks for this, which does not matter here.
+    ``transformer_layer`` is the module ``fairseq.modules.transformer_layer``, just executed. Results stay the
+    same up to rounding, and evaluation takes as long as the forward pass of training.
     """
-    import torch
-    from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
-
-    original = TransformerEncoderLayerBase.__init__
-    if torch.__version__ < _FIRST_VERSION_THAT_FAILS or hasattr(original, _MARK):
+    layer_class = transformer_layer.TransformerEncoderLayerBase
+    original = layer_class.__init__
+    if transformer_layer.torch.__version__ < _FIRST_VERSION_THAT_FAILS or hasattr(original, _MARK):
         return
-    if "_transformer_encoder_layer_fwd" not in TransformerEncoderLayerBase.forward.__code__.co_names:
+    if "_transformer_encoder_layer_fwd" not in layer_class.forward.__code__.co_names:
         return
 
     @functools.wraps(original)
@@ -36,4 +34,4 @@ def mend_encoder_layers(_module_name=None):
         self.can_use_fastpath = False
 
     setattr(__init__, _MARK, True)
-    TransformerEncoderLayerBase.__init__ = __init__
+    layer_class.__init__ = __init__

@@ -1,8 +1,8 @@
 """The task's state on resume, which fairseq writes into checkpoints and never reads back.
 
 Versions: fairseq 0.12.2. ``Trainer.state_dict`` stores ``task_state``; ``Trainer.load_checkpoint`` ignores it
-(only ``checkpoint_utils.load_model_ensemble_and_task``, used for decoding, restores it), so that a resumed run
-starts with the state of a new task.
+(only ``checkpoint_utils.load_model_ensemble_and_task``, used for decoding, restores it), so that a resumed
+run starts with the state of a new task.
 Without it fails: tests/compat/test_task_state.py::test_resume_restores_task_state.
 """
 
@@ -13,7 +13,7 @@ _MARK = "fairseq_l2t_restores_task_state"
 
 
 def restore_task_state():
-    """Make ``fairseq.trainer.Trainer.load_checkpoint`` restore the task's state; calling it again does nothing.
+    """Make ``fairseq.trainer.Trainer.load_checkpoint`` restore the task's state; a second call does nothing.
 
     The state is restored where the optimizer's is: not with ``--reset-optimizer`` (a new life starts from
     old weights), and not when there is no checkpoint.
