@@ -1,0 +1,210 @@
+"""Raw parallel text to binarised fairseq data: overlap, noise, SentencePiece, fairseq-preprocess.
+
+    python examples/translation/prepare.py RAW_DIR --output-dir out/multi30k --vocabulary 4000
+
+RAW_DIR holds {train,valid,test}.{de,en}. The output folder gets ``text/`` (what is used of the raw text; the
+reference for scoring), ``pieces/`` (encoded), ``spm.model`` and ``bin/``, DATA_BIN of the fairseq programs.
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import sentencepiece
+from commands import StepFailed, console_script
+from textfiles import LANGUAGES, SPLITS, BadInput, misalign, read_split, write_lines
+
+RECORD = "prepared.json"
+Split = tuple[list[str], list[str]]
+_SHOWN_LINES = 20
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """``vocabulary`` is for both languages; ``train_limit`` 0 is no limit; ``noise`` is a share of train."""
+
+    vocabulary: int = 4000
+    joined_dictionary: bool = True
+    noise: float = 0.0
+    noise_seed: int = 1
+    train_limit: int = 0
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            BadInput: naming the option, its value and the range.
+        """
+        if self.vocabulary < 1:
+            raise BadInput(f"--vocabulary: {self.vocabulary}, expected at least 1")
+        if self.train_limit < 0:
+            raise BadInput(f"--train-limit: {self.train_limit}, expected 0 (all) or more")
+        if not 0.0 <= self.noise <= 1.0:
+            raise BadInput(f"--noise: {self.noise}, expected a share from 0 to 1")
+
+
+def prepare(raw: Path, output: Path, settings: PrepareSettings) -> Path:
+    """Prepare ``raw`` in ``output`` and return DATA_BIN; nothing is done where it stands from the same input.
+
+    Raises:
+        BadInput: a file is missing, empty or not as long as its partner, or a setting is out of range.
+        StepFailed: fairseq-preprocess failed.
+    """
+    settings.check()
+    splits = {split: read_split(raw, split) for split in SPLITS}
+    record = dict(asdict(settings), input=_digest(splits))
+    data_bin = output / "bin"
+    if data_bin.exists():
+        if _same_record(data_bin / RECORD, record):
+            return data_bin
+        shutil.rmtree(data_bin)
+    splits["train"], noisy = _training_pairs(splits, settings)
+    write_lines(_folder(output) / "train.noise.txt", (str(index + 1) for index in noisy))
+    _write_splits(_folder(output / "text"), splits)
+    pieces = train_pieces(splits["train"], settings.vocabulary, output / "spm.model")
+    encoded = {split: tuple([" ".join(line) for line in pieces.encode(side, out_type=str)] for side in sides)
+               for split, sides in splits.items()}
+    _write_splits(_folder(output / "pieces"), encoded)
+    _binarise(output / "pieces", data_bin, settings.joined_dictionary, record)
+    return data_bin
+
+
+def reference_file(data_bin: Path, split: str = "test") -> Path:
+    """The untouched target text of a split, which hypotheses are scored against."""
+    return data_bin.parent / "text" / f"{split}.{LANGUAGES[1]}"
+
+
+def _same_record(path: Path, record: dict) -> bool:
+    """Whether the folder was made from the same input; one that is not ours is never removed."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) == record
+    except FileNotFoundError:
+        raise BadInput(f"{path.parent}: exists and was not made by prepare.py (no {RECORD}); "
+                       "move it away or choose another --output-dir") from None
+
+
+def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tuple[Split, list[int]]:
+    """Training pairs without those of valid and test, limited, and misaligned as asked."""
+    for split in ("valid", "test"):
+        for side, language in zip(splits[split], LANGUAGES, strict=True):
+            for number, line in enumerate(side, 1):
+                if not line.strip():
+                    raise BadInput(f"{split}.{language}, line {number}: empty, expected a sentence")
+    held_out = {_key(line) for split in ("valid", "test") for line in splits[split][0]}
+    source, target = splits["train"]
+    pairs = [pair for pair in zip(source, target, strict=True) if pair[0].strip() and pair[1].strip()]
+    kept = [pair for pair in pairs if _key(pair[0]) not in held_out]
+    print(f"train: {len(source)} pairs, {len(source) - len(pairs)} with an empty side left out, "
+          f"{len(pairs) - len(kept)} left out because their source also stands in valid or test", flush=True)
+    kept = kept[:settings.train_limit or None]
+    if not kept:
+        raise BadInput("train: no pair is left")
+    rng = Random(f"{settings.noise_seed} noise")
+    targets, noisy = misalign([pair[1] for pair in kept], settings.noise, rng)
+    print(f"train: {len(kept)} pairs used, {len(noisy)} of them misaligned", flush=True)
+    return ([pair[0] for pair in kept], targets), noisy
+
+
+def _key(line: str) -> str:
+    """A sentence as SentencePiece sees it: two that differ only in spaces or Unicode form are the same."""
+    return " ".join(unicodedata.normalize("NFKC", line).split())
+
+
+def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.SentencePieceProcessor:
+    """Train one unigram model over both sides, write it to ``path`` and return it.
+
+    A single thread and no sampling make it a function of the text alone. ``vocabulary`` is an upper bound on
+    small text (``hard_vocab_limit`` off).
+
+    Raises:
+        BadInput: the size is too small for the characters of the text.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(train[0] + train[1]), model_writer=model, vocab_size=vocabulary,
+            model_type="unigram", character_coverage=1.0, hard_vocab_limit=False, num_threads=1,
+            shuffle_input_sentence=False, minloglevel=2)
+    except RuntimeError as error:
+        raise BadInput(f"--vocabulary: {vocabulary} refused by SentencePiece: {error}") from None
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(model.getvalue())
+    os.replace(partial, path)
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+def _binarise(pieces: Path, data_bin: Path, joined: bool, record: dict) -> None:
+    """Run fairseq-preprocess; DATA_BIN appears whole, with the record in it."""
+    partial = data_bin.with_name(data_bin.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    source, target = LANGUAGES
+    command = [console_script("fairseq-preprocess"), "--source-lang", source, "--target-lang", target,
+               "--trainpref", str(pieces / "train"), "--validpref", str(pieces / "valid"),
+               "--testpref", str(pieces / "test"), "--destdir", str(partial), "--workers", "1"]
+    result = subprocess.run(command + (["--joined-dictionary"] if joined else []), text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if result.returncode != 0:
+        tail = "\n".join(result.stdout.splitlines()[-_SHOWN_LINES:])
+        raise StepFailed(f"exit code {result.returncode} of\n$ {shlex.join(command)}\nlast lines:\n{tail}")
+    write_lines(partial / RECORD, [json.dumps(record)])
+    partial.rename(data_bin)
+
+
+def _digest(splits: dict[str, Split]) -> str:
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for side in splits[split]:
+            digest.update(("\n".join(side) + "\0").encode())
+    return digest.hexdigest()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write_splits(folder: Path, splits: dict[str, Split]) -> None:
+    for split, sides in splits.items():
+        for language, lines in zip(LANGUAGES, sides, strict=True):
+            write_lines(folder / f"{split}.{language}", lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    default = PrepareSettings()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("raw", type=Path, metavar="RAW_DIR", help="folder with {train,valid,test}.{de,en}")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to, made if missing")
+    parser.add_argument("--vocabulary", type=int, default=default.vocabulary,
+                        help="pieces of both languages together (default %(default)s)")
+    parser.add_argument("--separate-dictionaries", action="store_true", help="one dictionary a language")
+    parser.add_argument("--noise", type=float, default=default.noise,
+                        help="share of training targets to misalign (default %(default)s)")
+    parser.add_argument("--noise-seed", type=int, default=default.noise_seed, help="(default %(default)s)")
+    parser.add_argument("--train-limit", type=int, default=default.train_limit,
+                        help="use the first pairs only; 0 uses all (default %(default)s)")
+    options = parser.parse_args(arguments)
+    settings = PrepareSettings(options.vocabulary, not options.separate_dictionaries, options.noise,
+                               options.noise_seed, options.train_limit)
+    try:
+        data_bin = prepare(options.raw, options.output_dir, settings)
+    except (BadInput, StepFailed, OSError) as error:
+        parser.error(str(error))
+    print(data_bin)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
