@@ -1,4 +1,4 @@
-"""A student small enough to check every way: `core.student.Student` on plain torch modules, float64."""
+"""A student small enough to check every way: `core.student.Student` on plain torch modules."""
 
 from __future__ import annotations
 
@@ -173,8 +173,10 @@ class ToyStudent:
         cross_entropy_updates: int = 0,
         shape: LossShape | None = None,
         seed: int = 3,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         self._make_model = MODELS[model]
+        self._dtype = dtype
         self.rule = rule or SGD()
         self.clipping = Clipping(max_norm)
         self.cross_entropy_updates = cross_entropy_updates
@@ -191,7 +193,7 @@ class ToyStudent:
         self.seed = seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = self._make_model().double()
+            self.model = self._make_model().to(self._dtype)
         self.parameters = FlatParameters(self.model.named_parameters())
         self.buffers = tuple(torch.zeros_like(self.omega) for _ in range(self.rule.buffer_count))
         self.update = 0
