@@ -1,0 +1,16 @@
+"""Measures of a student on dev pairs, as (value, gradient at omega): what the teacher is trained to raise."""
+
+from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective
+from fairseq_l2t.objectives.expected_accuracy import expected_token_accuracy
+from fairseq_l2t.objectives.expected_bleu import ESTIMATORS, expected_bleu
+from fairseq_l2t.objectives.sentence_bleu import SentenceBleu
+
+__all__ = [
+    "ESTIMATORS",
+    "DevStudent",
+    "Hypotheses",
+    "Objective",
+    "SentenceBleu",
+    "expected_bleu",
+    "expected_token_accuracy",
+]

@@ -1,0 +1,67 @@
+"""What an objective asks of a student beside its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.core.flat_parameters import FlatParameters
+
+__all__ = ["DevStudent", "Hypotheses", "Objective"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A measure in [0, 1], to be maximised, and its gradient (n,) with respect to omega."""
+
+    value: float
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Hypotheses for some dev pairs, flat.
+
+    Args:
+        owner: for each hypothesis, the position of its pair in the list of pairs.
+        tokens: its target entries, end-of-sentence included where it was reached.
+    """
+
+    owner: list[int]
+    tokens: list[tuple[int, ...]]
+
+
+class DevStudent(Protocol):
+    """A sequence student that can be measured on dev pairs, in eval mode (no dropout)."""
+
+    omega: Tensor
+    parameters: FlatParameters
+
+    def dev_chunks(self, pairs: Sequence[int], hypotheses_per_pair: int) -> Iterator[list[int]]:
+        """Yield ``pairs`` in lists small enough for one forward and backward pass."""
+
+    def reference_log_probs(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return ``log p(y_r | x, y_<r)`` of the references (pairs, length) and the mask of real tokens."""
+
+    def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
+        """Return ``samples`` hypotheses for each pair, drawn from the student's own distribution."""
+
+    def hypothesis_log_probs(self, pairs: Sequence[int], hypotheses: Hypotheses) -> Tensor:
+        """Return the log-probability (hypotheses,) of each hypothesis given its source, differentiable."""
+
+    def hypothesis_text(self, tokens: Sequence[int]) -> str:
+        """Return a hypothesis as the text it is scored as."""
+
+    def reference_text(self, pair: int) -> str:
+        """Return the reference of a dev pair as text."""
+
+
+def add_gradient(total: Tensor | None, student: DevStudent, scalar: Tensor) -> Tensor:
+    """Return ``total`` plus the gradient (n,) of ``scalar`` with respect to the student's parameters."""
+    gradients = torch.autograd.grad(scalar, student.parameters.parameters, allow_unused=True)
+    flat = student.parameters.gather(gradients).to(student.omega.dtype)
+    return flat if total is None else total.add_(flat)

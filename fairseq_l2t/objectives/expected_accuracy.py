@@ -1,0 +1,33 @@
+"""Expected token accuracy of the reference under teacher forcing: ``mean_r p(y_r | x, y_<r)``.
+
+The expectation of the 0-1 measure when each token is drawn from the student (Wu et al., NeurIPS 2018, section
+3.3, applied to tokens). Exact, smooth and cheap: one forward and one backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fairseq_l2t.objectives.dev_student import DevStudent, Objective, add_gradient
+
+__all__ = ["expected_token_accuracy"]
+
+
+def expected_token_accuracy(student: DevStudent, pairs: Sequence[int]) -> Objective:
+    """Return the mean probability of a reference token of ``pairs`` (numbers of dev pairs), and its gradient.
+
+    Raises:
+        ValueError: no pairs.
+    """
+    if not pairs:
+        raise ValueError("pairs: none; expected at least one dev pair")
+    value, tokens, gradient = 0.0, 0, None
+    for chunk in student.dev_chunks(pairs, 1):
+        with torch.enable_grad():
+            log_probs, keep = student.reference_log_probs(chunk)
+            total = log_probs.exp().masked_fill(~keep, 0.0).sum()
+            gradient = add_gradient(gradient, student, total)
+        value, tokens = value + float(total.detach()), tokens + int(keep.sum())
+    return Objective(value / tokens, gradient / tokens)

@@ -1,0 +1,107 @@
+"""The criterion ``dynamic_teacher_loss``: the teacher's coefficients, applied to a fairseq student."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq import metrics, utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from omegaconf import II
+
+from fairseq_l2t.core import LossShape
+from fairseq_l2t.plugin.token_loss import token_loss
+
+__all__ = ["DynamicTeacherLoss", "DynamicTeacherLossConfig"]
+
+_PHI_STATISTICS = ("phi_min", "phi_mean", "phi_max")
+
+
+@dataclass
+class DynamicTeacherLossConfig(FairseqDataclass):
+    """Options of the criterion."""
+
+    loss_scale: Optional[float] = field(
+        default=None,
+        metadata={"help": "factor of the sigmoid loss (default: the one the teacher was trained with)"},
+    )
+    cross_entropy_mix: Optional[float] = field(
+        default=None,
+        metadata={"help": "share in [0, 1] of plain cross-entropy in the loss (default: the teacher's)"},
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+
+
+@register_criterion("dynamic_teacher_loss", dataclass=DynamicTeacherLossConfig)
+class DynamicTeacherLoss(FairseqCriterion):
+    """``-sum_r sigmoid(Phi_t[y_r] log p(y_r))`` in training, plain nll in validation, so that runs compare.
+
+    The coefficients come from the task (``l2t_dlf``), which owns the teacher and the student's state: the
+    criterion has no parameters, so nothing of the teacher can join the student's optimizer.
+
+    Raises:
+        ValueError: another task is used, or ``loss_scale`` / ``cross_entropy_mix`` out of range.
+    """
+
+    def __init__(self, task, loss_scale: float | None, cross_entropy_mix: float | None, sentence_avg: bool) -> None:
+        super().__init__(task)
+        if not hasattr(task, "teaching"):
+            raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; it needs --task l2t_dlf")
+        self.sentence_avg = sentence_avg
+        self._options = {"scale": loss_scale, "cross_entropy_mix": cross_entropy_mix}
+        if task.teaching is not None:
+            self._shape()  # a bad option is told before any data is read
+
+    def forward(self, model, sample: dict[str, Any], reduce: bool = True):
+        """Return the summed loss, the sample size and the logging outputs, as every fairseq criterion does.
+
+        Raises:
+            ValueError: unreduced losses are asked for, or no teacher was given and the model is in training.
+        """
+        if not reduce:
+            raise ValueError("dynamic_teacher_loss: reduce=False; only the summed loss is supported")
+        if self.training:
+            result = token_loss(model, sample, self.padding_idx, self.task.teaching.coefficients, self._shape())
+        else:
+            result = token_loss(model, sample, self.padding_idx, None, LossShape())
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        logging_output = {
+            "loss": result.total.data,
+            "nll_loss": result.nll.data,
+            "n_correct": result.correct.data,
+            "total": sample["ntokens"],
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "sample_size": sample_size,
+        }
+        if self.training:
+            logging_output["training_batches"] = 1
+            logging_output.update(self.task.teaching.phi_statistics)
+        return result.total, sample_size, logging_output
+
+    def _shape(self) -> LossShape:
+        default = self.task.teaching.loss_shape
+        given = {name: value for name, value in self._options.items() if value is not None}
+        return LossShape(**{"scale": default.scale, "cross_entropy_mix": default.cross_entropy_mix, **given})
+
+    @staticmethod
+    def reduce_metrics(logging_outputs) -> None:
+        """Aggregate logging outputs: loss and nll_loss in bits per token, ppl, accuracy in %, Phi statistics."""
+        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in _summed_keys(logging_outputs)}
+        ntokens, sample_size = total["ntokens"], total["sample_size"]
+        metrics.log_scalar("loss", total["loss"] / sample_size / math.log(2), sample_size, round=3)
+        metrics.log_scalar("nll_loss", total["nll_loss"] / ntokens / math.log(2), ntokens, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        metrics.log_scalar("accuracy", 100.0 * utils.item(total["n_correct"]) / ntokens, ntokens, round=2)
+        batches = total.get("training_batches", 0)
+        for name in _PHI_STATISTICS if batches else ():
+            metrics.log_scalar(name, total[name] / batches, batches, round=4)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every logging output is a sum, so workers may add theirs before `reduce_metrics`."""
+        return True
+
+
+def _summed_keys(logging_outputs) -> set[str]:
+    return {key for log in logging_outputs for key in log}

@@ -1,0 +1,169 @@
+"""Measures of a fairseq student on dev pairs: objectives for the teacher, and the dev part of the student's state."""
+
+from __future__ import annotations
+
+import functools
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from fairseq import utils
+from fairseq.data import encoders
+from torch import Tensor
+
+from fairseq_l2t.core import LossShape
+from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.objectives import Hypotheses, SentenceBleu, expected_bleu, expected_token_accuracy
+from fairseq_l2t.plugin.sampling import draw_hypotheses, score_hypotheses
+from fairseq_l2t.plugin.teaching import corpus_bleu_of_counts
+from fairseq_l2t.plugin.token_loss import token_loss
+
+__all__ = ["OBJECTIVES", "DevMeasures"]
+
+OBJECTIVES = ("likelihood", "expected-bleu")
+
+_ELEMENTS_AT_ONCE = 32_000_000
+"""Output scores (tokens times vocabulary) in one forward pass: 128 MB of float32, a few times that with its graph."""
+
+_LENGTH_RATIO, _LENGTH_EXTRA = 1.5, 10
+"""A drawn hypothesis is cut after 1.5 times the source's tokens plus 10: early students seldom end by themselves."""
+
+
+class DevMeasures:
+    """The part of `FairseqStudent` that looks at dev pairs. Everything is in eval mode, without dropout."""
+
+    def dev_objective(
+        self,
+        name: str = "likelihood",
+        *,
+        pairs: Sequence[int] | None = None,
+        samples: int = 16,
+        estimator: str = "reinforce",
+        alpha: float = 1.0,
+        seed: int = 0,
+    ) -> tuple[float, Tensor]:
+        """Return a measure in [0, 1], to be maximised, and its gradient (n,) at omega.
+
+        Args:
+            name: ``likelihood`` (expected token accuracy) or ``expected-bleu``.
+            pairs: numbers of dev pairs (default: the first ``--dev-batch`` of those that train the teacher).
+            samples, estimator, alpha: see `objectives.expected_bleu`.
+            seed: seed of the draws of ``expected-bleu``.
+
+        Raises:
+            ValueError: an unknown measure or estimator, too few samples.
+        """
+        pairs = list(self.dev.teaching[: self.options.namespace.dev_batch] if pairs is None else pairs)
+        if name not in OBJECTIVES:
+            raise ValueError(f"--objective: {name}; expected one of {', '.join(OBJECTIVES)}")
+        # The measure's own gradient: fconv scales the one into its encoder, which is a matter of its updates only.
+        with self.second_derivatives(), outer_gradient():
+            if name == "likelihood":
+                objective = expected_token_accuracy(self, pairs)
+            else:
+                generator = torch.Generator(device=self.omega.device).manual_seed(seed)
+                objective = expected_bleu(
+                    self, pairs, reward=self._reward(), samples=samples, estimator=estimator,
+                    generator=generator, alpha=alpha,
+                )  # fmt: skip
+        return objective.value, objective.gradient
+
+    def observe_dev(self, pairs: Sequence[int]) -> None:
+        """Bring the dev measures of the state up to date, as fairseq's validation on these pairs would."""
+        sums: dict[str, float] = {}
+        for chunk in self.dev_chunks(pairs, 1):
+            with self._precision():
+                _, _, logged = self.task.valid_step(self._dev_sample(chunk), self.model, self._validation_loss)
+            for key, value in logged.items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+        tokens = sums["ntokens"]
+        self.state.observe_dev(sums["nll_loss"] / tokens, sums["n_correct"] / tokens, corpus_bleu_of_counts(sums))
+
+    # --- what objectives ask for ------------------------------------------------------------------------------
+
+    def dev_chunks(self, pairs: Sequence[int], hypotheses_per_pair: int) -> Iterator[list[int]]:
+        """Yield ``pairs``, in order, in lists whose output scores stay within a fixed number of elements."""
+        chunk: list[int] = []
+        longest = 0
+        for pair in pairs:
+            length = max(longest, self._max_length(pair))
+            elements = (len(chunk) + 1) * hypotheses_per_pair * length * self.coefficient_count
+            if chunk and elements > _ELEMENTS_AT_ONCE:
+                yield chunk
+                chunk, length = [], self._max_length(pair)
+            chunk, longest = [*chunk, pair], length
+        if chunk:
+            yield chunk
+
+    def reference_log_probs(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See `objectives.DevStudent`; rows are in fairseq's order (by length), which sums do not depend on."""
+        sample = self._dev_sample(pairs)
+        with self._precision():
+            output = self.model(**sample["net_input"])
+            log_probs = self.model.get_normalized_probs(output, log_probs=True)
+        target = sample["target"]
+        keep = target.ne(self.task.target_dictionary.pad())
+        return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1), keep
+
+    def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
+        """See `objectives.DevStudent`."""
+        sample = self._dev_sample(pairs)
+        longest = max(self._max_length(pair) for pair in pairs)
+        with self._precision():
+            rows = draw_hypotheses(
+                self.model, sample["net_input"], samples, generator, longest, self.task.target_dictionary
+            )
+        by_pair = dict(zip(sample["id"].tolist(), rows, strict=True))
+        return [by_pair[pair] for pair in pairs]
+
+    def hypothesis_log_probs(self, pairs: Sequence[int], hypotheses: Hypotheses) -> Tensor:
+        """See `objectives.DevStudent`."""
+        sample = self._dev_sample(pairs)
+        row_of = {pair: row for row, pair in enumerate(sample["id"].tolist())}
+        owner = [row_of[pairs[position]] for position in hypotheses.owner]
+        with self._precision():
+            return score_hypotheses(
+                self.model,
+                sample["net_input"],
+                Hypotheses(owner, hypotheses.tokens),
+                self.task.target_dictionary,
+            )
+
+    def hypothesis_text(self, tokens: Sequence[int]) -> str:
+        """Return text as fairseq's ``--eval-bleu`` scores it: subwords joined, then detokenised."""
+        return self._text(torch.tensor(list(tokens)), "UNKNOWNTOKENINHYP")
+
+    def reference_text(self, pair: int) -> str:
+        """Return the reference as fairseq's ``--eval-bleu`` compares with."""
+        return self._text(self.dev.target(pair), "UNKNOWNTOKENINREF")
+
+    def _reward(self) -> SentenceBleu:
+        return SentenceBleu("none" if self.options.cfg.task.eval_tokenized_bleu else "13a")
+
+    def _validation_loss(self, model, sample: dict[str, Any]):
+        """A criterion in fairseq's sense: plain nll, as `plugin.criterion` gives it in validation."""
+        result = token_loss(model, sample, self.task.target_dictionary.pad(), None, LossShape())
+        logged = {"nll_loss": result.nll, "n_correct": result.correct, "ntokens": sample["ntokens"]}
+        return result.total, sample["ntokens"], logged
+
+    def _text(self, tokens: Tensor, unknown: str) -> str:
+        options = self.options.cfg.task
+        text = self.task.target_dictionary.string(tokens, options.eval_bleu_remove_bpe, unk_string=unknown)
+        return self._tokenizer.decode(text) if self._tokenizer is not None else text
+
+    @functools.cached_property
+    def _tokenizer(self):
+        options = self.options.cfg.task
+        arguments = json.loads(options.eval_bleu_detok_args)
+        return encoders.build_tokenizer(Namespace(tokenizer=options.eval_bleu_detok, **arguments))
+
+    def _max_length(self, pair: int) -> int:
+        drawn = int(_LENGTH_RATIO * self.dev.source_length(pair)) + _LENGTH_EXTRA
+        return min(drawn, self.model.max_decoder_positions() - 1)
+
+    def _dev_sample(self, pairs: Sequence[int]) -> dict[str, Any]:
+        self.model.eval()
+        sample = self.dev.sample(pairs)
+        return utils.move_to_cuda(sample) if self.omega.is_cuda else sample

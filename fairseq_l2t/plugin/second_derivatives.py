@@ -1,0 +1,72 @@
+"""What of fairseq must be changed for second derivatives, and for weights that move under a model in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import fairseq.models.fconv
+from torch import nn
+
+from fairseq_l2t.core.twice_differentiable import (
+    ScaledGradient,
+    attribute_replaced,
+    refuse_unvouched,
+    twice_differentiable,
+)
+
+__all__ = ["drop_fast_path", "fairseq_twice_differentiable", "refuse_unvouched_fairseq"]
+
+_FAST_PATH_COPIES = tuple(
+    f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias")
+)
+
+VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
+    f"fairseq.{name}"
+    for name in (
+        # lstm
+        "models.lstm.LSTMModel models.lstm.LSTMEncoder models.lstm.LSTMDecoder models.lstm.AttentionLayer "
+        # fconv
+        "models.fconv.FConvModel models.fconv.FConvEncoder models.fconv.FConvDecoder models.fconv.AttentionLayer "
+        "modules.conv_tbc.ConvTBC modules.linearized_convolution.LinearizedConvolution modules.beamable_mm.BeamableMM "
+        # transformer
+        "models.transformer.transformer_legacy.TransformerModel "
+        "models.transformer.transformer_legacy.TransformerEncoder "
+        "models.transformer.transformer_legacy.TransformerDecoder "
+        "models.transformer.transformer_base.TransformerModelBase "
+        "models.transformer.transformer_encoder.TransformerEncoderBase "
+        "models.transformer.transformer_decoder.TransformerDecoderBase "
+        "modules.transformer_layer.TransformerEncoderLayer modules.transformer_layer.TransformerDecoderLayer "
+        "modules.transformer_layer.TransformerEncoderLayerBase modules.transformer_layer.TransformerDecoderLayerBase "
+        "modules.multihead_attention.MultiheadAttention modules.fairseq_dropout.FairseqDropout "
+        "modules.learned_positional_embedding.LearnedPositionalEmbedding "
+        "modules.sinusoidal_positional_embedding.SinusoidalPositionalEmbedding"
+    ).split()
+)
+"""fairseq classes whose updates are tested here against float64 finite differences (tests/plugin)."""
+
+
+@contextmanager
+def fairseq_twice_differentiable() -> Iterator[None]:
+    """`twice_differentiable`, and fconv's encoder gradient scaling by a node that is right under double backward."""
+    with twice_differentiable(), attribute_replaced(fairseq.models.fconv, "GradMultiply", ScaledGradient):
+        yield
+
+
+def refuse_unvouched_fairseq(model: nn.Module) -> None:
+    """Raise NotTwiceDifferentiableError for a model with modules nobody has vouched for, by name."""
+    refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES)
+
+
+def drop_fast_path(model: nn.Module) -> None:
+    """Take the fused inference path and its weight copies out of fairseq 0.12's Transformer encoder layers.
+
+    The copies get no gradient, inflate every kept step, and in eval mode they are used *instead of* the layer's
+    weights until a forward in train mode has run: dev measures would not see the student move.
+    """
+    for module in model.modules():
+        if hasattr(module, "can_use_fastpath"):
+            module.can_use_fastpath = False
+            for name in _FAST_PATH_COPIES:
+                if name in module._parameters:
+                    delattr(module, name)
