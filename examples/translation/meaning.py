@@ -62,9 +62,9 @@ class Clause:
     """Who does what to whom, when, where and how.
 
     ``tense`` is present, past, perfect, pluperfect, future (German present), will (German werden),
-    progressive or since. ``adjective`` makes it a copula clause (``than``: a comparison). In a ``passive`` one
-    ``direct`` undergoes it, and the subject is the agent, or empty. ``fronted`` (time or place) is what opens the German
-    main clause.
+    progressive or since. ``adjective`` makes it a copula clause (``than``: comparison). In a ``passive`` one
+    ``direct`` undergoes it, and the subject is the agent, or empty. ``fronted`` (time or place) is what opens
+    the German main clause.
     """
 
     subject: NounPhrase
