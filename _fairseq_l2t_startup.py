@@ -9,14 +9,15 @@ name is already in ``sys.modules``: nothing here, nor anything it loads, may car
 
 import sys
 
-# Module -> (file in fairseq_l2t/compat, function). These are called with the module's name before it is there,
+# Module -> (file in fairseq_l2t/compat, function). These get the module's name, before it is looked up,
 _MENDS_BEFORE = {
     "antlr4": ("typing_io", "mend_antlr"),
     "fairseq": ("dataclass_defaults", "mend_package"),
     "hydra": ("dataclass_defaults", "mend_package"),
 }
-# and these with the module itself once it has been executed.
+# and these the module itself, once it has been executed.
 _MENDS_AFTER = {
+    "_pytest.assertion.rewrite": ("pytest_import_hook", "mend_rewriting_hook"),
     "fairseq.checkpoint_utils": ("checkpoint_types", "mend_torch_load"),
     "fairseq.modules.transformer_layer": ("encoder_fast_path", "mend_encoder_layers"),
     "hydra.core.plugins": ("plugin_scan", "mend_plugin_scan"),
@@ -28,32 +29,46 @@ class _MendOnImport:
 
     def __init__(self):
         self._before = dict(_MENDS_BEFORE)
-        self._after = dict(_MENDS_AFTER)
+        self._asking_others = False
 
     def find_spec(self, fullname, path=None, target=None):
-        # Each mend is taken out first: what follows looks the same module up, and must not come back here.
+        if self._asking_others:
+            return None
         if fullname in self._before:
+            # Taken out first: the mend looks the same module up, and must not come back here.
             _apply(self._before.pop(fullname), fullname)
-        if fullname in self._after:
-            return _spec_that_mends(fullname, self._after.pop(fullname))
+        if fullname in _MENDS_AFTER:
+            return self._spec_that_mends(fullname)
         return None
 
+    def _spec_that_mends(self, fullname):
+        """The spec the other finders give for a module, with a mend to follow its execution."""
+        import importlib.util
 
-def _spec_that_mends(fullname, mend):
-    """The spec the other finders give for a module, with a mend to follow its execution."""
-    import importlib.util
-
-    spec = importlib.util.find_spec(fullname)
-    if spec is None or spec.loader is None:
+        self._asking_others = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking_others = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _MendingLoader(spec.loader, _MENDS_AFTER[fullname])
         return spec
-    execute = spec.loader.exec_module
 
-    def exec_module(module):
-        execute(module)
-        _apply(mend, module)
 
-    spec.loader.exec_module = exec_module
-    return spec
+class _MendingLoader:
+    """Another loader, followed by a mend; the module itself never sees this one."""
+
+    def __init__(self, loader, mend):
+        self._loader = loader
+        self._mend = mend
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        _apply(self._mend, module)
 
 
 def _apply(mend, argument):
@@ -85,10 +100,5 @@ def _load_compat(file_stem):
     return module
 
 
-def install():
-    """Put the finder at the front of ``sys.meta_path``, once."""
-    if not any(isinstance(finder, _MendOnImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _MendOnImport())
-
-
-install()
+FINDER = _MendOnImport()
+sys.meta_path.insert(0, FINDER)

@@ -1,0 +1,73 @@
+"""What the ``.pth`` file does in this environment, and fairseq's own commands under it."""
+
+import json
+
+import pytest
+
+
+def loaded_modules(run_command, source, *options):
+    program = f"import json, sys\n{source}\nprint(json.dumps(sorted(sys.modules)))"
+    return set(json.loads(run_command(["python", *options, "-c", program], cwd="/").stdout))
+
+
+def test_every_interpreter_has_the_hook_and_nothing_else(run_command):
+    without = loaded_modules(run_command, "", "-S")
+    added = loaded_modules(run_command, "") - without
+    assert "_fairseq_l2t_startup" in added
+    assert not {name.partition(".")[0] for name in added} & {"fairseq_l2t", "fairseq", "hydra", "torch", "dataclasses"}
+
+
+def test_fairseq_imports_and_leaves_our_name_free(run_command):
+    """``--user-dir fairseq_l2t`` needs that name."""
+    modules = loaded_modules(run_command, "import fairseq")
+    assert "fairseq.models.transformer" in modules
+    assert not [name for name in modules if name.partition(".")[0] == "fairseq_l2t"]
+
+
+def test_looking_a_module_up_does_not_use_its_mend_up(run_command):
+    source = """
+import importlib.util
+importlib.util.find_spec("fairseq.modules.transformer_layer")
+import fairseq.modules.transformer_layer as module
+from importlib.machinery import SourceFileLoader
+print(hasattr(module.TransformerEncoderLayerBase.__init__, "fairseq_l2t_without_fast_path"))
+print(type(module.__loader__) is type(module.__spec__.loader) is SourceFileLoader)
+"""
+    assert run_command(["python", "-c", source]).stdout.split() == ["True", "True"]
+
+
+def test_pytest_starts(run_command, tmp_path):
+    (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
+    result = run_command(["python", "-m", "pytest", "-q", "--rootdir", tmp_path, tmp_path], cwd=tmp_path)
+    assert "1 passed" in result.stdout
+
+
+def test_pth_line_is_silent_without_the_package(run_command, repository):
+    """A clone installed with ``pip install -e`` and then deleted must not greet every start with an error."""
+    namespace = {}
+    source = (repository / "setup.py").read_text().partition("\nclass ")[0]
+    exec(source.replace("from setuptools", "# from setuptools"), {"__file__": str(repository)}, namespace)
+    line = namespace["_STARTUP_LINE"]
+    assert line.startswith("import ") and line.count("\n") == 1
+    result = run_command(["python", "-I", "-S", "-c", line])
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.slow
+def test_fairseq_commands_work(run_command, binarised_corpus, trained):
+    """Preprocess and train have run to make the fixtures; here: resume, generate on padded batches, interactive."""
+    from tests.compat.conftest import TINY_TRANSFORMER, TRAINING
+
+    resumed = run_command(
+        ["fairseq-train", binarised_corpus, "--save-dir", trained, "--max-update", "5", *TINY_TRANSFORMER, *TRAINING]
+    )
+    assert "@ 3 updates" in resumed.stdout + resumed.stderr
+    assert list((trained / "tensorboard").rglob("events.out.tfevents.*"))
+
+    model = ["--path", trained / "checkpoint_last.pt", "--beam", "2", "--max-len-b", "10", "--cpu"]
+    generated = run_command(["fairseq-generate", binarised_corpus, "--scoring", "sacrebleu", *model])
+    assert sum(line.startswith("H-") for line in generated.stdout.splitlines()) == 8
+    assert "BLEU = " in generated.stdout
+
+    translated = run_command(["fairseq-interactive", binarised_corpus, *model], input="a b c\n")
+    assert "H-0" in translated.stdout

@@ -1,0 +1,40 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The folder of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """``run_command(args, expect=0, **options)``: run a program, check its exit code, return its result.
+
+    A first argument of "python" is this interpreter; a bare name such as "fairseq-train" is a command of this
+    environment. Output is captured as text; ``expect=None`` takes any exit code.
+    """
+
+    def run(args, expect=0, **options):
+        program, *rest = [str(argument) for argument in args]
+        commands = Path(sys.executable).parent
+        if program == "python":
+            program = sys.executable
+        elif (commands / program).exists():
+            program = str(commands / program)
+        options = {"capture_output": True, "text": True, "timeout": 300, **options}
+        result = subprocess.run([program, *rest], **options)
+        if expect is not None and result.returncode != expect:
+            pytest.fail(
+                f"{' '.join([program, *rest])}\nexit code {result.returncode}, expected {expect}\n"
+                f"{result.stdout}\n{result.stderr}"
+            )
+        return result
+
+    return run
