@@ -71,7 +71,7 @@ class Header:
 
 
 def sealed_parts(tensors: dict[str, Tensor], document: Mapping[str, Any]) -> tuple[bytes, memoryview]:
-    """Return a file of ``tensors`` and a JSON-able ``document`` in two parts: to the header's end, and the rest."""
+    """Return a file of ``tensors`` and a JSON-able ``document`` in two parts, header and tensors."""
     text = json.dumps({"header_sha256": _NO_DIGEST, **document}, separators=(",", ":"))
     serialized = safetensors.torch.save(tensors, metadata={_METADATA_KEY: text})
     header_end = _LENGTH_BYTES + int.from_bytes(serialized[:_LENGTH_BYTES], "little")
@@ -181,7 +181,7 @@ def _document(metadata: Any) -> dict[str, Any]:
     text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise HeaderError(
-            f"a safetensors file without {_METADATA_KEY!r} in its metadata: not written by this program"
+            f"the header is damaged or not of this program: no {_METADATA_KEY!r} in its metadata"
         )
     try:
         document = json.loads(text)

@@ -1,0 +1,236 @@
+"""PNG plots of a teacher and of its training. The only module that imports matplotlib."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from fairseq_l2t.inspection.text_table import printable
+from fairseq_l2t.inspection.training_log import TrainingLog
+from fairseq_l2t.inspection.weights import WordWeights
+from fairseq_l2t.storage import write_atomically
+
+__all__ = ["plot_coefficients", "plot_training", "plot_words"]
+
+# Okabe and Ito's palette, told apart also without red-green vision.
+_UP = ("#0072B2", "#56B4E9", "#009E73", "#004D73")
+_DOWN = ("#D55E00", "#E69F00", "#CC79A7", "#8C3B00")
+_GREY = "#444444"
+_DOTS_PER_INCH = 130
+_LABEL_GAP = 0.045
+"""Least distance of two labels, as a share of the height of the axes."""
+
+
+def plot_coefficients(
+    path: str | os.PathLike[str], weights: WordWeights, *, words: int = 4, cross_entropy_until: float = 0.0
+) -> None:
+    """Draw Phi over a student's life: mean, percentiles, and the words that gain and lose most.
+
+    Args:
+        path: the PNG file, written atomically.
+        weights: at many stages.
+        words: how many words each way.
+        cross_entropy_until: progress up to which students are taught by plain cross-entropy; shaded.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    phi, progress = weights.coefficients, weights.progress
+    for low, high, alpha in ((5, 95, 0.15), (25, 75, 0.3)):
+        below, above = np.percentile(phi, [low, high], axis=1)
+        label = f"{high - low} % of the words"
+        axes.fill_between(progress, below, above, color=_GREY, alpha=alpha, linewidth=0, label=label)
+    axes.plot(progress, phi.mean(axis=1), color="black", linewidth=2, label="mean over the words")
+    ends, labels = [], []
+    for order, colors in zip(weights.ranked(weights.change, words), (_UP, _DOWN), strict=True):
+        for index, color in zip(order, colors, strict=False):
+            axes.plot(progress, phi[:, index], color=color, linewidth=1.4)
+            ends.append(phi[-1, index])
+            labels.append((_shown(weights.words[index]), color))
+    _label_ends(axes, progress[-1], np.array(ends), labels)
+    _second_scale(axes, weights)
+    if cross_entropy_until > 0:
+        axes.axvspan(0, cross_entropy_until, fill=False, hatch="//", edgecolor="0.75", linewidth=0)
+        axes.plot([], [], linestyle=":", color="0.6", label="hatched: plain cross-entropy instead")
+    _finish(axes, "progress of the student's life", "coefficient Phi")
+    axes.set_title("What the teacher makes of each word over a student's life", loc="left", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int = 15) -> None:
+    """Draw a heat map: the words most above and below the mean at the last stage, over a student's life.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    high, low = weights.ranked(weights.weights[-1], words)
+    chosen = [*high, *reversed(low)]
+    weight = weights.weights
+    relative = (weight - weight.mean(axis=1, keepdims=True))[:, chosen].T
+    # 1e-9: a teacher whose words all weigh the same would leave the scale without extent.
+    limit = max(float(np.abs(relative).max()), 1e-9)
+    figure = Figure(figsize=(9, 1.2 + 0.22 * len(chosen)), layout="constrained")
+    axes = figure.add_subplot()
+    norm = TwoSlopeNorm(0.0, -limit, limit)
+    mesh = axes.pcolormesh(
+        weights.progress, np.arange(len(chosen)), relative, cmap="RdBu_r", norm=norm, shading="nearest"
+    )
+    axes.set_yticks(range(len(chosen)), [_shown(weights.words[index]) for index in chosen], fontsize=8)
+    axes.invert_yaxis()
+    axes.axhline(len(high) - 0.5, color="black", linewidth=0.8)
+    axes.set_xlabel("progress of the student's life")
+    title = "Weight of words against the mean word (red: favoured), ordered by the end"
+    axes.set_title(title, loc="left", fontsize=11)
+    figure.colorbar(mesh, ax=axes, label="weight less the mean weight", pad=0.02)
+    _save(figure, path)
+
+
+def plot_training(path: str | os.PathLike[str], log: TrainingLog) -> None:
+    """Draw the training of the teacher from its log: measures, hypergradient norm, range of Phi.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    measure, norms, phi = figure.subplots(3, 1, sharex=True)
+    updates = log.column("teacher_update")
+    for axes in (measure, norms, phi):
+        _mark_lives(axes, log, updates)
+    _draw(measure, log, "measure", "dev pairs that train the teacher", _UP[1])
+    _draw(measure, log, "holdout_measure", "held-out dev pairs", _DOWN[0], marker="o")
+    _draw_means(measure, log, updates)
+    _draw(norms, log, "hypergradient_norm", "hypergradient (d measure / d theta)", _UP[0])
+    _draw(norms, log, "adjoint_norm", "adjoint (d measure / d omega)", _DOWN[1])
+    if all(np.all(line.get_ydata() > 0) for line in norms.get_lines() if line.get_label()[0] != "_"):
+        norms.set_yscale("log")
+    low, high = log.column("phi_min"), log.column("phi_max")
+    phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label="lowest to highest word")
+    _draw(phi, log, "phi_mean", "mean over the words", "black")
+    for axes, label in ((measure, "measure"), (norms, "norm"), (phi, "coefficient Phi")):
+        _finish(axes, "", label)
+        # Above the panel: inside it would lie on some curve.
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": 3}
+        axes.legend(**place, fontsize=8, frameon=False)
+    phi.set_xlabel("teacher update (dotted: a new student begins)")
+    figure.suptitle("Training of the teacher", fontsize=11)
+    _save(figure, path)
+
+
+def _draw(axes: Axes, log: TrainingLog, name: str, label: str, color: str, marker: str | None = None) -> None:
+    """Draw one field of the log, one line a student life: the fall back to a new student is no course."""
+    x, y, lives = log.column("teacher_update"), log.column(name), log.column("student_life")
+    known = np.isfinite(y)
+    x, y, lives = x[known], y[known], lives[known]
+    breaks = np.flatnonzero(np.diff(lives) != 0) + 1
+    for number, part in enumerate(np.split(np.arange(len(x)), breaks)):
+        if len(part):
+            # A single point draws no line.
+            own_marker = marker or ("o" if len(part) == 1 else None)
+            own_label = label if number == 0 else None
+            axes.plot(x[part], y[part], color=color, label=own_label, linewidth=1.4, marker=own_marker, markersize=4)
+
+
+def _draw_means(axes: Axes, log: TrainingLog, updates: np.ndarray) -> None:
+    """Draw the mean measure of each student life, which rises where teaching gets better."""
+    measures, lives = log.column("measure"), log.column("student_life")
+    label = "mean of the first over a student's life"
+    for life in np.unique(lives[np.isfinite(lives)]):
+        own = (lives == life) & np.isfinite(measures)
+        if own.any():
+            ends = [updates[own].min() - 0.4, updates[own].max() + 0.4]
+            axes.plot(ends, [measures[own].mean()] * 2, color="black", linewidth=2, label=label)
+            label = None
+
+
+def _mark_lives(axes: Axes, log: TrainingLog, updates: np.ndarray) -> None:
+    lives = log.column("student_life")
+    starts = updates[1:][np.diff(lives) != 0]
+    # With very many lives the lines would hide the curves.
+    if len(starts) <= 60:
+        for start in starts:
+            axes.axvline(start - 0.5, color="0.8", linewidth=0.8, linestyle=":", zorder=0)
+
+
+def _second_scale(axes: Axes, weights: WordWeights) -> None:
+    shape = weights.shape
+    slope = (1 - shape.cross_entropy_mix) * shape.scale / 4
+    if slope == 0:
+        return
+    scale = axes.secondary_yaxis(
+        "left",
+        functions=(
+            lambda phi: shape.cross_entropy_mix + slope * np.asarray(phi),
+            lambda weight: (np.asarray(weight) - shape.cross_entropy_mix) / slope,
+        ),
+    )
+    scale.spines["left"].set_position(("outward", 58))
+    scale.set_ylabel("weight (1: as plain cross-entropy)")
+
+
+def _label_ends(axes: Axes, x: float, ends: np.ndarray, labels: Sequence[tuple[str, str]]) -> None:
+    """Write each label at the right end of its line, moved apart where they would overlap."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top)
+    places = _spread((ends - bottom) / (top - bottom), _LABEL_GAP)
+    for (word, color), end, place in zip(labels, ends, places, strict=True):
+        axes.annotate(
+            word,
+            xy=(x, end),
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            color=color,
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def _spread(places: np.ndarray, gap: float) -> np.ndarray:
+    """Return ``places`` at least ``gap`` apart, in their order, around where they were."""
+    order = np.argsort(places, kind="stable")
+    spread = places[order]
+    for index in range(1, len(spread)):
+        spread[index] = max(spread[index], spread[index - 1] + gap)
+    # What was pushed above the top comes back down, pushing the others.
+    ceiling = max(1.0, float(places.max(initial=0.0)))
+    for index in range(len(spread) - 1, -1, -1):
+        spread[index] = min(spread[index], ceiling)
+        ceiling = spread[index] - gap
+    result = np.empty_like(spread)
+    result[order] = spread
+    return result
+
+
+def _finish(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.margins(x=0.01)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _shown(word: str) -> str:
+    """A dollar sign would begin a formula."""
+    shown = printable(word)
+    return (shown if len(shown) <= 18 else shown[:17] + "…").replace("$", r"\$")
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    image = io.BytesIO()
+    with warnings.catch_warnings():
+        # A word in a script the font lacks is drawn as boxes; the text table shows it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    write_atomically(Path(path), [image.getbuffer()])

@@ -1,0 +1,220 @@
+"""A teacher in words: what its loss favours, and when."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from fairseq_l2t.inspection.stages import PROGRESS, StateSource
+from fairseq_l2t.inspection.text_table import columns, fit, printable
+from fairseq_l2t.inspection.weights import WordWeights
+from fairseq_l2t.storage import TeacherFile
+
+__all__ = ["format_report"]
+
+_LABEL = 30
+_NUMBER = 10
+_WORD = 12
+_WEIGHT = 6
+_WIDTH = 100
+_HARDLY = 0.01
+"""Changes of weight below this are called none: 1 % of the pull of cross-entropy."""
+_NAMED = 5
+"""Words named in a sentence."""
+
+
+def format_report(
+    teacher_file: TeacherFile, source: StateSource, weights: WordWeights, *, top: int, rare_below: int
+) -> str:
+    """Return the whole text table.
+
+    Args:
+        teacher_file: the teacher.
+        source: where the states are from.
+        weights: at the stages to show.
+        top: words a list.
+        rare_below: words with fewer occurrences in the training text get an asterisk.
+    """
+    sections = [
+        _facts(teacher_file, source),
+        _stages(source, weights),
+        _in_words(weights),
+        *_word_lists(weights, top, rare_below),
+        _movers(weights, top, rare_below),
+        _legend(rare_below),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _facts(teacher_file: TeacherFile, source: StateSource) -> list[str]:
+    settings, teacher = teacher_file.settings, teacher_file.teacher
+    loss = f"-{settings.loss_scale:g} * sigmoid(Phi * log p) a target token"
+    if settings.cross_entropy_mix:
+        loss += f", mixed with {100 * settings.cross_entropy_mix:g} % cross-entropy"
+    life = f"{settings.total_updates} updates"
+    if settings.cross_entropy_updates:
+        share = settings.cross_entropy_updates / settings.total_updates
+        life += f"; the first {settings.cross_entropy_updates} (to progress {share:.2g}) by plain cross-entropy"
+    fingerprint = teacher_file.vocabulary.sha256[:16]
+    facts = {
+        "coefficients": f"diagonal Phi, from {teacher.keys} keys",
+        "vocabulary": f"{teacher.entries} target entries, fingerprint {fingerprint}...",
+        "student state": ", ".join(teacher.features),
+        "student's loss": loss,
+        "student's life": life,
+        "objective": str(settings.extra.get("objective", "not recorded")),
+        "training": _training(settings.extra),
+        "states below": source.description,
+    }
+    lines = [f"Teacher {teacher_file.path}"]
+    for name, fact in facts.items():
+        lines += _wrap(fact, f"  {name:<16}")
+    return lines
+
+
+def _training(extra: dict) -> str:
+    # Only what is short: lists (seeds, states) and the command line would bury the rest.
+    shown = {
+        name: value
+        for name, value in extra.items()
+        if name != "objective" and isinstance(value, (str, int, float)) and len(str(value)) <= 40
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(shown.items())) or "not recorded"
+
+
+def _stages(source: StateSource, weights: WordWeights) -> list[str]:
+    states, phi, weight = source.at(weights.progress), weights.coefficients, weights.weights
+    rows = [["progress (0 start, 1 end)", *(f"{value:.2f}" for value in weights.progress)]]
+    for feature, values in zip(source.features, states.T, strict=True):
+        if feature != PROGRESS:
+            rows.append([f"state: {feature}", *(f"{value:.3f}" for value in values)])
+    for name, values in (("mean", phi.mean(1)), ("lowest", phi.min(1)), ("highest", phi.max(1))):
+        rows.append([f"Phi, {name} over the words", *(f"{value:.4f}" for value in values)])
+    rows.append(["weight, mean over the words", *(f"{value:.3f}" for value in weight.mean(1))])
+    in_text = _mean_in_text(weights)
+    if in_text is not None:
+        rows.append(["weight, mean in running text", *(f"{value:.3f}" for value in in_text)])
+    lowest, highest = np.percentile(weight, [5, 95], axis=1)
+    spread = [f"{low:.2f}-{high:.2f}" for low, high in zip(lowest, highest, strict=True)]
+    rows.append(["weight of 90 % of the words", *spread])
+    return ["Stages of a student's life", *columns(rows, [_LABEL, *[_NUMBER] * len(weights.progress)])]
+
+
+def _mean_in_text(weights: WordWeights) -> np.ndarray | None:
+    known = np.clip(weights.counts, 0, None)
+    return weights.weights @ known / known.sum() if known.sum() > 0 else None
+
+
+def _in_words(weights: WordWeights) -> list[str]:
+    weight, change = weights.weights, weights.change
+    first, last = weights.progress[0], weights.progress[-1]
+    sentences = []
+    largest = float(np.abs(change).max())
+    if len(weights.progress) < 2:
+        sentences.append("One stage only: nothing to compare.")
+    elif largest < _HARDLY:
+        sentences.append(
+            f"The loss hardly changes during a life: from progress {first:g} to {last:g} no weight moves by "
+            f"more than {largest:.2g} (1 is the pull of cross-entropy)."
+        )
+    else:
+        sentences.append(
+            f"From progress {first:g} to {last:g} the mean weight of a word goes from {weight[0].mean():.2f} "
+            f"to {weight[-1].mean():.2f} (1 is the pull of cross-entropy)."
+        )
+        sentences += _named_movers(weights)
+    low, high = np.percentile(weight[-1], [5, 95])
+    if high - low < _HARDLY:
+        sentences.append("At the last stage nearly all words weigh the same: the teacher does not tell them apart.")
+    negative = int((weight[-1] < 0).sum())
+    if negative:
+        sentences.append(f"{negative} of {len(weights.words)} words end with a weight below 0: they are unlearned.")
+    return [
+        "In words",
+        *_wrap(" ".join(sentences), "  "),
+    ]
+
+
+def _named_movers(weights: WordWeights) -> list[str]:
+    change, weight = weights.change, weights.weights
+    sentences = []
+    for verb, order, sign in zip(("gain", "lose"), weights.ranked(change, _NAMED), (1, -1), strict=True):
+        moved = [index for index in order if sign * change[index] >= _HARDLY]
+        if moved:
+            named = ", ".join(
+                f"{printable(weights.words[index])} ({weight[0, index]:.2f} to {weight[-1, index]:.2f})"
+                for index in moved
+            )
+            sentences.append(f"The words that {verb} most: {named}.")
+        else:
+            sentences.append(f"No word {verb}s {_HARDLY:g} or more.")
+    return sentences
+
+
+def _word_lists(weights: WordWeights, top: int, rare_below: int) -> list[list[str]]:
+    ranked = [weights.ranked(row, top) for row in weights.weights]
+    titles = (
+        f"Most weighted words at each stage ({len(weights.words)} words; word and weight)",
+        "Least weighted words at each stage",
+    )
+    return [
+        _word_list(title, weights, [pair[side] for pair in ranked], rare_below) for side, title in enumerate(titles)
+    ]
+
+
+def _word_list(title: str, weights: WordWeights, orders: Sequence[np.ndarray], rare_below: int) -> list[str]:
+    weight = weights.weights
+    rows = [["", *(f"at {value:.2f}" for value in weights.progress)]]
+    for rank in range(len(orders[0])):
+        cells = [
+            fit(weights.words[order[rank]], _WORD)
+            + f"{weight[stage, order[rank]]:{_WEIGHT}.2f}{_mark(weights, order[rank], rare_below)}"
+            for stage, order in enumerate(orders)
+        ]
+        rows.append([f"{rank + 1:>3}", *cells])
+    return [title, *columns(rows, [3, *[_WORD + _WEIGHT + 1] * len(orders)])]
+
+
+def _movers(weights: WordWeights, top: int, rare_below: int) -> list[str]:
+    if len(weights.progress) < 2:
+        return ["Words that move most: one stage only"]
+    change, weight = weights.change, weights.weights
+    rows = [["word", "count", *(f"at {value:.2f}" for value in weights.progress), "change"]]
+    for order in weights.ranked(change, top):
+        for index in order:
+            count = "?" if weights.counts[index] < 0 else str(weights.counts[index])
+            count += _mark(weights, index, rare_below)
+            cells = [f"{value:.2f}" for value in weight[:, index]]
+            rows.append([weights.words[index], count, *cells, f"{change[index]:+.2f}"])
+        rows.append([""] * len(rows[0]))
+    widths = [_WORD + 6, 8, *[8] * (len(weights.progress) + 1)]
+    return ["Words whose weight moves most, up and then down", *columns(rows[:-1], widths)]
+
+
+def _mark(weights: WordWeights, index: int, rare_below: int) -> str:
+    return "*" if 0 <= weights.counts[index] < rare_below else ""
+
+
+def _legend(rare_below: int) -> list[str]:
+    text = (
+        "weight: pull of the loss on a token that the student already finds likely, relative to plain "
+        "cross-entropy: mix + (1 - mix) * scale * Phi / 4. 1: as cross-entropy; 2: twice; 0: ignored; "
+        "below 0: unlearned. The less likely the token, the weaker the pull of the sigmoid. "
+        f"*: fewer than {rare_below} occurrences in the training text, so the teacher has seen little of the "
+        "word. ▁: SentencePiece's sign for the beginning of a word."
+    )
+    return _wrap(text)
+
+
+def _wrap(text: str, start: str = "") -> list[str]:
+    # Neither cross-entropy nor a path may be broken in two.
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

@@ -1,0 +1,84 @@
+"""The JSON lines that teacher training writes, one a teacher update."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_l2t.inspection.errors import InspectionError
+
+__all__ = ["TrainingLog", "read_training_log"]
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Lines in the order of ``teacher_update``, at least one.
+
+    Args:
+        path: the file.
+        lines: the JSON objects.
+        notes: what was left out, and why; for the reader of a report.
+    """
+
+    path: Path
+    lines: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+    def column(self, name: str) -> np.ndarray:
+        """Return the values of one field, (lines,) in float64; NaN where it is absent or null."""
+        return np.array([_number(line.get(name)) for line in self.lines], dtype=np.float64)
+
+    @property
+    def lives(self) -> int:
+        """Number of student lives the lines tell of."""
+        return len({line.get("student_life") for line in self.lines})
+
+
+def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
+    """Read a log. A resumed run repeats updates: of several lines for one update, the last holds.
+
+    Raises:
+        InspectionError: unreadable, empty, or a line (not the last: a run may have been killed while it
+            wrote) that is no JSON object.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InspectionError(f"--log {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InspectionError(f"--log {path}: not UTF-8 ({error.reason})") from error
+    by_update: dict[int, dict[str, Any]] = {}
+    notes = []
+    rows = text.split("\n")
+    for number, row in enumerate(rows, start=1):
+        try:
+            line = json.loads(row) if row.strip() else {}
+        except (ValueError, RecursionError) as error:
+            if number < len(rows):
+                raise InspectionError(f"--log {path}, line {number}: {error}") from error
+            notes.append(f"line {number} is cut and was left out")
+            continue
+        if not isinstance(line, dict):
+            raise InspectionError(f"--log {path}, line {number}: {type(line).__name__}; expected a JSON object")
+        if type(line.get("teacher_update")) is int:
+            by_update[line["teacher_update"]] = line
+    if not by_update:
+        raise InspectionError(f"--log {path}: no line with a teacher_update")
+    return TrainingLog(path, tuple(_in_order(by_update)), tuple(notes))
+
+
+def _in_order(by_update: dict[int, dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    return (by_update[update] for update in sorted(by_update))
+
+
+def _number(value: Any) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
