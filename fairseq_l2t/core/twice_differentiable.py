@@ -31,7 +31,7 @@ __all__ = [
 
 VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
     f"torch.nn.modules.{name}"
-    for name in (
+    for name in (  # noqa: SIM905  one name a word reads better
         "activation.GELU activation.GLU activation.ReLU activation.Sigmoid activation.Softmax activation.Tanh "
         "container.ModuleDict container.ModuleList container.ParameterList container.Sequential conv.Conv1d "
         "conv.Conv2d dropout.Dropout linear.Identity linear.Linear normalization.LayerNorm rnn.LSTM rnn.LSTMCell "
@@ -123,9 +123,7 @@ def refuse_unvouched(module: nn.Module, vouched: Collection[str] = ()) -> None:
         and name not in vouched
     ]
     if unknown:
-        raise NotTwiceDifferentiableError(
-            "second derivatives are not known to be right through: " + "; ".join(unknown)
-        )
+        raise NotTwiceDifferentiableError("second derivatives are not known to be right through: " + "; ".join(unknown))
 
 
 def _composed_weight_norm(direction: Tensor, magnitude: Tensor, dim: int) -> Tensor:

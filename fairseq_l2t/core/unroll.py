@@ -15,7 +15,7 @@ from fairseq_l2t.core.student import Batch, NonFiniteError, Student
 from fairseq_l2t.core.teacher import Teacher
 from fairseq_l2t.core.update_rules import StepSize
 
-__all__ = ["Step", "Trajectory", "student_gradient", "unroll"]
+__all__ = ["Step", "Trajectory", "advance", "student_gradient", "unroll"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,16 @@ def unroll(student: Student, teacher: Teacher, steps: int) -> Trajectory:
     for _ in range(steps):
         trajectory.steps.append(_make_update(student, teacher))
     return trajectory
+
+
+def advance(student: Student, teacher: Teacher, steps: int) -> None:
+    """Make ``steps`` updates of ``student`` under ``teacher`` and keep nothing of them.
+
+    Raises:
+        NonFiniteError: as `unroll`.
+    """
+    for _ in range(steps):
+        _make_update(student, teacher)
 
 
 def _make_update(student: Student, teacher: Teacher) -> Step:

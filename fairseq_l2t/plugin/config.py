@@ -54,24 +54,48 @@ class StudentOptions:
 def add_student_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a taught student that fairseq does not have."""
     group = parser.add_argument_group("L2T student")
-    group.add_argument("--total-updates", type=int, metavar="H",
-                       help="length of a student's life in updates (default: --max-update)")
-    group.add_argument("--cross-entropy-updates", type=int, metavar="N",
-                       help="updates of plain cross-entropy at the start of each life "
-                            "(default: --warmup-updates where it is given, else 0)")
-    group.add_argument("--student-init", metavar="CHECKPOINT",
-                       help="fairseq checkpoint whose weights every student starts from")
-    group.add_argument("--initial-coefficient", type=float, default=None, metavar="PHI",
-                       help="coefficient Phi a new teacher starts from (default: 0.1)")
-    group.add_argument("--loss-scale", type=float, metavar="C",
-                       help="factor of the sigmoid loss (default: 4 / PHI, which makes its gradient that of "
-                            "cross-entropy where PHI log p is small)")
-    group.add_argument("--cross-entropy-mix", type=float, default=0.0, metavar="ALPHA",
-                       help="share in [0, 1] of plain cross-entropy in the loss")
-    group.add_argument("--dev-holdout", type=float, default=0.2, metavar="SHARE",
-                       help="share of the dev pairs that choose the teacher instead of training it")
-    group.add_argument("--dev-batch", type=int, default=64, metavar="B",
-                       help="dev pairs a teacher update measures on")
+    group.add_argument(
+        "--total-updates", type=int, metavar="H", help="length of a student's life in updates (default: --max-update)"
+    )
+    group.add_argument(
+        "--cross-entropy-updates",
+        type=int,
+        metavar="N",
+        help="updates of plain cross-entropy at the start of each life "
+        "(default: --warmup-updates where it is given, else 0)",
+    )
+    group.add_argument(
+        "--student-init", metavar="CHECKPOINT", help="fairseq checkpoint whose weights every student starts from"
+    )
+    group.add_argument(
+        "--initial-coefficient",
+        type=float,
+        default=None,
+        metavar="PHI",
+        help="coefficient Phi a new teacher starts from (default: 0.1)",
+    )
+    group.add_argument(
+        "--loss-scale",
+        type=float,
+        metavar="C",
+        help="factor of the sigmoid loss (default: 4 / PHI, which makes its gradient that of "
+        "cross-entropy where PHI log p is small)",
+    )
+    group.add_argument(
+        "--cross-entropy-mix",
+        type=float,
+        default=0.0,
+        metavar="ALPHA",
+        help="share in [0, 1] of plain cross-entropy in the loss",
+    )
+    group.add_argument(
+        "--dev-holdout",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the dev pairs that choose the teacher instead of training it",
+    )
+    group.add_argument("--dev-batch", type=int, default=64, metavar="B", help="dev pairs a teacher update measures on")
     group.add_argument("--allow-dev-overlap", action="store_true",
                        help="go on although dev pairs also stand in the training data")  # fmt: skip
 

@@ -21,11 +21,11 @@ _PHI_STATISTICS = ("phi_min", "phi_mean", "phi_max")
 class DynamicTeacherLossConfig(FairseqDataclass):
     """Options of the criterion."""
 
-    loss_scale: Optional[float] = field(
+    loss_scale: Optional[float] = field(  # noqa: UP045  fairseq reads no other spelling
         default=None,
         metadata={"help": "factor of the sigmoid loss (default: the one the teacher was trained with)"},
     )
-    cross_entropy_mix: Optional[float] = field(
+    cross_entropy_mix: Optional[float] = field(  # noqa: UP045  fairseq reads no other spelling
         default=None,
         metadata={"help": "share in [0, 1] of plain cross-entropy in the loss (default: the teacher's)"},
     )

@@ -117,9 +117,7 @@ class FairseqStudent(DevMeasures):
         padding = self.task.target_dictionary.pad()
         for sample in batch:
             with self._precision():
-                result = token_loss(
-                    self.model, sample, padding, coefficients, self.options.loss_shape, measure=measure
-                )
+                result = token_loss(self.model, sample, padding, coefficients, self.options.loss_shape, measure=measure)
                 yield BatchLoss(result.total, result.nll, result.correct, int(sample["ntokens"]))
 
     def sample_size(self, batch: list[dict]) -> float:

@@ -23,7 +23,7 @@ _FAST_PATH_COPIES = tuple(
 
 VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
     f"fairseq.{name}"
-    for name in (
+    for name in (  # noqa: SIM905  one name a word reads better
         # lstm
         "models.lstm.LSTMModel models.lstm.LSTMEncoder models.lstm.LSTMDecoder models.lstm.AttentionLayer "
         # fconv

@@ -9,6 +9,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
+from fairseq_l2t.compat.task_state import restore_task_state
 from fairseq_l2t.plugin.teaching import Teaching
 from fairseq_l2t.storage import Vocabulary, load_teacher
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 class L2TConfig(TranslationConfig):
     """Options of the task, beside those of fairseq's translation task."""
 
-    teacher_path: Optional[str] = field(
+    teacher_path: Optional[str] = field(  # noqa: UP045  fairseq reads no other spelling
         default=None,
         metadata={"help": "teacher file written by l2t-train-teacher; needed to train, not to decode"},
     )
@@ -55,6 +56,7 @@ class L2TTask(TranslationTask):
     def __init__(self, cfg: L2TConfig, src_dict, tgt_dict) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.teaching: Teaching | None = None
+        restore_task_state()
 
     def build_model(self, cfg, from_checkpoint: bool = False):
         """Build the student; when it is to be trained, read the teacher first.

@@ -21,8 +21,8 @@ __all__ = ["TokenLoss", "token_loss"]
 class TokenLoss:
     """Sums over the target tokens of a micro-batch.
 
-    ``total``: the loss, a differentiable scalar; ``nll``: negative log-likelihood in nats, detached; ``correct``: number
-    of tokens that are the model's first choice (a tensor), None where not measured.
+    ``total``: the loss, a differentiable scalar; ``nll``: negative log-likelihood in nats, detached; ``correct``:
+    number of tokens that are the model's first choice (a tensor), None where not measured.
     """
 
     total: Tensor

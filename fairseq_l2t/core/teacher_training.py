@@ -1,0 +1,258 @@
+"""The outer loop: windows of student updates, one teacher update after each.
+
+Source: Wu et al., NeurIPS 2018, Algorithm 1. There every teacher update starts from a fresh student; here a life of
+``total_updates`` is cut into windows of ``unroll_length`` updates, each ended by one measure on dev and one teacher
+update, and the next window starts where the last one ended. With ``unroll_length == total_updates`` it is Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.core.reverse import Hypergradient, hypergradient_with_adjoint
+from fairseq_l2t.core.student import NonFiniteError, Student
+from fairseq_l2t.core.teacher import Teacher
+from fairseq_l2t.core.unroll import advance, unroll
+
+__all__ = ["LivingStudent", "TeacherTrainer", "TeachingPlan", "UpdateReport"]
+
+
+class LivingStudent(Student, Protocol):
+    """A student that can start anew, be interrupted and go on."""
+
+    def restart(self, seed: int) -> None:
+        """Begin a new life with fresh parameters."""
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values that `load_state_dict` goes on from."""
+
+    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on with an interrupted life."""
+
+
+@dataclass(frozen=True)
+class TeachingPlan:
+    """The numbers of the outer loop.
+
+    Args:
+        unroll_length: student updates T between two teacher updates.
+        total_updates: student updates of one life.
+        teacher_updates: teacher updates in all.
+        teacher_lr: learning rate of the teacher's Adam.
+        teacher_clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
+        max_bad_steps: windows in a row that may end in NaN or infinity before the training is given up.
+        seed: life k of a student has the seed ``seed + k``.
+
+    Raises:
+        ValueError: names the option, its value and its range.
+    """
+
+    unroll_length: int
+    total_updates: int
+    teacher_updates: int
+    teacher_lr: float
+    teacher_clip_norm: float = 0.0
+    max_bad_steps: int = 3
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _require_whole("--total-updates", self.total_updates, 1)
+        _require_whole("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
+        _require_whole("--teacher-updates", self.teacher_updates, 1)
+        _require_whole("--max-bad-steps", self.max_bad_steps, 1)
+        if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
+            raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
+        if not (self.teacher_clip_norm >= 0 and math.isfinite(self.teacher_clip_norm)):
+            raise ValueError(f"--teacher-clip-norm: {self.teacher_clip_norm}; expected a finite number of at least 0")
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """One teacher update; the Phi statistics are of the last coefficients the window used.
+
+    ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable.
+    """
+
+    teacher_update: int
+    student_life: int
+    student_update: int
+    progress: float
+    measure: float
+    holdout_measure: float | None
+    hypergradient_norm: float
+    adjoint_norm: float
+    phi_min: float
+    phi_mean: float
+    phi_max: float
+    state: dict[str, float]
+
+
+class TeacherTrainer:
+    """Trains a teacher on the lives of a student.
+
+    Args:
+        student: built; its life begins with the first window.
+        teacher: trained in place.
+        plan: the numbers.
+        measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
+        holdout: () -> the same measure on dev pairs that train nothing.
+        observe_dev: () -> None; brings the dev measures of the student's state up to date.
+        on_bad_window: told the error of a window that ended in NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        student: LivingStudent,
+        teacher: Teacher,
+        plan: TeachingPlan,
+        *,
+        measure: Callable[[int], tuple[float, Tensor]],
+        holdout: Callable[[], float],
+        observe_dev: Callable[[], None],
+        on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
+    ) -> None:
+        self.student, self.teacher, self.plan = student, teacher, plan
+        self._measure, self._holdout, self._observe_dev = measure, holdout, observe_dev
+        self._on_bad_window = on_bad_window
+        self._optimizer = torch.optim.Adam(teacher.parameters(), lr=plan.teacher_lr, maximize=True)
+        self.teacher_update = 0
+        self.life = -1
+        self.best_holdout: float | None = None
+        self._bad_windows = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all teacher updates of the plan are made."""
+        return self.teacher_update >= self.plan.teacher_updates
+
+    def run_update(self, keep_best: Callable[[], None]) -> UpdateReport:
+        """Run windows until one gives a usable hypergradient; make one teacher update; return what happened.
+
+        ``keep_best`` is called, before the teacher moves, when its student ended a life better on held-back
+        pairs than any before.
+
+        Raises:
+            NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is as it
+                was before them.
+        """
+        while True:
+            try:
+                return self._run_window(keep_best)
+            except NonFiniteError as error:
+                self._bad_windows += 1
+                self._on_bad_window(error)
+                if self._bad_windows >= self.plan.max_bad_steps:
+                    raise
+                self._begin_life()
+
+    def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
+        if self.life < 0 or self.student.update >= self.plan.total_updates:
+            self._begin_life()
+        steps = min(self.plan.unroll_length, self.plan.total_updates - self.student.update)
+        trajectory = unroll(self.student, self.teacher, steps)
+        value, grad_omega = self._measure(self.teacher_update)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
+        found = hypergradient_with_adjoint(trajectory, grad_omega)
+        if not math.isfinite(found.norm):
+            raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
+        self._observe_dev()
+        holdout = self._end_life(keep_best) if self.student.update >= self.plan.total_updates else None
+        phi = trajectory.steps[-1].coefficients
+        self._bad_windows = 0
+        self._move_teacher(found)
+        self.teacher_update += 1
+        return self._report(value, holdout, found, phi)
+
+    def _begin_life(self) -> None:
+        self.life += 1
+        self.student.restart(self.plan.seed + self.life)
+        # Plain cross-entropy says nothing about the teacher: those updates need not be kept.
+        advance(self.student, self.teacher, self.student.cross_entropy_updates)
+
+    def _end_life(self, keep_best: Callable[[], None]) -> float:
+        holdout = self._holdout()
+        if self.best_holdout is None or holdout > self.best_holdout:
+            self.best_holdout = holdout
+            keep_best()
+        return holdout
+
+    def _move_teacher(self, found: Hypergradient) -> None:
+        scale = 1.0
+        if self.plan.teacher_clip_norm and found.norm > self.plan.teacher_clip_norm:
+            scale = self.plan.teacher_clip_norm / found.norm
+        for name, parameter in self.teacher.named_parameters():
+            parameter.grad = found.theta[name] * scale
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _report(self, value: float, holdout: float | None, found: Hypergradient, phi: Tensor) -> UpdateReport:
+        state = self.student.state.vector(self.student.update).tolist()
+        return UpdateReport(
+            teacher_update=self.teacher_update,
+            student_life=self.life,
+            student_update=self.student.update,
+            progress=state[0],
+            measure=value,
+            holdout_measure=holdout,
+            hypergradient_norm=found.norm,
+            adjoint_norm=found.adjoint_norm,
+            phi_min=float(phi.min()),
+            phi_mean=float(phi.mean()),
+            phi_max=float(phi.max()),
+            state=dict(zip(self.student.state.features, state, strict=True)),
+        )
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values that decide everything to come."""
+        student_tensors, student_values = self.student.state_dict()
+        tensors = {f"student.{name}": tensor for name, tensor in student_tensors.items()}
+        for name, parameter in self.teacher.named_parameters():
+            tensors[f"teacher.{name}"] = parameter.detach()
+            for key, moment in self._optimizer.state[parameter].items():
+                tensors[f"optimizer.{name}.{key}"] = moment
+        values = {
+            "plan": asdict(self.plan),
+            "teacher_update": self.teacher_update,
+            "life": self.life,
+            "best_holdout": self.best_holdout,
+            "bad_windows": self._bad_windows,
+            "student": student_values,
+        }
+        return tensors, values
+
+    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; the number of teacher updates may have been raised since.
+
+        Raises:
+            ValueError: the state is of another plan.
+        """
+        fixed = {**values["plan"], "teacher_updates": self.plan.teacher_updates}
+        if fixed != asdict(self.plan):
+            changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()
+                       if fixed.get(key) != value]  # fmt: skip
+            raise ValueError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+        for name, parameter in self.teacher.named_parameters():
+            with torch.no_grad():
+                parameter.copy_(tensors[f"teacher.{name}"])
+            prefix = f"optimizer.{name}."
+            self._optimizer.state[parameter] = {
+                key[len(prefix) :]: tensor.clone() for key, tensor in tensors.items() if key.startswith(prefix)
+            }
+        self.teacher_update, self.life = values["teacher_update"], values["life"]
+        self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
+        prefix = "student."
+        student_tensors = {k[len(prefix) :]: tensor for k, tensor in tensors.items() if k.startswith(prefix)}
+        self.student.load_state_dict(student_tensors, values["student"])
+
+
+def _require_whole(option: str, value: int, least: int, most: int | None = None, most_name: str = "") -> None:
+    if value < least or (most is not None and value > most):
+        limit = "" if most is None else f" and at most {most} ({most_name})"
+        raise ValueError(f"{option}: {value}; expected a whole number of at least {least}{limit}")

@@ -1,0 +1,350 @@
+"""One run of ``l2t-train-teacher``: options, student, teacher, and a folder that survives interruption."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq.data.iterators import CountingIterator
+from fairseq.logging import progress_bar
+
+from fairseq_l2t.core import NonFiniteError, Teacher
+from fairseq_l2t.core.teacher import DEFAULT_KEYS
+from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan, UpdateReport
+from fairseq_l2t.objectives import ESTIMATORS, SentenceBleu
+from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
+from fairseq_l2t.plugin.dev_measures import OBJECTIVES
+from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+from fairseq_l2t.plugin.task import vocabulary_of
+from fairseq_l2t.storage import (
+    TeacherSettings,
+    load_run_state,
+    lock_run_folder,
+    save_run_state,
+    save_teacher,
+    write_atomically,
+)
+
+__all__ = ["BEST_NAME", "LAST_NAME", "LOG_NAME", "Interrupted", "TeacherRun"]
+
+BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
+
+logger = logging.getLogger(__name__)
+
+_MAY_CHANGE = frozenset(  # noqa: SIM905  one name a word reads better
+    "resume teacher_updates save_dir tensorboard_logdir log_format log_interval log_file no_progress_bar "
+    "wandb_project azureml_logging data max_bad_steps max_update".split()
+)
+"""Options a resumed run may be given anew: none of them changes what an update computes."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved its state and can be resumed; ``exit_code`` is 128 + signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; --resume continues")
+        self.exit_code = 128 + number
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The checked options of a run."""
+
+    student: StudentOptions
+    plan: TeachingPlan
+    folder: Path
+    keys: int
+    objective: str
+    estimator: str
+    samples: int
+    alpha: float
+    resume: bool
+    arguments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> RunOptions:
+        """Parse and check a command line, before any data is read.
+
+        Raises:
+            OptionError: names the option, its value and what is allowed.
+        """
+        student = parse_student_options(arguments, _add_trainer_options)
+        given = student.namespace
+        if given.teacher_keys < 1:
+            raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
+        if given.samples < 2:
+            raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
+        if not given.risk_alpha > 0:
+            raise OptionError(f"--risk-alpha: {given.risk_alpha}; expected a number above 0")
+        length = given.unroll_length
+        plan = TeachingPlan(
+            unroll_length=min(DEFAULT_UNROLL_LENGTH, student.total_updates) if length is None else length,
+            total_updates=student.total_updates,
+            teacher_updates=given.teacher_updates,
+            teacher_lr=given.teacher_lr,
+            teacher_clip_norm=given.teacher_clip_norm,
+            max_bad_steps=given.max_bad_steps,
+            seed=given.seed,
+        )
+        return cls(
+            student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
+            given.risk_alpha, given.resume, tuple(arguments),
+        )  # fmt: skip
+
+    def fixed(self) -> dict[str, str]:
+        """Return the options a resumed run must share with the one it resumes."""
+        return {key: str(value) for key, value in vars(self.student.namespace).items() if key not in _MAY_CHANGE}
+
+
+DEFAULT_UNROLL_LENGTH = 20
+"""Updates between two teacher updates where --unroll-length is not given; memory grows with it."""
+
+
+def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("teacher training")
+    group.add_argument(
+        "--unroll-length",
+        type=int,
+        metavar="T",
+        help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
+    )
+    group.add_argument("--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all")
+    group.add_argument("--teacher-lr", type=float, default=0.01, metavar="LR", help="learning rate of the teacher")
+    group.add_argument(
+        "--teacher-clip-norm",
+        type=float,
+        default=0.0,
+        metavar="NORM",
+        help="bound on the norm of the hypergradient (0: none)",
+    )
+    group.add_argument("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher")
+    group.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default="likelihood",
+        help="measure on dev: expected token accuracy, or expected sentence BLEU of drawn hypotheses",
+    )
+    group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")
+    group.add_argument("--samples", type=int, default=16, metavar="S", help="hypotheses drawn for each dev sentence")
+    group.add_argument("--risk-alpha", type=float, default=1.0, metavar="A", help="sharpness of the risk estimator")
+    group.add_argument(
+        "--max-bad-steps", type=int, default=3, metavar="N", help="windows in a row that may end in NaN or infinity"
+    )
+    group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip
+
+
+class TeacherRun:
+    """A run on a locked folder.
+
+    Args:
+        options: the checked options.
+
+    Raises:
+        OptionError: the folder holds a run and ``--resume`` is not given, or options changed since it was started.
+        RunStateError: a state that cannot be resumed.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        saved = self._saved_state()
+        self._student = student = FairseqStudent(options.student)
+        teacher = Teacher.for_student(
+            student, keys=options.keys, seed=options.plan.seed,
+            initial_coefficient=options.student.namespace.initial_coefficient,
+        )  # fmt: skip
+        self.trainer = TeacherTrainer(
+            student, teacher, options.plan,
+            measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev, on_bad_window=_warn_of,
+        )  # fmt: skip
+        self._vocabulary = vocabulary_of(student.task.target_dictionary)
+        self._states: list[dict[str, float]] = []
+        self._states_end = 0
+        self._stop: int | None = None
+        if saved is not None:
+            self._restore(*saved)
+        self._log = options.folder / LOG_NAME
+        self._keep_log_until(self.trainer.teacher_update)
+
+    @classmethod
+    @contextmanager
+    def open(cls, arguments: Sequence[str]) -> Iterator[TeacherRun]:
+        """Check the options, lock the folder, and hold it for the run."""
+        options = RunOptions.parse(arguments)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with lock_run_folder(options.folder):
+            yield cls(options)
+
+    def run(self) -> None:
+        """Make the teacher updates that are left.
+
+        Raises:
+            Interrupted: a signal came; the state after the update then under way is saved.
+            NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last
+                good update.
+        """
+        trainer, plan = self.trainer, self.options.plan
+        if self.options.objective == "expected-bleu":
+            logger.info("reward: %s, estimator %s", SentenceBleu().signature(), self.options.estimator)
+        begun = time.monotonic()
+        first = trainer.teacher_update
+        with self._signals():
+            for _ in (progress := self._progress(first)):
+                report, seconds = self._one_update()
+                done = trainer.teacher_update - first
+                left = (time.monotonic() - begun) / done * (plan.teacher_updates - trainer.teacher_update)
+                progress.log(_statistics(report, seconds, left), tag="teacher", step=trainer.teacher_update)
+                if self._stop is not None:
+                    raise Interrupted(self._stop)
+        self._finish()
+
+    def _one_update(self) -> tuple[UpdateReport, float]:
+        start = time.monotonic()
+        report = self.trainer.run_update(keep_best=lambda: self._save(BEST_NAME))
+        if report.student_update <= self._states_end:
+            self._states = []
+        self._states.append(report.state)
+        self._states_end = report.student_update
+        seconds = time.monotonic() - start
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
+        # The state goes last: what it does not know of is done again after a crash, with the same outcome.
+        self._save(LAST_NAME)
+        tensors, values = self.trainer.state_dict()
+        values.update(options=self.options.fixed(), states=self._states, states_end=self._states_end)
+        save_run_state(self.options.folder, tensors, values)
+        return report, seconds
+
+    def _finish(self) -> None:
+        if self.trainer.best_holdout is None:
+            logger.warning(
+                "no student's life was completed, so no teacher was chosen on held-back pairs: %s is the last one "
+                "(%d windows of %d updates are one life)", BEST_NAME,
+                -(-self.options.plan.total_updates // self.options.plan.unroll_length), self.options.plan.unroll_length,
+            )  # fmt: skip
+            self._save(BEST_NAME)
+        logger.info("teacher: %s (held-back measure %s)", self.options.folder / BEST_NAME, self.trainer.best_holdout)
+
+    # --- measures ---------------------------------------------------------------------------------------------
+
+    def _measure(self, teacher_update: int):
+        pairs = self._student.dev.teaching
+        # A new draw of pairs for each update, from numbers alone: a resumed run draws the same.
+        chosen = random.Random(f"{self.options.plan.seed} {teacher_update}").sample(
+            pairs, min(len(pairs), self.options.student.namespace.dev_batch)
+        )
+        return self._dev_objective(chosen, teacher_update)
+
+    def _holdout(self) -> float:
+        return self._dev_objective(self._student.dev.holdout, self.trainer.teacher_update)[0]
+
+    def _dev_objective(self, pairs: Sequence[int], draw: int):
+        options = self.options
+        return self._student.dev_objective(
+            options.objective, pairs=pairs, samples=options.samples, estimator=options.estimator, alpha=options.alpha,
+            seed=options.plan.seed * 1_000_003 + draw,
+        )  # fmt: skip
+
+    def _observe_dev(self) -> None:
+        self._student.observe_dev(self._student.dev.teaching)
+
+    # --- files ------------------------------------------------------------------------------------------------
+
+    def _saved_state(self) -> tuple[dict, dict] | None:
+        saved = load_run_state(self.options.folder)
+        if saved is not None and not self.options.resume:
+            raise OptionError(
+                f"--save-dir: {self.options.folder} holds a run of teacher training; give --resume to continue it, "
+                "or another folder"
+            )
+        if saved is None and self.options.resume:
+            logger.info("--resume: no run in %s yet; starting one", self.options.folder)
+        return saved
+
+    def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
+        then, now = values["options"], self.options.fixed()
+        changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
+                   for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
+        if changed:
+            raise OptionError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+        self.trainer.load_state_dict(tensors, values)
+        self._states, self._states_end = values["states"], values["states_end"]
+        logger.info("resumed at teacher update %d", self.trainer.teacher_update)
+
+    def _save(self, name: str) -> None:
+        options, shape = self.options, self.options.student.loss_shape
+        extra = {
+            "objective": options.objective,
+            "estimator": options.estimator,
+            "samples": options.samples,
+            "teacher_update": self.trainer.teacher_update,
+            "plan": asdict(options.plan),
+            "arguments": list(options.arguments),
+            "states": self._states,
+        }
+        settings = TeacherSettings(
+            shape.scale,
+            shape.cross_entropy_mix,
+            options.plan.total_updates,
+            options.student.cross_entropy_updates,
+            extra,
+        )
+        save_teacher(options.folder / name, self.trainer.teacher, self._vocabulary, settings)
+
+    def _keep_log_until(self, teacher_update: int) -> None:
+        """Drop lines of updates that are made again: they were written after the state that is resumed."""
+        if self._log.exists():
+            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
+            write_atomically(self._log, ["".join(lines).encode()])
+
+    # --- progress and signals ---------------------------------------------------------------------------------
+
+    def _progress(self, first: int):
+        common = self.options.student.cfg.common
+        return progress_bar.progress_bar(
+            CountingIterator(range(first, self.options.plan.teacher_updates), start=first,
+                             total=self.options.plan.teacher_updates),
+            log_format=common.log_format,
+            log_interval=1,
+            log_file=common.log_file,
+            prefix="teacher",
+            tensorboard_logdir=common.tensorboard_logdir,
+            default_log_format="simple" if common.no_progress_bar else "tqdm",
+        )  # fmt: skip
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGTERM or SIGINT stops after the update under way is saved; the second at once."""
+
+        def on_signal(number: int, frame: object) -> None:
+            if self._stop is not None:
+                os._exit(128 + number)  # every file is written atomically, so whatever is there is whole
+            self._stop = number
+            logger.warning("%s: stopping after this teacher update; again: at once", signal.Signals(number).name)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:
+    chosen = ("progress", "measure", "holdout_measure", "hypergradient_norm", "adjoint_norm")
+    values = {name: getattr(report, name) for name in (*chosen, "phi_min", "phi_mean", "phi_max")}
+    shown = {name: float(f"{value:.4g}") for name, value in values.items() if value is not None}
+    return {**shown, "seconds": round(seconds, 2), "eta_seconds": round(left)}
+
+
+def _warn_of(error: NonFiniteError) -> None:
+    logger.warning("%s; the teacher is left as it was, a new student's life begins", error)
