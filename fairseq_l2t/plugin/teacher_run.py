@@ -41,9 +41,9 @@ BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensor
 
 logger = logging.getLogger(__name__)
 
-_MAY_CHANGE = frozenset(  # noqa: SIM905  one name a word reads better
-    "resume teacher_updates save_dir tensorboard_logdir log_format log_interval log_file no_progress_bar "
-    "wandb_project azureml_logging data max_bad_steps max_update".split()
+_MAY_CHANGE = frozenset(
+    ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
+    + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update")
 )
 """Options a resumed run may be given anew: none of them changes what an update computes."""
 
