@@ -37,7 +37,7 @@ class _MendOnImport:
         if fullname in self._before:
             # Taken out first: the mend looks the same module up, and must not come back here.
             _apply(self._before.pop(fullname), fullname)
-        if fullname in _MENDS_AFTER:
+        if fullname in _MENDS_AFTER and fullname not in sys.modules:
             return self._spec_that_mends(fullname)
         return None
 

@@ -5,19 +5,18 @@ import torch
 from fairseq.trainer import Trainer
 
 from fairseq_l2t.compat.task_state import restore_task_state
-
 from tests.compat.conftest import TINY_TRANSFORMER, TRAINING
 
 # A task whose state counts its training steps.
 COUNTING_TASK = """
 import os
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationTask
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 if os.environ.get("RESTORE") == "1":
     from fairseq_l2t.compat.task_state import restore_task_state
     restore_task_state()
 
-@register_task("counting_translation")
+@register_task("counting_translation", dataclass=TranslationConfig)
 class CountingTask(TranslationTask):
     def __init__(self, *args):
         super().__init__(*args)
@@ -31,21 +30,23 @@ class CountingTask(TranslationTask):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("restore", "first_count"), [("1", 3), ("0", 1)])
-def test_resume_restores_task_state(
-    run_command, tmp_path, monkeypatch, repository, binarised_corpus, restore, first_count
-):
+def test_resume_restores_task_state(run_command, tmp_path, monkeypatch, binarised_corpus):
     """With the mend a resumed run counts on; the control shows that stock fairseq starts anew."""
     (tmp_path / "counting").mkdir()
     (tmp_path / "counting" / "__init__.py").write_text(COUNTING_TASK)
-    monkeypatch.setenv("RESTORE", restore)
-    command = ["fairseq-train", binarised_corpus, "--user-dir", tmp_path / "counting", *TINY_TRANSFORMER]
-    command += [*TRAINING, "--task", "counting_translation", "--save-dir", tmp_path / "run", "--disable-validation"]
-    counts = []
-    for max_update in (2, 4):
-        output = run_command([*command, "--max-update", max_update]).stdout
-        counts.append([int(count) for count in re.findall(r"STEPS (\d+)", output)])
-    assert counts == [[1, 2], [first_count, first_count + 1]]
+    checkpoint = tmp_path / "first" / "checkpoint_last.pt"
+
+    def counts(name, restore, max_update):
+        monkeypatch.setenv("RESTORE", restore)
+        options = ["--user-dir", tmp_path / "counting", *TRAINING, "--task", "counting_translation"]
+        options += ["--disable-validation", "--max-update", max_update, "--save-dir", tmp_path / name]
+        options += ["--restore-file", checkpoint]
+        output = run_command(["fairseq-train", binarised_corpus, *TINY_TRANSFORMER, *options]).stdout
+        return [int(count) for count in re.findall(r"STEPS (\d+)", output)]
+
+    assert counts("first", "1", max_update=2) == [1, 2]
+    assert counts("mended", "1", max_update=4) == [3, 4]
+    assert counts("stock", "0", max_update=4) == [1, 2]
 
 
 class _Task:
