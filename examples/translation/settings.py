@@ -1,0 +1,112 @@
+"""Every number of the translation experiments, in one place: students, teacher, and the corpora they go with."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """Options of ``l2t-train-teacher``: ``updates`` teacher updates with windows of ``unroll_length`` steps each.
+
+    ``more`` overrides what teacher and students share; ``warmup_updates`` is cross-entropy at the start of a
+    student's life, ``horizon`` the length of that life.
+    """
+
+    updates: int
+    unroll_length: int
+    horizon: int
+    warmup_updates: int
+    lr: float = 0.02
+    keys: int = 5
+    objective: str = "likelihood"
+    estimator: str = "reinforce"
+    samples: int = 4
+    dev_batch: int = 64
+    dev_holdout: float = 0.2
+    seed: int = 1
+    more: tuple[str, ...] = ()
+
+    def arguments(self) -> tuple[str, ...]:
+        """The command line, without data, model and folder."""
+        values = {"--unroll-length": self.unroll_length, "--total-updates": self.horizon,
+                  "--cross-entropy-updates": self.warmup_updates, "--teacher-updates": self.updates,
+                  "--teacher-lr": self.lr, "--teacher-keys": self.keys, "--objective": self.objective,
+                  "--estimator": self.estimator, "--samples": self.samples, "--dev-batch": self.dev_batch,
+                  "--dev-holdout": self.dev_holdout, "--seed": self.seed}
+        return tuple(str(part) for pair in values.items() for part in pair) + self.more
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """One experiment: the same ``model`` and ``training`` options for every student and for the teacher's students.
+
+    ``validation`` goes to the students only. ``updates`` is the length of every student's training;
+    ``taught`` are options of the taught student alone, beside its criterion.
+    """
+
+    model: tuple[str, ...]
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    updates: int
+    teacher: TeacherSettings
+    seeds: tuple[int, ...] = (1,)
+    label_smoothing: float = 0.1
+    beam: int = 5
+    jobs: int = 2
+    taught: tuple[str, ...] = ()
+    vocabulary: int = field(default=4000, metadata={"help": "pieces, for prepare.py"})
+
+    def with_updates(self, updates: int) -> RecipeSettings:
+        """The same with another length of a student's life, in the teacher's training too."""
+        return replace(self, updates=updates, teacher=replace(self.teacher, horizon=updates))
+
+
+def _transformer(layers: int, width: int, inner: int, heads: int, dropout: float) -> tuple[str, ...]:
+    sides = [part for side in ("encoder", "decoder") for part in (
+        f"--{side}-layers", str(layers), f"--{side}-embed-dim", str(width), f"--{side}-ffn-embed-dim", str(inner),
+        f"--{side}-attention-heads", str(heads))]
+    return ("--arch", "transformer", *sides, "--share-all-embeddings", "--dropout", str(dropout))
+
+
+def _adam(lr: float, warmup: int, max_tokens: int, *more: str) -> tuple[str, ...]:
+    return ("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", str(lr), "--lr-scheduler", "inverse_sqrt",
+            "--warmup-updates", str(warmup), "--max-tokens", str(max_tokens), *more)
+
+
+def _validation(interval: int, beam: int = 1) -> tuple[str, ...]:
+    """Dev BLEU every ``interval`` updates, by which the best checkpoint is chosen; one checkpoint is kept beside it.
+
+    fairseq also validates and saves at the end of epochs; the large epoch intervals switch that off, so that all
+    students are validated equally often.
+    """
+    never = "1000000"
+    return ("--validate-interval", never, "--save-interval", never, "--validate-interval-updates", str(interval),
+            "--save-interval-updates", str(interval), "--keep-interval-updates", "1", "--no-epoch-checkpoints",
+            "--eval-bleu", "--eval-bleu-remove-bpe", "sentencepiece", "--eval-bleu-args",
+            f'{{"beam": {beam}, "max_len_a": 1.2, "max_len_b": 10}}',
+            "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric")
+
+
+# The embedded corpus: sized for ten minutes on two cores, the whole of it.
+DEMO = RecipeSettings(
+    model=_transformer(layers=2, width=128, inner=256, heads=4, dropout=0.1),
+    training=_adam(5e-3, 120, 2000), validation=_validation(200), updates=800, vocabulary=2000,
+    teacher=TeacherSettings(updates=20, unroll_length=5, horizon=800, warmup_updates=100))
+
+# Multi30k is small: 3+3 layers of 128 and dropout 0.3 is what does not overfit at once.
+MULTI30K = RecipeSettings(
+    model=_transformer(layers=3, width=128, inner=512, heads=4, dropout=0.3),
+    training=_adam(3e-3, 400, 4000), validation=_validation(500), updates=6000, vocabulary=4000,
+    teacher=TeacherSettings(updates=60, unroll_length=8, horizon=6000, warmup_updates=400))
+
+# fairseq's published recipe (examples/translation/README.md there): transformer_iwslt_de_en, clipping off,
+# inverse square root with 4,000 updates of warm-up to 5e-4, dropout 0.3, weight decay 1e-4, batches of 4,096
+# tokens, and dev BLEU by beam 5 every epoch (here every 1,000 updates, about an epoch). That recipe names no end;
+# 50,000 updates are about 45 epochs.
+IWSLT14 = RecipeSettings(
+    model=("--arch", "transformer_iwslt_de_en", "--share-decoder-input-output-embed", "--dropout", "0.3"),
+    training=_adam(5e-4, 4000, 4096, "--clip-norm", "0.0", "--weight-decay", "0.0001"),
+    validation=_validation(1000, beam=5), updates=50000, vocabulary=10000,
+    teacher=TeacherSettings(updates=200, unroll_length=10, horizon=50000, warmup_updates=4000))
+
+PRESETS = {"demo": DEMO, "multi30k": MULTI30K, "iwslt14": IWSLT14}

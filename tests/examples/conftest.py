@@ -1,0 +1,24 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "translation"
+if str(EXAMPLES) not in sys.path:
+    sys.path.append(str(EXAMPLES))
+
+
+@pytest.fixture(scope="session")
+def examples():
+    """The folder of the translation examples; they import each other by plain names."""
+    return EXAMPLES
+
+
+@pytest.fixture(scope="session")
+def raw_corpus(tmp_path_factory):
+    """A small clean raw corpus; only to be read."""
+    from corpus import CorpusSettings, write_corpus
+
+    folder = tmp_path_factory.mktemp("raw")
+    write_corpus(folder, CorpusSettings(train=300, dev=40, test=30, seed=1))
+    return folder
