@@ -27,6 +27,8 @@ _GREY = "#444444"
 _DOTS_PER_INCH = 130
 _LABEL_GAP = 0.045
 """Least distance of two labels, as a share of the height of the axes."""
+_MOST_ROWS = 40
+"""Words each way in the heat map, however many the text lists."""
 
 
 def plot_coefficients(
@@ -60,8 +62,8 @@ def plot_coefficients(
     _label_ends(axes, progress[-1], np.array(ends), labels)
     _second_scale(axes, weights)
     if cross_entropy_until > 0:
-        axes.axvspan(0, cross_entropy_until, fill=False, hatch="//", edgecolor="0.75", linewidth=0)
-        axes.plot([], [], linestyle=":", color="0.6", label="hatched: plain cross-entropy instead")
+        style = {"fill": False, "hatch": "//", "edgecolor": "0.75", "linewidth": 0}
+        axes.axvspan(0, cross_entropy_until, **style, label="plain cross-entropy instead")
     _finish(axes, "progress of the student's life", "coefficient Phi")
     axes.set_title("What the teacher makes of each word over a student's life", loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -74,7 +76,7 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     Raises:
         OSError: the file could not be written.
     """
-    high, low = weights.ranked(weights.weights[-1], words)
+    high, low = weights.ranked(weights.weights[-1], min(words, _MOST_ROWS))
     chosen = [*high, *reversed(low)]
     weight = weights.weights
     relative = (weight - weight.mean(axis=1, keepdims=True))[:, chosen].T
@@ -112,7 +114,8 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog) -> None:
     _draw_means(measure, log, updates)
     _draw(norms, log, "hypergradient_norm", "hypergradient (d measure / d theta)", _UP[0])
     _draw(norms, log, "adjoint_norm", "adjoint (d measure / d omega)", _DOWN[1])
-    if all(np.all(line.get_ydata() > 0) for line in norms.get_lines() if line.get_label()[0] != "_"):
+    values = np.concatenate([log.column("hypergradient_norm"), log.column("adjoint_norm")])
+    if np.any(np.isfinite(values)) and np.all(values[np.isfinite(values)] > 0):
         norms.set_yscale("log")
     low, high = log.column("phi_min"), log.column("phi_max")
     phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label="lowest to highest word")
@@ -121,7 +124,8 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog) -> None:
         _finish(axes, "", label)
         # Above the panel: inside it would lie on some curve.
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": 3}
-        axes.legend(**place, fontsize=8, frameon=False)
+        if axes.get_legend_handles_labels()[0]:  # a log may lack all the fields of a panel
+            axes.legend(**place, fontsize=8, frameon=False)
     phi.set_xlabel("teacher update (dotted: a new student begins)")
     figure.suptitle("Training of the teacher", fontsize=11)
     _save(figure, path)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -64,13 +65,11 @@ class Container:
         """Return the tensors by name, and one line for each tensor whose content is not what was written.
 
         Raises:
-            ContainerError: the file became shorter while it was read.
+            ContainerError: the file became shorter while it was read, or the library refuses it.
         """
         data = self._file.read(self._header.data_size)
         if len(data) != self._header.data_size:
-            raise ContainerError(
-                f"{self.path}: {len(data)} bytes of tensors read; expected {self._header.data_size}"
-            )
+            raise ContainerError(f"{self.path}: {len(data)} bytes of tensors read; expected {self._header.data_size}")
         view = memoryview(data)
         damaged = []
         for name, entry in self.entries.items():
@@ -78,7 +77,10 @@ class Container:
             expected = self._header.tensor_digests.get(name)
             if found != expected:
                 damaged.append(f"tensor {name!r} is damaged (SHA-256 {found}; expected {expected})")
-        return safetensors.torch.load(self._header.raw + data), damaged
+        try:
+            return safetensors.torch.load(self._header.raw + data), damaged
+        except safetensors.SafetensorError as error:  # stricter than we are: on further metadata, for one
+            raise ContainerError(f"{self.path}: the header is damaged: {error}") from error
 
 
 def write_container(

@@ -30,10 +30,7 @@ _DIGEST_MARK = b'"fairseq_l2t":"{\\"header_sha256\\":\\"'
 _NO_DIGEST = "0" * 64
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive, as torch.save writes, which can carry pickled code; it was not opened",
-    **{
-        bytes([0x80, protocol]): "a pickle, which can carry code; it was not opened"
-        for protocol in range(2, 6)
-    },
+    **{bytes([0x80, protocol]): "a pickle, which can carry code; it was not opened" for protocol in range(2, 6)},
 }
 
 
@@ -129,9 +126,7 @@ def _parse_json(text: bytes, start: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and integers of absurd length
-        raise HeaderError(
-            f"the header is damaged or this is no safetensors file: {error}{_hint(start)}"
-        ) from error
+        raise HeaderError(f"the header is damaged or this is no safetensors file: {error}{_hint(start)}") from error
     if not isinstance(values, dict):
         raise HeaderError(f"the header is damaged: a JSON {type(values).__name__}; expected an object")
     return values
@@ -167,22 +162,16 @@ def _require_exact_cover(entries: Mapping[str, TensorEntry], data_size: int) -> 
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
-            raise HeaderError(
-                f"the header is damaged: tensor {name!r} begins at {entry.begin}; expected {position}"
-            )
+            raise HeaderError(f"the header is damaged: tensor {name!r} begins at {entry.begin}; expected {position}")
         position = entry.end
     if position != data_size:
-        raise HeaderError(
-            f"cut or damaged: the tensors need {position} bytes; the file has {data_size} for them"
-        )
+        raise HeaderError(f"cut or damaged: the tensors need {position} bytes; the file has {data_size} for them")
 
 
 def _document(metadata: Any) -> dict[str, Any]:
     text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise HeaderError(
-            f"the header is damaged or not of this program: no {_METADATA_KEY!r} in its metadata"
-        )
+        raise HeaderError(f"the header is damaged or not of this program: no {_METADATA_KEY!r} in its metadata")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -41,9 +41,7 @@ class RunStateError(ValueError):
     """A folder whose run states cannot be used; one line that names the files."""
 
 
-def save_run_state(
-    folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]
-) -> None:
+def save_run_state(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write a state into ``folder``, atomically; the one before stays as a second file.
 
     Args:

@@ -151,9 +151,7 @@ def save_teacher(
     if len(dtypes) != 1 or not dtypes <= set(_DTYPES.values()):
         raise ValueError(f"{path}: teacher of {sorted(map(str, dtypes))}; expected float32 or float64")
     if vocabulary.size != teacher.entries:
-        raise ValueError(
-            f"{path}: teacher of {teacher.entries} entries; the vocabulary has {vocabulary.size}"
-        )
+        raise ValueError(f"{path}: teacher of {teacher.entries} entries; the vocabulary has {vocabulary.size}")
     bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise ValueError(f"{path}: tensors {', '.join(bad)} hold NaN or infinity; the file is left as it was")
@@ -246,9 +244,7 @@ def _layout_problems(container: Container, expected: Mapping[str, tuple[int, int
         if entries[name].shape != shape:
             problems.append(f"tensor {name!r} has shape {list(entries[name].shape)}; expected {list(shape)}")
         if entries[name].dtype not in _DTYPES:
-            problems.append(
-                f"tensor {name!r} has dtype {entries[name].dtype}; expected {' or '.join(_DTYPES)}"
-            )
+            problems.append(f"tensor {name!r} has dtype {entries[name].dtype}; expected {' or '.join(_DTYPES)}")
     return problems
 
 

@@ -61,9 +61,7 @@ def test_round_trip_keeps_bits_and_dtypes(tmp_path):
     loaded = load(tmp_path, 1)
     generator = torch.Generator()
     generator.set_state(loaded["generator"])
-    assert torch.equal(
-        torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator().manual_seed(1))
-    )
+    assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator().manual_seed(1)))
     loaded["omega"].add_(1)  # not a view of something read-only
 
 

@@ -1,10 +1,12 @@
 """Rows 3 to 10 of the fault table, each beside the control that the intact file loads."""
 
+import hashlib
 import math
 import os
 import pickle
 import random
 import resource
+import struct
 import subprocess
 import sys
 
@@ -90,9 +92,10 @@ def test_row_4_every_bit_of_the_tensors(path):
     sizes = {"queries": 3 * 3 * 4, "values": 8 * 3 * 4}
     order = sorted(names, key=lambda name: raw.index(b'"%s":{"dtype"' % name.encode()))
     first_end = begin + sizes[order[0]]
-    for bit in range(8 * begin, 8 * len(raw)):
-        path.write_bytes(flip(raw, bit))
-        assert f"tensor '{order[bit // 8 >= first_end]}' is damaged" in refusal(path), f"bit {bit}"
+    with open(path, "r+b", buffering=0) as file:
+        for bit in range(8 * begin, 8 * len(raw)):
+            os.pwrite(file.fileno(), flip(raw, bit)[begin:], begin)
+            assert f"tensor '{order[bit // 8 >= first_end]}' is damaged" in refusal(path), f"bit {bit}"
 
 
 class TestRow5:
@@ -159,6 +162,18 @@ def test_row_6_headers_that_lie(tmp_path, raw):
     refusal(tmp_path / "t")
 
 
+def test_sealed_header_that_only_the_library_refuses(path):
+    # Metadata that are no strings, under a digest that is right.
+    raw = path.read_bytes()
+    header, data = raw[8 : header_end(raw)], raw[header_end(raw) :]
+    header = header.replace(b'"__metadata__":{', b'"__metadata__":{"number":3,', 1)
+    place = header.index(b"header_sha256") + len(rb"header_sha256\":\"")
+    unsealed = struct.pack("<Q", len(header)) + header[:place] + b"0" * 64 + header[place + 64 :]
+    digest = hashlib.sha256(unsealed).hexdigest().encode()
+    path.write_bytes(unsealed[: 8 + place] + digest + unsealed[8 + place + 64 :] + data)
+    assert "the header is damaged" in refusal(path)
+
+
 def test_row_6_metadata_that_lie_allocate_nothing(tmp_path):
     # Right digests, and a vocabulary whose W would take 12 TiB: the shapes must be compared first.
     huge = {"size": HUGE, "sha256": "0" * 64}
@@ -168,9 +183,7 @@ def test_row_6_metadata_that_lie_allocate_nothing(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
-@pytest.mark.parametrize(
-    ("version", "shown"), [(2, "2"), (0, "0"), ("1", '"1"'), (None, "null"), (1.5, "1.5")]
-)
+@pytest.mark.parametrize(("version", "shown"), [(2, "2"), (0, "0"), ("1", '"1"'), (None, "null"), (1.5, "1.5")])
 def test_row_7_other_format_versions(tmp_path, version, shown):
     message = refusal(write(tmp_path / "t", version=version))
     assert f"format version {shown}; this program reads version 1" in message
