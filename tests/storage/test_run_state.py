@@ -1,8 +1,11 @@
+import ast
 import logging
 import math
 import os
 import pickle
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -170,3 +173,41 @@ def test_values_that_would_change_are_refused(tmp_path, bad):
     with pytest.raises(ValueError, match="run state"):
         save_run_state(tmp_path, {}, bad)
     assert load_run_state(tmp_path) is None
+
+
+KILLED_WRITERS = """
+import os, random, signal, sys, time
+import torch
+from fairseq_l2t.storage import load_run_state, lock_run_folder, save_run_state
+
+torch.set_num_threads(1)  # a thread pool does not survive a fork
+folder, moments, last = sys.argv[1], random.Random(0), 0
+for _ in range(25):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)  # should the parent die, the next write to the pipe ends the child
+        for number in range(last + 1, 10**6):
+            save_run_state(folder, {"omega": torch.full((50_000,), float(number))}, {"update": number})
+            os.write(writer, b".")
+    os.read(reader, 1)  # at least one state is written
+    time.sleep(moments.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reader), os.close(writer)
+    tensors, values = load_run_state(folder)
+    if not bool((tensors["omega"] == values["update"]).all()) or values["update"] <= last:
+        sys.exit(f"state of update {values['update']} after {last}")
+    last = values["update"]
+with lock_run_folder(folder):
+    print(sorted(os.listdir(folder)))
+"""
+
+
+def test_row_1_killed_at_random_moments_also_inside_a_write(tmp_path):
+    command = [sys.executable, "-c", KILLED_WRITERS, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    # Beside the states only the lock: what the killed ones left half-written is gone.
+    names = {".l2t.lock", NEWEST_NAME, PREVIOUS_NAME}
+    assert set(ast.literal_eval(done.stdout)) <= names
