@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -108,8 +109,7 @@ def _stages(text: str) -> tuple[float, ...]:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    if options.plots is not None:
-        _require_matplotlib()
+    plots = None if options.plots is None else _import_plots()
     teacher_file = load_teacher(options.teacher)
     dictionary = read_dictionary(options.dict)
     require_dictionary_of(teacher_file, dictionary, options.dict)
@@ -121,8 +121,8 @@ def _inspect(options: argparse.Namespace) -> None:
     _print(report)
     for note in () if log is None else log.notes:
         _print(f"Note on {log.path}: {note}.\n")
-    if options.plots is not None:
-        _plot(options, teacher_file, dictionary, source, log)
+    if plots is not None:
+        _plot(plots, options, teacher_file, dictionary, source, log)
     sys.stdout.flush()
 
 
@@ -132,24 +132,24 @@ def _print(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
 
 
-def _require_matplotlib() -> None:
+def _import_plots() -> ModuleType:
     try:
-        import matplotlib  # noqa: F401
+        from fairseq_l2t.inspection import plots  # takes a second: only where plots are asked for
     except ImportError as error:
         raise InspectionError(
             f"--plots: matplotlib cannot be imported ({error}); pip install 'fairseq_l2t[inspection]'"
         ) from error
+    return plots
 
 
 def _plot(
+    plots: ModuleType,
     options: argparse.Namespace,
     teacher_file: TeacherFile,
     dictionary: TargetDictionary,
     source: StateSource,
     log: TrainingLog | None,
 ) -> None:
-    from fairseq_l2t.inspection import plots  # matplotlib takes a second to import: only where it is needed
-
     folder = Path(options.plots)
     folder.mkdir(parents=True, exist_ok=True)
     points = np.linspace(0, 1, _CURVE_POINTS)
