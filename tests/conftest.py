@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ def run_command():
     """``run_command(args, expect=0, **options)``: run a program, check its exit code, return its result.
 
     A first argument of "python" is this interpreter; a bare name such as "fairseq-train" is a command of this
-    environment. Output is captured as text; ``expect=None`` takes any exit code.
+    environment. Output is captured as text; ``expect=None`` takes any exit code. PyTorch gets one thread unless
+    the environment says otherwise: on models this small, threads wait for each other more than they work.
     """
 
     def run(args, expect=0, **options):
@@ -28,7 +30,8 @@ def run_command():
             program = sys.executable
         elif (commands / program).exists():
             program = str(commands / program)
-        options = {"capture_output": True, "text": True, "timeout": 300, **options}
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        options = {"capture_output": True, "text": True, "timeout": 300, "env": environment, **options}
         result = subprocess.run([program, *rest], **options)
         if expect is not None and result.returncode != expect:
             pytest.fail(

@@ -4,7 +4,7 @@ Versions: Python >= 3.11 with fairseq <= 0.12.2 (14 places) or hydra-core < 1.3 
 with ``ValueError: mutable default <class ...> for field ... is not allowed: use default_factory``.
 Links: https://github.com/facebookresearch/fairseq/issues/5012,
 https://github.com/hydra-ecosystem/hydra/pull/2418, https://github.com/python/cpython/issues/88840.
-Without it fails: tests/compat/test_dataclass_defaults.py::test_mended_package_imports.
+Without it fails: tests/compat/test_other_pythons.py::test_hydra_composes.
 
 This file is loaded by path, before the package may be imported: it imports the standard library only.
 """

@@ -18,22 +18,17 @@ def test_every_interpreter_has_the_hook_and_nothing_else(run_command):
 
 
 def test_fairseq_imports_and_leaves_our_name_free(run_command):
-    """``--user-dir fairseq_l2t`` needs that name."""
-    modules = loaded_modules(run_command, "import fairseq")
-    assert "fairseq.models.transformer" in modules
-    assert not [name for name in modules if name.partition(".")[0] == "fairseq_l2t"]
-
-
-def test_looking_a_module_up_does_not_use_its_mend_up(run_command):
+    """``--user-dir fairseq_l2t`` needs that name. A module looked up before it is imported is mended all the same."""
     source = """
-import importlib.util
+import importlib.util, sys
+from importlib.machinery import SourceFileLoader
 importlib.util.find_spec("fairseq.modules.transformer_layer")
 import fairseq.modules.transformer_layer as module
-from importlib.machinery import SourceFileLoader
 print(hasattr(module.TransformerEncoderLayerBase.__init__, "fairseq_l2t_without_fast_path"))
 print(type(module.__loader__) is type(module.__spec__.loader) is SourceFileLoader)
+print([name for name in sys.modules if name.partition(".")[0] == "fairseq_l2t"])
 """
-    assert run_command(["python", "-c", source]).stdout.split() == ["True", "True"]
+    assert run_command(["python", "-c", source], cwd="/").stdout.split() == ["True", "True", "[]"]
 
 
 def test_pytest_starts(run_command, tmp_path):
