@@ -60,7 +60,7 @@ class Recipe:
     def _train_teacher(self) -> Step:
         settings, teacher = self.settings, self.settings.teacher
         command = (console_script("l2t-train-teacher"), *self._data(), *settings.model, *settings.training,
-                   *teacher.arguments(), "--save-dir", str(self.teacher))
+                   *teacher.arguments(), "--save-dir", str(self.teacher), *settings.overrides)
         return Step("teacher", command, self.output / "logs", inputs=(self.data_bin / RECORD,), work=self.teacher,
                     resume=("--resume",),
                     progress=lines_in_file(self.teacher / "teacher_log.jsonl", teacher.updates))
@@ -73,7 +73,8 @@ class Recipe:
             inputs, after = (*inputs, self.teacher / "teacher.safetensors"), ("teacher",)
         command = (console_script("fairseq-train"), *self._data(), *settings.model, *settings.training,
                    *settings.validation, *self._loss(system), "--max-update", str(settings.updates),
-                   "--seed", str(seed), "--log-format", "json", "--log-interval", "50", "--save-dir", str(folder))
+                   "--seed", str(seed), "--log-format", "json", "--log-interval", "50", "--save-dir", str(folder),
+                   *settings.overrides)
         return Step(name, command, logs, inputs, after, work=folder,
                     progress=updates_in_log(logs / f"{name}.log", settings.updates))
 
@@ -199,7 +200,7 @@ def chosen_settings(options: argparse.Namespace) -> RecipeSettings:
     if options.teacher_updates is not None:
         teacher = replace(teacher, updates=options.teacher_updates)
     return replace(settings, teacher=teacher, seeds=tuple(options.seeds or settings.seeds), jobs=options.jobs,
-                   training=settings.training + tuple(shlex.split(options.student_arguments)),
+                   overrides=settings.overrides + tuple(shlex.split(options.student_arguments)),
                    taught=settings.taught + tuple(shlex.split(options.taught_arguments)))
 
 

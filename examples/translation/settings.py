@@ -1,7 +1,7 @@
 """Every number of the translation experiments, in one place: students, teacher, and the corpora they go with."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class TeacherSettings:
 class RecipeSettings:
     """One experiment: the same ``model`` and ``training`` options for every student and for the teacher's students.
 
-    ``validation`` goes to the students only. ``updates`` is the length of every student's training;
-    ``taught`` are options of the taught student alone, beside its criterion.
+    ``validation`` goes to the students only. ``updates`` is the length of every student's training, ``vocabulary``
+    the pieces for prepare.py. ``taught`` are options of the taught student alone, beside its criterion;
+    ``overrides`` come last in every training command.
     """
 
     model: tuple[str, ...]
@@ -53,8 +54,9 @@ class RecipeSettings:
     label_smoothing: float = 0.1
     beam: int = 5
     jobs: int = 2
+    vocabulary: int = 4000
     taught: tuple[str, ...] = ()
-    vocabulary: int = field(default=4000, metadata={"help": "pieces, for prepare.py"})
+    overrides: tuple[str, ...] = ()
 
     def with_updates(self, updates: int) -> RecipeSettings:
         """The same with another length of a student's life, in the teacher's training too."""

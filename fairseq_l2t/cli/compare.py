@@ -97,8 +97,12 @@ def table(comparison: dict) -> str:
         row = [system["name"]]
         for metric in metrics:
             score, p_value = system[metric]["score"], system[metric]["p_value"]
-            delta = "" if system is baseline else f"{score - baseline[metric]['score']:+.2f}"
-            row += [f"{score:.2f}", delta, "" if p_value is None else f"{p_value:.4f}"]
+            if system is baseline:
+                row += [f"{score:.2f}", "", ""]
+                continue
+            delta = score - baseline[metric]["score"]
+            # Without any difference sacrebleu's test gives its least p-value, which would read as significant.
+            row += [f"{score:.2f}", f"{delta:+.2f}", f"{p_value:.4f}" if delta else "-"]
         rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in

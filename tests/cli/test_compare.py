@@ -128,3 +128,9 @@ def test_blank_hypotheses_score_zero(files, capsys):
     (files / "silent").write_text("\n" * len(REFERENCES), encoding="utf-8")
     assert _run(files, "--systems", str(files / "silent"), "--samples", "10") == 0
     assert re.search(r"^silent +0\.00 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_twin_of_the_baseline_has_no_p_value(files, capsys):
+    (files / "twin").write_bytes((files / "base").read_bytes())
+    assert _run(files, "--systems", str(files / "twin"), "--samples", "10") == 0
+    assert re.search(r"^twin +[0-9.]+ +\+0\.00 +- +[0-9.]+ +\+0\.00 +-$", capsys.readouterr().out, re.MULTILINE)
