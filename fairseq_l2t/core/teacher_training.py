@@ -18,6 +18,7 @@ from torch import Tensor
 from fairseq_l2t.core.reverse import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.core.student import NonFiniteError, Student
 from fairseq_l2t.core.teacher import Teacher
+from fairseq_l2t.core.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.core.unroll import advance, unroll
 
 __all__ = ["LivingStudent", "TeacherTrainer", "TeachingPlan", "UpdateReport"]
@@ -44,7 +45,8 @@ class TeachingPlan:
         unroll_length: student updates T between two teacher updates.
         total_updates: student updates of one life.
         teacher_updates: teacher updates in all.
-        teacher_lr: learning rate of the teacher's Adam.
+        teacher_lr: learning rate of the teacher's Adam, for what all words share.
+        teacher_word_lr: the same for each word's own part.
         teacher_clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
         max_bad_steps: windows in a row that may end in NaN or infinity before the training is given up.
         seed: life k of a student has the seed ``seed + k``.
@@ -57,6 +59,7 @@ class TeachingPlan:
     total_updates: int
     teacher_updates: int
     teacher_lr: float
+    teacher_word_lr: float
     teacher_clip_norm: float = 0.0
     max_bad_steps: int = 3
     seed: int = 1
@@ -68,6 +71,8 @@ class TeachingPlan:
         _require_whole("--max-bad-steps", self.max_bad_steps, 1)
         if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
             raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
+        if not (self.teacher_word_lr >= 0 and math.isfinite(self.teacher_word_lr)):
+            raise ValueError(f"--teacher-word-lr: {self.teacher_word_lr}; expected a finite number of at least 0")
         if not (self.teacher_clip_norm >= 0 and math.isfinite(self.teacher_clip_norm)):
             raise ValueError(f"--teacher-clip-norm: {self.teacher_clip_norm}; expected a finite number of at least 0")
 
@@ -102,7 +107,8 @@ class TeacherTrainer:
         plan: the numbers.
         measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
         holdout: () -> the same measure on dev pairs that train nothing.
-        observe_dev: () -> None; brings the dev measures of the student's state up to date.
+        observe_dev: (updates made before the window) -> None; brings the dev measures of the student's state up
+            to date, if they are due.
         on_bad_window: told the error of a window that ended in NaN or infinity.
     """
 
@@ -114,13 +120,15 @@ class TeacherTrainer:
         *,
         measure: Callable[[int], tuple[float, Tensor]],
         holdout: Callable[[], float],
-        observe_dev: Callable[[], None],
+        observe_dev: Callable[[int], None],
         on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout, self._observe_dev = measure, holdout, observe_dev
         self._on_bad_window = on_bad_window
-        self._optimizer = torch.optim.Adam(teacher.parameters(), lr=plan.teacher_lr, maximize=True)
+        self._optimizer = TeacherOptimizer(
+            teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm
+        )
         self.teacher_update = 0
         self.life = -1
         self.best_holdout: float | None = None
@@ -162,11 +170,11 @@ class TeacherTrainer:
         found = hypergradient_with_adjoint(trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
-        self._observe_dev()
+        self._observe_dev(self.student.update - steps)
         holdout = self._end_life(keep_best) if self.student.update >= self.plan.total_updates else None
         phi = trajectory.steps[-1].coefficients
         self._bad_windows = 0
-        self._move_teacher(found)
+        self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
         return self._report(value, holdout, found, phi)
 
@@ -182,15 +190,6 @@ class TeacherTrainer:
             self.best_holdout = holdout
             keep_best()
         return holdout
-
-    def _move_teacher(self, found: Hypergradient) -> None:
-        scale = 1.0
-        if self.plan.teacher_clip_norm and found.norm > self.plan.teacher_clip_norm:
-            scale = self.plan.teacher_clip_norm / found.norm
-        for name, parameter in self.teacher.named_parameters():
-            parameter.grad = found.theta[name] * scale
-        self._optimizer.step()
-        self._optimizer.zero_grad()
 
     def _report(self, value: float, holdout: float | None, found: Hypergradient, phi: Tensor) -> UpdateReport:
         state = self.student.state.vector(self.student.update).tolist()
@@ -213,10 +212,8 @@ class TeacherTrainer:
         """Return tensors and plain values that decide everything to come."""
         student_tensors, student_values = self.student.state_dict()
         tensors = {f"student.{name}": tensor for name, tensor in student_tensors.items()}
-        for name, parameter in self.teacher.named_parameters():
-            tensors[f"teacher.{name}"] = parameter.detach()
-            for key, moment in self._optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}.{key}"] = moment
+        tensors.update({f"teacher.{name}": tensor.detach() for name, tensor in self.teacher.named_parameters()})
+        tensors.update({f"optimizer.{name}": tensor for name, tensor in self._optimizer.state_dict().items()})
         values = {
             "plan": asdict(self.plan),
             "teacher_update": self.teacher_update,
@@ -241,15 +238,14 @@ class TeacherTrainer:
         for name, parameter in self.teacher.named_parameters():
             with torch.no_grad():
                 parameter.copy_(tensors[f"teacher.{name}"])
-            prefix = f"optimizer.{name}."
-            self._optimizer.state[parameter] = {
-                key[len(prefix) :]: tensor.clone() for key, tensor in tensors.items() if key.startswith(prefix)
-            }
+        self._optimizer.load_state_dict(_of_prefix(tensors, "optimizer."))
         self.teacher_update, self.life = values["teacher_update"], values["life"]
         self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
-        prefix = "student."
-        student_tensors = {k[len(prefix) :]: tensor for k, tensor in tensors.items() if k.startswith(prefix)}
-        self.student.load_state_dict(student_tensors, values["student"])
+        self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
+
+
+def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _require_whole(option: str, value: int, least: int, most: int | None = None, most_name: str = "") -> None:

@@ -92,13 +92,16 @@ class RunOptions:
             total_updates=student.total_updates,
             teacher_updates=given.teacher_updates,
             teacher_lr=given.teacher_lr,
+            teacher_word_lr=given.teacher_lr / 10 if given.teacher_word_lr is None else given.teacher_word_lr,
             teacher_clip_norm=given.teacher_clip_norm,
             max_bad_steps=given.max_bad_steps,
             seed=given.seed,
         )
         return cls(
             student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
-            given.risk_alpha, given.resume, tuple(arguments),
+            given.risk_alpha, given.resume,
+            # Teacher files record the command that made them: without what an interruption adds to it.
+            tuple(argument for argument in arguments if argument != "--resume"),
         )  # fmt: skip
 
     def fixed(self) -> dict[str, str]:
@@ -119,7 +122,16 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
     )
     group.add_argument("--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all")
-    group.add_argument("--teacher-lr", type=float, default=0.01, metavar="LR", help="learning rate of the teacher")
+    group.add_argument(
+        "--teacher-lr", type=float, default=0.01, metavar="LR", help="learning rate of what all words share"
+    )
+    group.add_argument(
+        "--teacher-word-lr",
+        type=float,
+        metavar="LR",
+        help="learning rate of each word's own part; 0: one coefficient for all words (default: a tenth of "
+        "--teacher-lr)",
+    )
     group.add_argument(
         "--teacher-clip-norm",
         type=float,
@@ -180,7 +192,6 @@ class TeacherRun:
     def open(cls, arguments: Sequence[str]) -> Iterator[TeacherRun]:
         """Check the options, lock the folder, and hold it for the run."""
         options = RunOptions.parse(arguments)
-        options.folder.mkdir(parents=True, exist_ok=True)
         with lock_run_folder(options.folder):
             yield cls(options)
 
@@ -254,8 +265,11 @@ class TeacherRun:
             seed=options.plan.seed * 1_000_003 + draw,
         )  # fmt: skip
 
-    def _observe_dev(self) -> None:
-        self._student.observe_dev(self._student.dev.teaching)
+    def _observe_dev(self, before: int) -> None:
+        """Validate as often as the student would under fairseq-train, at the ends of windows."""
+        interval = self.options.student.cfg.dataset.validate_interval_updates
+        if interval <= 0 or self._student.update // interval > before // interval:
+            self._student.observe_dev(self._student.dev.teaching)
 
     # --- files ------------------------------------------------------------------------------------------------
 
