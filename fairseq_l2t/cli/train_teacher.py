@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -20,13 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
         stream=sys.stdout,
     )
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # before the first teacher update: from then on the run handles the signal itself
+        print("l2t-train-teacher: stopped by SIGINT before the first update", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
     from fairseq_l2t.core import NonFiniteError
     from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
     from fairseq_l2t.plugin.teacher_run import Interrupted, TeacherRun
 
     try:
-        with TeacherRun.open(sys.argv[1:] if arguments is None else arguments) as run:
+        with TeacherRun.open(arguments) as run:
             run.run()
     except Interrupted as stop:
         print(f"l2t-train-teacher: {stop}", file=sys.stderr)
@@ -36,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # ValueError: options, teacher files and run states that cannot be used; OSError: paths.
     except (ValueError, OSError, NotTwiceDifferentiableError) as error:
         return _fail(error, _USAGE_ERROR)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        return _fail(error, _USAGE_ERROR)  # fairseq's way to say that data cannot be used
     return 0
 
 

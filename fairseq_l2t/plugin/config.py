@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fairseq import options
+from fairseq.data.data_utils import infer_language_pair
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import open_dict
 
@@ -25,6 +26,8 @@ DEFAULT_TOTAL_UPDATES = 1000
 """Length of a student's life where neither --total-updates nor --max-update says it."""
 
 _OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
+_LARGEST_SEED = 2**32 - 1
+"""NumPy's limit; fairseq seeds it for the data order."""
 _SCHEDULES_WITHOUT_REPLAY = ("reduce_lr_on_plateau", "pass_through")
 
 
@@ -114,6 +117,7 @@ def parse_student_options(
     """
     parser = options.get_training_parser()
     parser.set_defaults(criterion="cross_entropy")
+    parser.error = _refuse_command_line
     add_student_options(parser)
     add_options(parser)
     namespace = options.parse_args_and_arch(parser, input_args=_without_own_user_dir(arguments))
@@ -124,6 +128,9 @@ def parse_student_options(
     namespace.tpu = False  # fairseq 0.12.2 sets it for --bf16
     cfg = convert_namespace_to_omegaconf(namespace)
     _refuse_unsupported(cfg, namespace)
+    _refuse_numbers(cfg)
+    if cfg.task._name == "translation":  # any other task is refused later, by name
+        _refuse_data(cfg)
     with open_dict(cfg):
         # In the main process and without a reader thread: the same batches, and nothing beside us draws numbers.
         cfg.dataset.num_workers, cfg.dataset.data_buffer_size = 0, 0
@@ -143,6 +150,13 @@ def _without_own_user_dir(arguments: Sequence[str]) -> list[str]:
         elif not argument.startswith("--user-dir=") or str(Path(argument[11:]).resolve()) != _OWN_FOLDER:
             kept.append(argument)
     return kept
+
+
+def _refuse_command_line(message: str) -> NoReturn:
+    """Stand in for `argparse.ArgumentParser.error`, which prints two hundred lines of usage before what is wrong."""
+    # fairseq parses --lr with a lambda that fails on NaN and infinity.
+    message = message.replace("invalid <lambda> value", "invalid value")
+    raise OptionError(message + ("; expected finite numbers above 0" if "argument --lr:" in message else ""))
 
 
 def _refuse_precision(namespace: argparse.Namespace) -> None:
@@ -171,9 +185,31 @@ def _refuse_unsupported(cfg: Any, namespace: argparse.Namespace) -> None:
     for name in ("checkpoint_activations", "use_bmuf", "store_ema"):
         if given.get(name):
             raise OptionError(f"--{name.replace('_', '-')}: {given[name]}; not supported under a teacher")
+
+
+def _refuse_numbers(cfg: Any) -> None:
+    """fairseq takes these as they come, and then fails late or trains on nothing."""
+    for name, value in (("--max-tokens", cfg.dataset.max_tokens), ("--batch-size", cfg.dataset.batch_size)):
+        if value is not None and value < 1:
+            raise OptionError(f"{name}: {value}; expected at least 1")
+    if not 0 <= cfg.common.seed <= _LARGEST_SEED:
+        raise OptionError(f"--seed: {cfg.common.seed}; expected 0 to {_LARGEST_SEED}")
+    if not (cfg.optimization.clip_norm >= 0 and math.isfinite(cfg.optimization.clip_norm)):
+        raise OptionError(f"--clip-norm: {cfg.optimization.clip_norm}; expected a finite number of at least 0 (0: off)")
     for lr in cfg.optimization.lr:
         if not (lr > 0 and math.isfinite(lr)):
             raise OptionError(f"--lr: {lr}; expected finite numbers above 0")
+
+
+def _refuse_data(cfg: Any) -> None:
+    folder = cfg.task.data.split(":")[0]
+    if not Path(folder).is_dir():
+        raise OptionError(f"data: {folder} is not a folder; expected one that fairseq-preprocess has written")
+    if None in (cfg.task.source_lang, cfg.task.target_lang) and None in infer_language_pair(folder):
+        raise OptionError(
+            f"data: {folder} has no file such as train.de-en.de.idx; expected a folder that fairseq-preprocess has "
+            "written, or --source-lang and --target-lang"
+        )
 
 
 def _checked_numbers(cfg: Any, namespace: argparse.Namespace, arguments: Sequence[str]):

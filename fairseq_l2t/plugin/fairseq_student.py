@@ -7,7 +7,8 @@ optimizer and schedule here; only the update itself is ours, so that it can be r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ from fairseq_l2t.plugin.token_loss import token_loss
 __all__ = ["FairseqStudent"]
 
 logger = logging.getLogger(__name__)
+
+_UNREADABLE = (
+    OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, AttributeError, ValueError
+)  # fmt: skip
+"""What torch.load and fairseq's upgrade of old checkpoints raise on a file that is none."""
+
+_LONGEST_REASON = 400
+"""Characters shown of PyTorch's list of every weight that does not fit: enough for the first few names."""
 
 
 class FairseqStudent(DevMeasures):
@@ -203,7 +212,10 @@ class FairseqStudent(DevMeasures):
     def _build_model(self, seed: int):
         with torch.random.fork_rng([]), data_utils.numpy_seed(seed):
             utils.set_torch_seed(seed)
-            model = self.task.build_model(self.options.cfg.model)
+            try:
+                model = self.task.build_model(self.options.cfg.model)
+            except AssertionError as error:  # how fairseq's modules refuse sizes
+                raise OptionError(f"--arch: {self.options.namespace.arch} with these sizes: {error}") from error
         refuse_unvouched_fairseq(model)
         if self._initial_weights is not None:
             _load_weights(model, self._initial_weights, self.options.namespace.student_init)
@@ -215,6 +227,8 @@ class FairseqStudent(DevMeasures):
         train, valid = cfg.dataset.train_subset, cfg.dataset.valid_subset.split(",")[0]
         if self.task.has_sharded_data(train):
             raise OptionError(f"data: {cfg.task.data}; teacher training takes one data folder")
+        for split in (valid, train):
+            _refuse_empty(cfg.task.data, split)
         self.task.load_dataset(valid, combine=False, epoch=1)
         self.task.load_dataset(train, combine=False, epoch=1)
         limits = utils.resolve_max_positions(self.task.max_positions(), model.max_positions())
@@ -245,17 +259,34 @@ class FairseqStudent(DevMeasures):
         return frozenset(name for (name, _), g in zip(named, gradients, strict=True) if g is not None)
 
 
+def _refuse_empty(folder: str, split: str) -> None:
+    """Refuse a split without pairs, whose files fairseq cannot map into memory."""
+    for path in sorted(Path(folder).glob(f"{split}.*.bin")):
+        if path.stat().st_size == 0:
+            raise OptionError(f"split {split}: {path} is empty; expected at least one pair, for dev at least 2")
+
+
 def _read_weights(path: str | None) -> dict[str, Tensor] | None:
     if path is None:
         return None
     if not Path(path).is_file():
         raise OptionError(f"--student-init: {path} is not a file; expected a fairseq checkpoint")
-    # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
-    return checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
+    try:
+        # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
+        weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
+    except _UNREADABLE as error:
+        first_line = str(error).split("\n")[0]
+        raise OptionError(
+            f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"
+        ) from error
+    if not isinstance(weights, Mapping) or not all(isinstance(part, Tensor) for part in weights.values()):
+        raise OptionError(f"--student-init: {path} holds no weights by name; expected a fairseq checkpoint")
+    return dict(weights)
 
 
 def _load_weights(model, weights: dict[str, Tensor], path: str) -> None:
     try:
-        model.load_state_dict(dict(weights), strict=True)
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise OptionError(f"--student-init: {path} does not fit --arch: {error}") from error
+        what = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise OptionError(f"--student-init: {path} does not fit --arch: {what}") from error
