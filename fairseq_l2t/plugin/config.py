@@ -28,6 +28,8 @@ DEFAULT_TOTAL_UPDATES = 1000
 _OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
 _LARGEST_SEED = 2**32 - 1
 """NumPy's limit; fairseq seeds it for the data order."""
+_CRITERIA = ("cross_entropy", "dynamic_teacher_loss")
+"""What a command line shared with ``fairseq-train`` may name; any other would be ignored in silence."""
 _SCHEDULES_WITHOUT_REPLAY = ("reduce_lr_on_plateau", "pass_through")
 
 
@@ -121,6 +123,8 @@ def parse_student_options(
     add_student_options(parser)
     add_options(parser)
     namespace = options.parse_args_and_arch(parser, input_args=_without_own_user_dir(arguments))
+    if namespace.criterion not in _CRITERIA:
+        raise OptionError(f"--criterion: {namespace.criterion}; expected {' or '.join(_CRITERIA)}")
     # The student's loss is ours and so is its teacher: fairseq's Trainer is built around plain translation.
     namespace.criterion = "cross_entropy"
     namespace.task = "translation" if namespace.task == "l2t_dlf" else namespace.task
