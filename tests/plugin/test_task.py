@@ -1,0 +1,116 @@
+"""The task: what it refuses before data is read, its state in checkpoints, its frozen teacher."""
+
+import pytest
+import torch
+from fairseq import tasks
+from fairseq.tasks.translation import TranslationTask
+
+from fairseq_l2t.core.student_state import BASE_FEATURES
+from tests.plugin.fairseq_run import configuration, run_fairseq
+from tests.plugin.taught import build_taught, symbols_of, task_arguments, write_teacher
+
+CPU = torch.device("cpu")
+TRAINED = [{"training_batches": 1, "nll_loss": 300.0, "n_correct": 40.0, "ntokens": 100, "loss": 1.0}]
+
+
+@pytest.fixture(scope="module")
+def teacher_path(data_bin, tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    write_teacher(path, symbols_of(data_bin))
+    return str(path)
+
+
+def refused(data_bin, monkeypatch, *more, drop=()):
+    """Return the message a command line is refused with; no data may have been read."""
+    read = []
+    monkeypatch.setattr(TranslationTask, "load_dataset", lambda *given, **named: read.append(given))
+    arguments = [option for option in task_arguments(data_bin, *more) if option not in drop]
+    with pytest.raises(ValueError) as raised:
+        build_taught(arguments)
+    assert not read
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_no_teacher(data_bin, monkeypatch):
+    assert refused(data_bin, monkeypatch).startswith("--teacher-path: not given")
+
+
+def test_absent_teacher_or_folder(data_bin, tmp_path, monkeypatch):
+    for path in (tmp_path / "absent.safetensors", tmp_path):
+        assert refused(data_bin, monkeypatch, "--teacher-path", str(path)).startswith(str(path))
+
+
+def test_teacher_of_another_vocabulary(data_bin, tmp_path, monkeypatch):
+    symbols, path = symbols_of(data_bin), tmp_path / "teacher.safetensors"
+    write_teacher(path, symbols[:-1])
+    message = refused(data_bin, monkeypatch, "--teacher-path", str(path))
+    assert f"{len(symbols) - 1} entries" in message and f"has {len(symbols)}" in message
+    write_teacher(path, [*symbols[:-2], symbols[-1], symbols[-2]])
+    message = refused(data_bin, monkeypatch, "--teacher-path", str(path))
+    assert "another vocabulary of the same" in message and message.count("fingerprint") == 1
+
+
+def test_teacher_that_looks_at_bleu(data_bin, tmp_path, monkeypatch):
+    path = tmp_path / "teacher.safetensors"
+    write_teacher(path, symbols_of(data_bin), with_bleu=True)
+    assert "looks at dev_bleu; give --eval-bleu" in refused(data_bin, monkeypatch, "--teacher-path", str(path))
+    monkeypatch.undo()
+    taught = build_taught(task_arguments(data_bin, "--teacher-path", str(path), "--eval-bleu"))
+    assert taught.task.teaching is not None
+
+
+def test_no_length_of_life(data_bin, teacher_path, monkeypatch):
+    message = refused(data_bin, monkeypatch, "--teacher-path", teacher_path, "--max-update", "0")
+    assert message.startswith("--total-updates: 0; give --max-update or --total-updates")
+
+
+def test_decoding_needs_no_teacher(data_bin):
+    task = tasks.setup_task(configuration(task_arguments(data_bin)).task)
+    assert task.build_model(configuration(task_arguments(data_bin)).model, from_checkpoint=True) is not None
+    assert "teaching" not in task.state_dict()
+    task.load_state_dict({"teaching": {"version": 99}})  # a student's checkpoint, decoded
+
+
+def coefficients_at(taught, update):
+    taught.task.teaching.prepare(update, CPU, torch.float32)
+    return taught.task.teaching.coefficients
+
+
+def test_state_round_trip(data_bin, teacher_path):
+    arguments = task_arguments(data_bin, "--teacher-path", teacher_path)
+    first, resumed, control = (build_taught(arguments) for _ in range(3))
+    coefficients_at(first, 4)
+    for _ in range(5):
+        first.task.teaching.observe(TRAINED)
+    first.task.teaching.begin_validation()
+    first.task.teaching.observe([{"nll_loss": 200.0, "n_correct": 50.0, "ntokens": 100}])
+    resumed.task.load_state_dict(first.task.state_dict())
+    expected = coefficients_at(first, 5)
+    assert torch.equal(coefficients_at(resumed, 5), expected)
+    assert not torch.equal(coefficients_at(control, 5), expected)
+
+
+def test_state_of_another_kind(data_bin, teacher_path):
+    taught = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path))
+    before = taught.task.state_dict()
+    taught.task.load_state_dict({})  # a checkpoint of plain translation
+    assert taught.task.state_dict() == before
+    assert list(before["teaching"]["measures"]) == list(BASE_FEATURES[1:])
+    with pytest.raises(ValueError, match="teaching state: version 7; this release reads 1"):
+        taught.task.load_state_dict({"teaching": {**before["teaching"], "version": 7}})
+
+
+def test_teacher_is_frozen(data_bin, teacher_path, tmp_path):
+    arguments = task_arguments(data_bin, "--teacher-path", teacher_path, "--save-dir", str(tmp_path))
+    run = run_fairseq([*arguments, "--no-progress-bar"], 3, double=False)
+    teacher = run.task.teaching._teacher
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    optimized = {id(parameter) for group in run.trainer.optimizer.param_groups for parameter in group["params"]}
+    assert optimized == {id(parameter) for parameter in run.trainer.model.parameters()}
+    assert not list(run.trainer.criterion.parameters())
+    control = write_teacher(tmp_path / "again.safetensors", symbols_of(data_bin))
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), control.parameters(), strict=True))
+    # two micro-batches an update, one Phi: the third update's is what the last batch saw
+    assert run.coefficients[0] is run.coefficients[1] is None
+    assert run.coefficients[2] is run.task.teaching.coefficients
