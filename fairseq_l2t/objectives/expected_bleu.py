@@ -88,15 +88,16 @@ def _risk(student: DevStudent, pairs, drawn, rewards, alpha: float) -> tuple[flo
     for position, (row, values) in enumerate(zip(drawn, rewards, strict=True)):
         distinct.update({(position, tokens): value for tokens, value in zip(row, values, strict=True)})
     hypotheses = Hypotheses([owner for owner, _ in distinct], [tokens for _, tokens in distinct])
-    centre = [sum(values) / len(values) for values in rewards]
-    # Rewards relative to their mean: Q sums to 1, so the gradient is the same, and exactly 0 for equal rewards.
-    relative = [value - centre[owner] for (owner, _), value in distinct.items()]
+    lowest = [min(values) for values in rewards]
+    # Rewards relative to the lowest: Q sums to 1, so the gradient is the same, and exactly 0 for equal rewards
+    # (their mean would be off by its own rounding).
+    relative = [value - lowest[owner] for (owner, _), value in distinct.items()]
     with torch.enable_grad():
         log_probs = student.hypothesis_log_probs(pairs, hypotheses) * alpha
         owner = torch.tensor(hypotheses.owner, device=log_probs.device)
         normaliser = _log_sum_exp_by_owner(log_probs, owner, len(pairs))
         scalar = ((log_probs - normaliser.index_select(0, owner)).exp() * log_probs.new_tensor(relative)).sum()
-    return float(scalar.detach()) + sum(centre), scalar
+    return float(scalar.detach()) + sum(lowest), scalar
 
 
 def _log_sum_exp_by_owner(values: Tensor, owner: Tensor, owners: int) -> Tensor:
