@@ -143,7 +143,8 @@ class _Running:
         self.step, self._start, self._files = step, time.monotonic(), []
         # inputs are made by earlier steps, so they are looked at now, not when the step is described
         self._identity = step.identity()
-        command = step.command + (step.resume if self._continues() else ())
+        continues = self._continues()
+        command = step.command + (step.resume if continues else ())
         write_lines(step.started, [json.dumps(self._identity)])
         log = self._open(step.log)
         output = log if step.output is None else self._open(step.output)
@@ -151,7 +152,8 @@ class _Running:
         log.flush()
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
         self._process = subprocess.Popen(command, stdout=output, stderr=log, env=environment)
-        self._first_share = self._share()
+        # (seconds, share) that the estimate starts from; a continued run tells its share with its first line
+        self._origin = None if continues else (0.0, 0.0)
 
     def _continues(self) -> bool:
         """Whether the work folder holds the beginning of this very run; one of another run is emptied."""
@@ -197,8 +199,12 @@ class _Running:
     def describe(self) -> str:
         """Name, time so far, and an estimate of the time left from what this start has done."""
         share, elapsed = self._share(), self.seconds()
-        gained = share - self._first_share
-        left = f", {share:.0%}, about {elapsed * (1 - share) / gained:.0f} s left" if gained > 0 else ""
+        if self._origin is None and share:
+            self._origin = (elapsed, share)
+        left = ""
+        if self._origin is not None and share > self._origin[1]:
+            pace = (elapsed - self._origin[0]) / (share - self._origin[1])
+            left = f", {share:.0%}, about {pace * (1 - share):.0f} s left"
         return f"{self.step.name} {elapsed:.0f} s{left}"
 
 

@@ -113,7 +113,7 @@ def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tupl
         raise BadInput("train: no pair is left")
     rng = Random(f"{settings.noise_seed} noise")
     targets, noisy = misalign([pair[1] for pair in kept], settings.noise, rng)
-    print(f"train: {len(kept)} pairs used, {len(noisy)} of them misaligned", flush=True)
+    print(f"train: {len(kept)} pairs used" + (f", {len(noisy)} of them misaligned here" if noisy else ""), flush=True)
     return ([pair[0] for pair in kept], targets), noisy
 
 

@@ -101,3 +101,19 @@ def test_progress_is_read_from_logs(tmp_path):
     log.write_text('{"num_updates": "10"}\nrest\n{"num_updates": "40", "lr": "1"}\n', encoding="utf-8")
     assert updates_in_log(log, 100)() == 0.4
     assert lines_in_file(log, 4)() == 0.75
+
+
+@pytest.mark.parametrize(("resumed", "words"), [(False, ["about"]), (True, [])])
+def test_estimate_counts_what_this_start_has_done(tmp_path, capsys, resumed, words):
+    """A run that resumes at 90 % has not done 90 % in its first second."""
+    work = tmp_path / "work"
+    step = Step("a", (sys.executable, "-c", "import time; time.sleep(1.5)"), tmp_path, work=work, progress=lambda: 0.9)
+    if resumed:
+        run_steps([step])
+        step.marker.unlink()
+        work.mkdir()
+    capsys.readouterr()
+    run_steps([step], report_seconds=0.3)
+    shown = capsys.readouterr().out
+    assert "... a " in shown
+    assert ["about"] * ("about" in shown) == words
