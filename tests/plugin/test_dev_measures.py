@@ -1,0 +1,135 @@
+"""Measures of a fairseq student on dev pairs: gradients against finite differences, chunks, texts."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+import fairseq_l2t.plugin.dev_measures as measures
+from fairseq_l2t.core import unroll
+from fairseq_l2t.objectives import SentenceBleu
+from tests.core.hypergradient_check import five_point_slope
+from tests.plugin.tiny import make_student, spread_teacher
+
+TOLERANCE = 1e-6
+FAMILIES = ["transformer_tied", "lstm_wiseman", "fconv_iwslt"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def student(data_bin, request):
+    """A float64 student that has moved a little; measures leave it as it is."""
+    student = make_student(data_bin, request.param, "adam").double()
+    unroll(student, spread_teacher(student), 2)
+    return student
+
+
+def slope_error(student, measure, gradient, h=1e-5):
+    """Return the relative error of ``gradient`` along a random direction of omega that it is not orthogonal to."""
+    start = student.omega.clone()
+    generator = torch.Generator().manual_seed(2)
+    direction = torch.randn(len(start), generator=generator, dtype=start.dtype)
+    direction = direction / direction.norm() + gradient / gradient.norm()
+
+    def at(distance):
+        student.set_omega(start + distance * direction)
+        return measure()
+
+    try:
+        slope = five_point_slope(at, h)
+    finally:
+        student.set_omega(start)
+    return abs(float(gradient @ direction) - slope) / abs(slope)
+
+
+def test_likelihood(student):
+    value, gradient = student.dev_objective("likelihood")
+    assert 0 < value < 1
+    assert slope_error(student, lambda: student.dev_objective("likelihood")[0], gradient) < TOLERANCE
+
+
+def test_likelihood_is_measured_without_dropout(student):
+    assert student.dev_objective("likelihood")[0] == student.dev_objective("likelihood")[0]
+    student.model.train()
+    first = student.dev_objective("likelihood")[0]
+    assert first == student.dev_objective("likelihood")[0]
+
+
+def test_gradient_scaling_of_fconv_is_no_part_of_the_measure(data_bin, monkeypatch):
+    student = make_student(data_bin, "fconv_iwslt", "adam").double()
+    _, gradient = student.dev_objective("likelihood")
+    # The control: with the scaling of the updates the same comparison fails.
+    monkeypatch.setattr(measures, "outer_gradient", nullcontext)
+    _, scaled = student.dev_objective("likelihood")
+    measure = lambda: student.dev_objective("likelihood")[0]  # noqa: E731
+    assert slope_error(student, measure, gradient) < TOLERANCE
+    assert slope_error(student, measure, scaled) > 1e-3
+
+
+def test_risk(student, monkeypatch):
+    # With the draws held fixed it is a smooth function of omega.
+    pairs, generator = list(student.dev.teaching[:4]), torch.Generator().manual_seed(0)
+    rows = dict(zip(pairs, student.draw(pairs, 4, generator), strict=True))
+    # At the start of a life nothing that is drawn is right: the references stand in for a better student.
+    for pair in pairs:
+        rows[pair] = [*rows[pair][:3], tuple(student.dev.target(pair).tolist())]
+    monkeypatch.setattr(student, "draw", lambda chunk, samples, generator: [rows[pair] for pair in chunk])
+
+    def risk():
+        return student.dev_objective("expected-bleu", pairs=pairs, samples=4, estimator="risk", alpha=0.01)
+
+    value, gradient = risk()
+    assert 0 < value < 1
+    assert slope_error(student, lambda: risk()[0], gradient) < TOLERANCE
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "risk"])
+def test_expected_bleu_of_an_untrained_student(student, estimator):
+    found = [student.dev_objective("expected-bleu", samples=3, estimator=estimator, seed=seed) for seed in (0, 0, 1)]
+    assert all(0 <= value <= 1 and bool(torch.isfinite(gradient).all()) for value, gradient in found)
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
+    assert not torch.equal(found[0][1], found[2][1])
+
+
+def test_chunks_do_not_matter(student, monkeypatch):
+    pairs = student.dev.teaching[:12]
+    value, gradient = student.dev_objective("likelihood", pairs=pairs)
+    limit = 60 * student.coefficient_count
+    monkeypatch.setattr(measures, "_ELEMENTS_AT_ONCE", limit)
+    chunks = list(student.dev_chunks(pairs, 1))
+    assert len(chunks) > 1 and [pair for chunk in chunks for pair in chunk] == list(pairs)
+    again = student.dev_objective("likelihood", pairs=pairs)
+    assert again[0] == pytest.approx(value, rel=1e-12)
+    torch.testing.assert_close(again[1], gradient, rtol=1e-9, atol=1e-15)
+
+
+def test_drawn_hypotheses_keep_the_order_of_the_pairs(student):
+    # Collation sorts by length; a drawn row must come back to its pair.
+    pairs = sorted(student.dev.teaching[:6], key=student.dev.source_length)
+    rows = student.draw(pairs, 2, torch.Generator().manual_seed(0))
+    lengths = [student._max_length(pair) for pair in pairs]
+    assert lengths[0] < lengths[-1]
+    owner = [position for position in range(6) for _ in range(2)]
+    flat = [tokens for row in rows for tokens in row]
+    forward = student.hypothesis_log_probs(pairs, measures.Hypotheses(owner, flat)).detach()
+    backward = student.hypothesis_log_probs(pairs[::-1], measures.Hypotheses([5 - o for o in owner], flat)).detach()
+    torch.testing.assert_close(forward, backward, rtol=1e-10, atol=1e-12)
+
+
+def test_texts(student):
+    reward = SentenceBleu()
+    for pair in student.dev.teaching[:5]:
+        tokens, text = student.dev.target(pair).tolist(), student.reference_text(pair)
+        assert text
+        assert student.hypothesis_text(tokens) == text
+        assert reward(student.hypothesis_text(tokens), text) == pytest.approx(1.0)
+    dictionary = student.task.target_dictionary
+    assert student.hypothesis_text((dictionary.eos(),)) == ""
+    # an unknown word of a hypothesis never matches an unknown word of a reference
+    assert student.hypothesis_text((dictionary.unk(),)) == "UNKNOWNTOKENINHYP"
+
+
+def test_unknown_objective(student):
+    with pytest.raises(ValueError, match="--objective: bleu; expected one of likelihood, expected-bleu"):
+        student.dev_objective("bleu")
+    with pytest.raises(ValueError, match="--samples: 1; "):
+        student.dev_objective("expected-bleu", samples=1)

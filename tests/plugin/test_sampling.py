@@ -1,0 +1,154 @@
+"""Drawing hypotheses and scoring them, on models of four words whose hypotheses can be listed."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq.tasks.translation import TranslationTask
+
+from fairseq_l2t.core.float64 import KeepFloat64
+from fairseq_l2t.objectives import Hypotheses
+from fairseq_l2t.plugin.sampling import draw_hypotheses, score_hypotheses
+from tests.plugin.fairseq_run import configuration
+from tests.plugin.tiny import FAMILIES, OPTIMIZERS, RECIPE
+
+WORDS = ["a", "b"]
+LONGEST = 3
+TESTED = ["transformer_tied", "lstm", "fconv_iwslt"]
+
+
+@dataclass
+class Tiny:
+    """A model in eval mode, in float64, with two sources of different length."""
+
+    model: Any
+    dictionary: Dictionary
+    net_input: dict[str, torch.Tensor]
+
+    def every_hypothesis(self) -> list[tuple[int, ...]]:
+        """Return all that can be drawn: ended within `LONGEST` tokens, or cut there."""
+        end = self.dictionary.eos()
+        others = [word for word in range(len(self.dictionary)) if word not in (end, self.dictionary.pad())]
+        ended = [(*words, end) for n in range(LONGEST) for words in itertools.product(others, repeat=n)]
+        return ended + list(itertools.product(others, repeat=LONGEST))
+
+    def step_by_step(self, source: int, tokens: tuple[int, ...]) -> float:
+        """Return log p by one full forward pass a token, the source alone, without padding."""
+        length = int(self.net_input["src_lengths"][source])
+        # fairseq pads sources on the left
+        words = self.net_input["src_tokens"][source : source + 1, -length:]
+        prefix, total = [self.dictionary.eos()], 0.0
+        for token in tokens:
+            output = self.model(words, torch.tensor([length]), torch.tensor([prefix]))
+            probs = self.model.get_normalized_probs(output, log_probs=False)[0, -1].detach()
+            total += math.log(float(probs[token]) / (1 - float(probs[self.dictionary.pad()])))
+            prefix.append(token)
+        return total
+
+
+def make_tiny(data_bin, family) -> Tiny:
+    dictionary = Dictionary()
+    for word in WORDS:
+        dictionary.add_symbol(word)
+    cfg = configuration([str(data_bin), *FAMILIES[family], *OPTIMIZERS["nag"], *RECIPE])
+    task = TranslationTask(cfg.task, dictionary, dictionary)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = task.build_model(cfg.model).double().eval()
+        for parameter in model.parameters():
+            # far from uniform, so that a wrong order or a wrong source would show
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    end, pad = dictionary.eos(), dictionary.pad()
+    first, second = dictionary.index("a"), dictionary.index("b")
+    # longest first, as fairseq collates them
+    sources = torch.tensor([[second, second, first, end], [pad, pad, first, end]])
+    return Tiny(model, dictionary, {"src_tokens": sources, "src_lengths": torch.tensor([4, 2])})
+
+
+@pytest.fixture(scope="module", params=TESTED)
+def tiny(data_bin, request):
+    with KeepFloat64():
+        yield make_tiny(data_bin, request.param)
+
+
+def draw(tiny, samples, seed=0, longest=LONGEST):
+    generator = torch.Generator().manual_seed(seed)
+    return draw_hypotheses(tiny.model, tiny.net_input, samples, generator, longest, tiny.dictionary)
+
+
+def score(tiny, owner, tokens):
+    return score_hypotheses(tiny.model, tiny.net_input, Hypotheses(owner, tokens), tiny.dictionary)
+
+
+def test_scores_are_step_by_step_probabilities(tiny):
+    tokens = tiny.every_hypothesis()
+    for source in (0, 1):
+        found = score(tiny, [source] * len(tokens), tokens).detach()
+        assert float(found.exp().sum()) == pytest.approx(1, abs=1e-12)
+        for hypothesis, value in list(zip(tokens, found.tolist(), strict=True))[::7]:
+            assert value == pytest.approx(tiny.step_by_step(source, hypothesis), abs=1e-10)
+    # the control: the sources are told apart
+    assert (score(tiny, [0] * len(tokens), tokens) - found).abs().max() > 1e-2
+
+
+def test_draws_follow_the_probabilities(tiny):
+    tokens, samples = tiny.every_hypothesis(), 6000
+    rows = draw(tiny, samples)
+    for source in (0, 1):
+        probs = score(tiny, [source] * len(tokens), tokens).detach().exp()
+        counts = torch.tensor([float(rows[source].count(hypothesis)) for hypothesis in tokens])
+        assert int(counts.sum()) == samples  # nothing else was drawn
+        assert chi_square_excess(counts, probs * samples) < 3.1
+        # the control: draws of the other source do not fit
+        other = score(tiny, [1 - source] * len(tokens), tokens).detach().exp()
+        assert chi_square_excess(counts, other * samples) > 10
+
+
+def chi_square_excess(counts, expected):
+    """Return how many standard deviations chi-square lies above its mean; above 3.1: 1 in 1,000 (Wilson-Hilferty)."""
+    often = expected >= 5  # the usual rule; the rest is one cell
+    if not bool(often.all()):
+        counts = torch.cat([counts[often], counts[~often].sum().view(1)])
+        expected = torch.cat([expected[often], expected[~often].sum().view(1)])
+    statistic, freedom = float(((counts - expected) ** 2 / expected).sum()), len(expected) - 1
+    spread = 2 / (9 * freedom)
+    return ((statistic / freedom) ** (1 / 3) - (1 - spread)) / spread**0.5
+
+
+def test_incremental_drawing_agrees_with_scoring(tiny, monkeypatch):
+    steps, multinomial = [], torch.multinomial
+
+    def recorded(probs, count, **named):
+        token = multinomial(probs, count, **named)
+        steps.append((probs / probs.sum(-1, keepdim=True)).gather(1, token).log().squeeze(1))
+        return token
+
+    monkeypatch.setattr(torch, "multinomial", recorded)
+    rows = draw(tiny, 20, longest=8)
+    flat = [tokens for row in rows for tokens in row]
+    accumulated = [sum(float(step[i]) for step in steps[: len(tokens)]) for i, tokens in enumerate(flat)]
+    scores = score(tiny, [0] * 20 + [1] * 20, flat).detach()
+    torch.testing.assert_close(torch.tensor(accumulated, dtype=torch.float64), scores, rtol=1e-10, atol=1e-10)
+    assert len({len(tokens) for tokens in flat}) > 2
+
+
+def test_cut_hypotheses(tiny):
+    rows = draw(tiny, 300, longest=1)
+    end = tiny.dictionary.eos()
+    kinds = {tokens == (end,) for row in rows for tokens in row}
+    assert kinds == {True, False}
+    assert all(len(tokens) == 1 for row in rows for tokens in row)
+    # a cut hypothesis is scored without an end
+    word = tiny.dictionary.index("a")
+    cut, ended = score(tiny, [0, 0], [(word,), (word, end)]).tolist()
+    assert cut == pytest.approx(tiny.step_by_step(0, (word,)), abs=1e-10)
+    assert ended < cut
+
+
+def test_seeds(tiny):
+    assert draw(tiny, 30) == draw(tiny, 30)
+    assert draw(tiny, 30) != draw(tiny, 30, seed=1)
