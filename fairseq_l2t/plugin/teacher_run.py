@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,11 @@ from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
 
 from fairseq_l2t.core import NonFiniteError, Teacher
-from fairseq_l2t.core.teacher import DEFAULT_KEYS
-from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan, UpdateReport
-from fairseq_l2t.objectives import ESTIMATORS, SentenceBleu
-from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
-from fairseq_l2t.plugin.dev_measures import OBJECTIVES
+from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
+from fairseq_l2t.objectives import SentenceBleu
+from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.storage import (
     TeacherSettings,
@@ -41,12 +39,6 @@ BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensor
 
 logger = logging.getLogger(__name__)
 
-_MAY_CHANGE = frozenset(
-    ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
-    + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update")
-)
-"""Options a resumed run may be given anew: none of them changes what an update computes."""
-
 
 class Interrupted(Exception):
     """The run was asked to stop, has saved its state and can be resumed; ``exit_code`` is 128 + signal."""
@@ -54,105 +46,6 @@ class Interrupted(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; --resume continues")
         self.exit_code = 128 + number
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The checked options of a run."""
-
-    student: StudentOptions
-    plan: TeachingPlan
-    folder: Path
-    keys: int
-    objective: str
-    estimator: str
-    samples: int
-    alpha: float
-    resume: bool
-    arguments: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, arguments: Sequence[str]) -> RunOptions:
-        """Parse and check a command line, before any data is read.
-
-        Raises:
-            OptionError: names the option, its value and what is allowed.
-        """
-        student = parse_student_options(arguments, _add_trainer_options)
-        given = student.namespace
-        if given.teacher_keys < 1:
-            raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
-        if given.samples < 2:
-            raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
-        if not given.risk_alpha > 0:
-            raise OptionError(f"--risk-alpha: {given.risk_alpha}; expected a number above 0")
-        length = given.unroll_length
-        plan = TeachingPlan(
-            unroll_length=min(DEFAULT_UNROLL_LENGTH, student.total_updates) if length is None else length,
-            total_updates=student.total_updates,
-            teacher_updates=given.teacher_updates,
-            teacher_lr=given.teacher_lr,
-            teacher_word_lr=given.teacher_lr / 10 if given.teacher_word_lr is None else given.teacher_word_lr,
-            teacher_clip_norm=given.teacher_clip_norm,
-            max_bad_steps=given.max_bad_steps,
-            seed=given.seed,
-        )
-        return cls(
-            student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
-            given.risk_alpha, given.resume,
-            # Teacher files record the command that made them: without what an interruption adds to it.
-            tuple(argument for argument in arguments if argument != "--resume"),
-        )  # fmt: skip
-
-    def fixed(self) -> dict[str, str]:
-        """Return the options a resumed run must share with the one it resumes."""
-        return {key: str(value) for key, value in vars(self.student.namespace).items() if key not in _MAY_CHANGE}
-
-
-DEFAULT_UNROLL_LENGTH = 20
-"""Updates between two teacher updates where --unroll-length is not given; memory grows with it."""
-
-
-def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("teacher training")
-    group.add_argument(
-        "--unroll-length",
-        type=int,
-        metavar="T",
-        help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
-    )
-    group.add_argument("--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all")
-    group.add_argument(
-        "--teacher-lr", type=float, default=0.01, metavar="LR", help="learning rate of what all words share"
-    )
-    group.add_argument(
-        "--teacher-word-lr",
-        type=float,
-        metavar="LR",
-        help="learning rate of each word's own part; 0: one coefficient for all words (default: a tenth of "
-        "--teacher-lr)",
-    )
-    group.add_argument(
-        "--teacher-clip-norm",
-        type=float,
-        default=0.0,
-        metavar="NORM",
-        help="bound on the norm of the hypergradient (0: none)",
-    )
-    group.add_argument("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher")
-    group.add_argument(
-        "--objective",
-        choices=OBJECTIVES,
-        default="likelihood",
-        help="measure on dev: expected token accuracy, or expected sentence BLEU of drawn hypotheses",
-    )
-    group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")
-    group.add_argument("--samples", type=int, default=16, metavar="S", help="hypotheses drawn for each dev sentence")
-    group.add_argument("--risk-alpha", type=float, default=1.0, metavar="A", help="sharpness of the risk estimator")
-    group.add_argument(
-        "--max-bad-steps", type=int, default=3, metavar="N", help="windows in a row that may end in NaN or infinity"
-    )
-    group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip
 
 
 class TeacherRun:

@@ -1,0 +1,120 @@
+"""The options of ``l2t-train-teacher``, parsed and checked before any data is read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq_l2t.core.teacher import DEFAULT_KEYS
+from fairseq_l2t.core.teacher_training import TeachingPlan
+from fairseq_l2t.objectives import ESTIMATORS
+from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
+from fairseq_l2t.plugin.dev_measures import OBJECTIVES
+
+__all__ = ["DEFAULT_UNROLL_LENGTH", "RunOptions"]
+
+DEFAULT_UNROLL_LENGTH = 20
+"""Updates between two teacher updates where --unroll-length is not given; memory grows with it."""
+
+_MAY_CHANGE = frozenset(
+    ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
+    + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update")
+)
+"""Options a resumed run may be given anew: none of them changes what an update computes."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The checked options of a run."""
+
+    student: StudentOptions
+    plan: TeachingPlan
+    folder: Path
+    keys: int
+    objective: str
+    estimator: str
+    samples: int
+    alpha: float
+    resume: bool
+    arguments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> RunOptions:
+        """Parse and check a command line, before any data is read.
+
+        Raises:
+            OptionError: names the option, its value and what is allowed.
+        """
+        student = parse_student_options(arguments, _add_trainer_options)
+        given = student.namespace
+        if given.teacher_keys < 1:
+            raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
+        if given.samples < 2:
+            raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
+        if not given.risk_alpha > 0:
+            raise OptionError(f"--risk-alpha: {given.risk_alpha}; expected a number above 0")
+        length = given.unroll_length
+        plan = TeachingPlan(
+            unroll_length=min(DEFAULT_UNROLL_LENGTH, student.total_updates) if length is None else length,
+            total_updates=student.total_updates,
+            teacher_updates=given.teacher_updates,
+            teacher_lr=given.teacher_lr,
+            teacher_word_lr=given.teacher_lr / 10 if given.teacher_word_lr is None else given.teacher_word_lr,
+            teacher_clip_norm=given.teacher_clip_norm,
+            max_bad_steps=given.max_bad_steps,
+            seed=given.seed,
+        )
+        return cls(
+            student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
+            given.risk_alpha, given.resume,
+            # Teacher files record the command that made them: without what an interruption adds to it.
+            tuple(argument for argument in arguments if argument != "--resume"),
+        )  # fmt: skip
+
+    def fixed(self) -> dict[str, str]:
+        """Return the options a resumed run must share with the one it resumes."""
+        return {key: str(value) for key, value in vars(self.student.namespace).items() if key not in _MAY_CHANGE}
+
+
+def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("teacher training")
+    group.add_argument(
+        "--unroll-length",
+        type=int,
+        metavar="T",
+        help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
+    )
+    group.add_argument("--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all")
+    group.add_argument(
+        "--teacher-lr", type=float, default=0.01, metavar="LR", help="learning rate of what all words share"
+    )
+    group.add_argument(
+        "--teacher-word-lr",
+        type=float,
+        metavar="LR",
+        help="learning rate of each word's own part; 0: one coefficient for all words (default: a tenth of "
+        "--teacher-lr)",
+    )
+    group.add_argument(
+        "--teacher-clip-norm",
+        type=float,
+        default=0.0,
+        metavar="NORM",
+        help="bound on the norm of the hypergradient (0: none)",
+    )
+    group.add_argument("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher")
+    group.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default="likelihood",
+        help="measure on dev: expected token accuracy, or expected sentence BLEU of drawn hypotheses",
+    )
+    group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")
+    group.add_argument("--samples", type=int, default=16, metavar="S", help="hypotheses drawn for each dev sentence")
+    group.add_argument("--risk-alpha", type=float, default=1.0, metavar="A", help="sharpness of the risk estimator")
+    group.add_argument(
+        "--max-bad-steps", type=int, default=3, metavar="N", help="windows in a row that may end in NaN or infinity"
+    )
+    group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip
