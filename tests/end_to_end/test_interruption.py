@@ -1,0 +1,147 @@
+"""A run of l2t-train-teacher that is killed, stopped, and resumed: the same files to the last bit."""
+import shutil
+import signal
+import time
+from random import Random
+
+import pytest
+
+from fairseq_l2t.storage import load_run_state, load_teacher
+from tests.end_to_end import preloaded
+from tests.end_to_end.settings import RUN_FOLDER, TEACHER_UPDATES, contents, log_lines, teacher_command
+
+TEACHER_FILES = ("teacher.safetensors", "teacher_last.safetensors")
+COMMAND = "l2t-train-teacher"
+
+
+def assert_same_outcome(folder, uninterrupted):
+    """Teachers to the byte, the log but for its seconds; nothing half-written is left."""
+    files, expected = contents(folder / RUN_FOLDER), contents(uninterrupted / RUN_FOLDER)
+    assert {name: files[name] == expected[name] for name in TEACHER_FILES} == dict.fromkeys(TEACHER_FILES, True)
+    assert log_lines(folder / RUN_FOLDER) == log_lines(uninterrupted / RUN_FOLDER)
+    assert not [name for name in files if name.endswith(".partial")]
+
+
+def resume(data_bin, folder, *more, expect=0):
+    return preloaded.run(COMMAND, teacher_command(data_bin, "--resume", *more), folder, expect=expect)
+
+
+def kill_at_random(arguments, folder, kills, rng):
+    """Start (again) and kill, ``kills`` times; return at how many lines of the log each kill came."""
+    run_folder, hits = folder / RUN_FOLDER, []
+    for attempt in range(kills):
+        running = preloaded.start(COMMAND, [*arguments, "--resume"], folder)
+        if attempt > 0:  # the first one dies right after its start
+            lines = len(log_lines(run_folder)) + rng.randint(0, 1)
+            running.wait_until(lambda running=running: running.stdout)
+            running.wait_until(lambda lines=lines: len(log_lines(run_folder)) >= lines)
+            time.sleep(rng.uniform(0, 0.4))
+        running.signal(signal.SIGKILL)
+        running.end(expect=-signal.SIGKILL)
+        hits.append(len(log_lines(run_folder)))
+    return hits
+
+
+def test_sigkill_at_random_moments(data_bin, uninterrupted, tmp_path):
+    hits = kill_at_random(teacher_command(data_bin), tmp_path / "work", 5, Random(2))
+    assert hits[0] == 0
+    assert len(set(hits)) > 2, hits  # the kills did come at different stages
+    resume(data_bin, tmp_path / "work")
+    assert_same_outcome(tmp_path / "work", uninterrupted)
+    assert len(log_lines(tmp_path / "work" / RUN_FOLDER)) == TEACHER_UPDATES
+    preloaded.run(COMMAND, teacher_command(data_bin, "--seed", "4"), tmp_path / "other_seed")
+    other = contents(tmp_path / "other_seed" / RUN_FOLDER)
+    for name in TEACHER_FILES:
+        assert other[name] != contents(uninterrupted / RUN_FOLDER)[name]
+    teachers = [load_teacher(folder / RUN_FOLDER / TEACHER_FILES[1]).teacher for folder in
+                (uninterrupted, tmp_path / "other_seed")]
+    assert not teachers[0].values.equal(teachers[1].values)
+
+
+@pytest.mark.very_slow
+def test_sigkill_at_fifty_random_moments(data_bin, tmp_path):
+    arguments = teacher_command(data_bin, "--teacher-updates", "60")
+    preloaded.run(COMMAND, arguments, tmp_path / "whole")
+    hits = kill_at_random(arguments, tmp_path / "killed", 50, Random(1))
+    assert len(set(hits)) > 10, hits
+    preloaded.run(COMMAND, [*arguments, "--resume"], tmp_path / "killed")
+    assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_stopped_by_sigterm_and_sigint(data_bin, uninterrupted, tmp_path):
+    folder = tmp_path / "work"
+    for number, lines in ((signal.SIGTERM, 1), (signal.SIGINT, 4)):
+        running = preloaded.start(COMMAND, teacher_command(data_bin, "--resume"), folder)
+        running.wait_until(lambda lines=lines: len(log_lines(folder / RUN_FOLDER)) >= lines)
+        running.signal(number)
+        running.end(expect=128 + number)
+        stopped_at = len(log_lines(folder / RUN_FOLDER))
+        assert lines <= stopped_at < TEACHER_UPDATES
+        assert load_run_state(folder / RUN_FOLDER)[1]["teacher_update"] == stopped_at
+        assert running.stderr.endswith(f"l2t-train-teacher: stopped by {number.name}; --resume continues\n")
+        assert "Traceback" not in running.stderr
+    resume(data_bin, folder)
+    assert_same_outcome(folder, uninterrupted)
+
+
+def test_second_sigterm_stops_at_once(data_bin, tmp_path):
+    folder = tmp_path / "work"
+    # One window is long enough that the second signal comes inside it.
+    arguments = teacher_command(data_bin, "--total-updates", "100", "--unroll-length", "49", "--teacher-updates", "4")
+    running = preloaded.start(COMMAND, arguments, folder)
+    running.wait_until(lambda: " 1 / 4 " in running.stdout)
+    running.signal(signal.SIGTERM)
+    running.wait_until(lambda: "SIGTERM: stopping after this teacher update; again: at once" in running.stdout)
+    running.signal(signal.SIGTERM)
+    running.end(expect=128 + signal.SIGTERM)
+    assert len(log_lines(folder / RUN_FOLDER)) == 1  # the update under way was not finished
+    assert load_run_state(folder / RUN_FOLDER)[1]["teacher_update"] == 1
+    load_teacher(folder / RUN_FOLDER / "teacher_last.safetensors")
+    running = preloaded.start(COMMAND, [*arguments, "--resume"], folder)
+    running.wait_until(lambda: "resumed at teacher update 1" in running.stdout)
+    # Ctrl-C before the first update of this process: one line, no traceback.
+    running.signal(signal.SIGINT)
+    running.end(expect=128 + signal.SIGINT)
+    assert "Traceback" not in running.stderr
+    assert running.stderr.splitlines()[-1].startswith("l2t-train-teacher: stopped by SIGINT")
+
+
+def refused(arguments, folder):
+    """Run a command that is refused; return its error, having looked that no file has changed."""
+    before = contents(folder / RUN_FOLDER)
+    ended = preloaded.run(COMMAND, arguments, folder, expect=2)
+    assert contents(folder / RUN_FOLDER) == before
+    return ended.stderr.splitlines()[-1].removeprefix("l2t-train-teacher: error: ")
+
+
+def test_finished_run(data_bin, uninterrupted, tmp_path):
+    folder = tmp_path / "work"
+    shutil.copytree(uninterrupted, folder)
+    before = contents(folder / RUN_FOLDER)
+    again = refused(teacher_command(data_bin), folder)
+    assert again == "--save-dir: run holds a run of teacher training; give --resume to continue it, or another folder"
+    changed = refused(teacher_command(data_bin, "--resume", "--teacher-lr", "0.2"), folder)
+    assert changed == "--resume: the run was started with other options: --teacher-lr 0.1 then, 0.2 now"
+    resume(data_bin, folder)
+    assert contents(folder / RUN_FOLDER) == before
+    resume(data_bin, folder, "--teacher-updates", str(TEACHER_UPDATES + 1))
+    lines = log_lines(folder / RUN_FOLDER)
+    assert lines[:-1] == log_lines(uninterrupted / RUN_FOLDER)
+    assert lines[-1]["teacher_update"] == TEACHER_UPDATES + 1
+
+
+def test_damaged_state_and_folder_in_use(data_bin, uninterrupted, tmp_path):
+    folder = tmp_path / "work"
+    shutil.copytree(uninterrupted, folder)
+    newest = folder / RUN_FOLDER / "run_state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    running = preloaded.start(COMMAND, teacher_command(data_bin, "--resume"), folder)
+    running.wait_until(lambda: "| WARNING |" in running.stdout)
+    running.signal(signal.SIGSTOP)  # lest it be done before the other one has started
+    second = preloaded.run(COMMAND, teacher_command(data_bin, "--resume"), folder, expect=2)
+    assert f"another run (process {running.process.pid}) is using this folder" in second.stderr
+    running.signal(signal.SIGCONT)
+    running.end()
+    assert f"going on from {RUN_FOLDER}/run_state_previous.safetensors" in running.stdout
+    assert "resumed at teacher update 7" in running.stdout
+    assert_same_outcome(folder, uninterrupted)
