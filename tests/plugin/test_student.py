@@ -51,8 +51,15 @@ def test_restart_is_a_fresh_start_with_that_seed(shared, data_bin):
     assert_same_life(life(fresh, 3), life(shared, 3))
 
 
-@pytest.mark.parametrize("updates", [0, 3, 7, 9], ids=["before the first", "mid epoch", "epoch end", "second epoch"])
-@pytest.mark.parametrize("optimizer", ["adam", "nag"])
+MOMENTS = {
+    "before the first": (0, "adam"),
+    "mid epoch": (3, "nag"),
+    "epoch end": (7, "adam"),
+    "second epoch": (9, "nag"),
+}
+
+
+@pytest.mark.parametrize(("updates", "optimizer"), MOMENTS.values(), ids=MOMENTS.keys())
 def test_interruption(data_bin, updates, optimizer):
     student = make_student(data_bin, "fconv", optimizer, *COARSE)
     if updates:
