@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 # Also holds inside the isolated environments in which pip builds fairseq, so that their contents are pinned.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
+# Tests: two processes of one thread each are faster on two cores than one of two, and do not fight.
+
 .PHONY: install demo test test-slow lint clean
 
 install: $(STAMP)
@@ -23,10 +25,10 @@ demo: install
 	$(BIN)/python examples/translation/demo.py
 
 test: install
-	$(BIN)/python -m pytest -m "not very_slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not very_slow"
 
 test-slow: install
-	$(BIN)/python -m pytest -m "very_slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "very_slow"
 
 lint: install
 	$(BIN)/ruff check .

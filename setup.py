@@ -89,7 +89,7 @@ setup(
     extras_require={
         "classification": ["scikit-learn>=1.3"],
         "inspection": ["matplotlib>=3.7", "tensorboard>=2.14"],
-        "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.8"],
+        "dev": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.8"],
     },
     entry_points={
         "console_scripts": [
