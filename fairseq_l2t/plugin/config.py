@@ -133,6 +133,7 @@ def parse_student_options(
     cfg = convert_namespace_to_omegaconf(namespace)
     _refuse_unsupported(cfg, namespace)
     _refuse_numbers(cfg)
+    _refuse_heads(namespace)
     if cfg.task._name == "translation":  # any other task is refused later, by name
         _refuse_data(cfg)
     with open_dict(cfg):
@@ -203,6 +204,15 @@ def _refuse_numbers(cfg: Any) -> None:
     for lr in cfg.optimization.lr:
         if not (lr > 0 and math.isfinite(lr)):
             raise OptionError(f"--lr: {lr}; expected finite numbers above 0")
+
+
+def _refuse_heads(namespace: argparse.Namespace) -> None:
+    """fairseq checks it by an ``assert``, which ``python -O`` drops."""
+    given = vars(namespace)
+    for side in ("encoder", "decoder"):
+        heads, width = given.get(f"{side}_attention_heads"), given.get(f"{side}_embed_dim")
+        if heads is not None and width is not None and (heads < 1 or width % heads):
+            raise OptionError(f"--{side}-attention-heads: {heads}; expected a divisor of --{side}-embed-dim {width}")
 
 
 def _refuse_data(cfg: Any) -> None:
