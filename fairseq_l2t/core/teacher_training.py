@@ -81,6 +81,7 @@ class TeachingPlan:
 class UpdateReport:
     """One teacher update; the Phi statistics are of the last coefficients the window used.
 
+    ``teacher_update`` counts the updates made, this one included; ``student_life`` counts from 0.
     ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable.
     """
 

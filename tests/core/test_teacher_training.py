@@ -1,0 +1,176 @@
+"""The outer loop: windows, lives, choice of the best teacher, bad windows, resumption."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from fairseq_l2t.core import NonFiniteError, Teacher
+from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan
+from tests.core.hypergradient_check import dev_gradient, dev_measure
+from tests.core.toy_student import ToyStudent
+
+PLAN = TeachingPlan(unroll_length=3, total_updates=8, teacher_updates=7, teacher_lr=0.05, teacher_word_lr=0.02, seed=5)
+
+
+class MortalStudent(ToyStudent):
+    """A toy student that can be interrupted, and whose updates can be made to fail."""
+
+    bad_lives: frozenset[int] = frozenset()
+
+    def losses(self, batch, coefficients, *, measure):
+        """As the toy's; NaN in the lives (by seed) that are to be bad."""
+        for part in super().losses(batch, coefficients, measure=measure):
+            yield dataclasses.replace(part, total=part.total * math.nan) if self.seed in self.bad_lives else part
+
+    def state_dict(self):
+        """Return what the outer loop saves of a student."""
+        tensors = {"omega": self.omega.clone(), **{f"b{i}": b.clone() for i, b in enumerate(self.buffers)}}
+        return tensors, {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
+
+    def load_state_dict(self, tensors, values):
+        """Go on with a saved life."""
+        self.restart(values["seed"])
+        self.set_omega(tensors["omega"])
+        self.buffers = tuple(tensors[f"b{i}"] for i in range(len(self.buffers)))
+        self.update = values["update"]
+        self.state.load_state_dict(values["measures"])
+
+
+def trainer(plan=PLAN, *, warmup: int = 0, bad_lives=(), holdouts=None, seed: int = 0) -> TeacherTrainer:
+    """Return a trainer of a toy student; ``holdouts`` replaces the held-back measure by given values."""
+    student = MortalStudent(cross_entropy_updates=warmup)
+    student.bad_lives = frozenset(bad_lives)
+    values = None if holdouts is None else iter(holdouts)
+
+    def measure(update: int):
+        return float(dev_measure(student, student.omega)), dev_gradient(student)
+
+    return TeacherTrainer(
+        student,
+        Teacher.for_student(student, keys=3, seed=seed),
+        plan,
+        measure=measure,
+        holdout=lambda: measure(0)[0] if values is None else next(values),
+        observe_dev=lambda before: student.state.observe_dev(1.0, 0.5),
+    )
+
+
+def run(subject: TeacherTrainer, updates: int, keep=lambda: None) -> list:
+    """Make some teacher updates; return the reports."""
+    return [subject.run_update(keep) for _ in range(updates)]
+
+
+def test_a_life_is_cut_into_windows_and_the_next_goes_on_where_it_ended():
+    reports = run(trainer(), 7)
+    assert [(r.student_life, r.student_update) for r in reports] == [
+        (0, 3), (0, 6), (0, 8), (1, 3), (1, 6), (1, 8), (2, 3),
+    ]  # fmt: skip
+    assert [r.holdout_measure is not None for r in reports] == [False, False, True] * 2 + [False]
+    assert [r.teacher_update for r in reports] == list(range(1, 8))
+    assert reports[2].progress == 1.0
+    assert reports[0].state["dev_accuracy"] == 0.5
+
+
+def test_cross_entropy_comes_first_in_each_life_and_outside_the_windows():
+    reports = run(trainer(warmup=2), 4)
+    assert [(r.student_life, r.student_update) for r in reports] == [(0, 5), (0, 8), (1, 5), (1, 8)]
+
+
+def test_the_teacher_moves_towards_a_better_measure():
+    plan = dataclasses.replace(PLAN, unroll_length=8, teacher_updates=12)
+    subject = trainer(plan)
+    # The same student each time, so that only the teacher makes the difference.
+    first = subject.run_update(lambda: None).measure
+    for _ in range(11):
+        subject.life = -1
+        last = subject.run_update(lambda: None).measure
+    assert last > first
+    control = trainer(dataclasses.replace(plan, teacher_lr=1e-12, teacher_word_lr=0.0))
+    again = [control.run_update(lambda: None).measure]
+    control.life = -1
+    again.append(control.run_update(lambda: None).measure)
+    assert again[0] == first
+    assert math.isclose(again[1], first, rel_tol=1e-9)
+
+
+def test_the_best_is_kept_before_the_teacher_moves():
+    subject = trainer(holdouts=[0.3, 0.2, 0.4])
+    kept = []
+    run(subject, 9, lambda: kept.append((subject.life, subject.teacher.values.detach().clone())))
+    assert [life for life, _ in kept] == [0, 2]
+    assert subject.best_holdout == 0.4
+    taught_life_0 = trainer(holdouts=[0.3])
+    run(taught_life_0, 2)
+    # The window that ended life 0 was taught by the teacher of after two updates, and that is what is kept.
+    assert torch.equal(kept[0][1], taught_life_0.teacher.values)
+
+
+def test_a_bad_window_leaves_the_teacher_and_begins_another_life():
+    subject = trainer(bad_lives=[PLAN.seed])
+    report = subject.run_update(lambda: None)
+    assert report.student_life == 1
+    control = trainer()
+    assert control.run_update(lambda: None).student_life == 0
+
+
+def test_too_many_bad_windows_give_up_with_the_teacher_as_it_was():
+    subject = trainer(bad_lives=range(PLAN.seed, PLAN.seed + 3))
+    before = subject.teacher.values.detach().clone()
+    with pytest.raises(NonFiniteError, match="student update 0"):
+        subject.run_update(lambda: None)
+    assert torch.equal(subject.teacher.values, before)
+    patient = trainer(dataclasses.replace(PLAN, max_bad_steps=4), bad_lives=range(PLAN.seed, PLAN.seed + 3))
+    assert patient.run_update(lambda: None).student_life == 3
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_resumed_run_is_bit_equal(stop):
+    whole, first, second = trainer(), trainer(), trainer(seed=9)
+    reports = run(whole, 7)
+    assert run(first, stop) == reports[:stop]
+    tensors, values = first.state_dict()
+    second.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, values)
+    assert run(second, 7 - stop) == reports[stop:]
+    assert torch.equal(second.teacher.values, whole.teacher.values)
+    assert torch.equal(second.teacher.queries, whole.teacher.queries)
+    other = trainer(seed=9)
+    run(other, 7)
+    assert not torch.equal(other.teacher.queries, whole.teacher.queries)
+
+
+def test_another_plan_is_not_resumed_but_more_updates_are():
+    first = trainer()
+    run(first, 1)
+    state = first.state_dict()
+    with pytest.raises(ValueError, match=r"--resume.*teacher_lr 0.05 then, 0.1 now"):
+        trainer(dataclasses.replace(PLAN, teacher_lr=0.1)).load_state_dict(*state)
+    longer = trainer(dataclasses.replace(PLAN, teacher_updates=20))
+    longer.load_state_dict(*state)
+    assert longer.teacher_update == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "change"),
+    [
+        ("--unroll-length", {"unroll_length": 0}),
+        ("--unroll-length", {"unroll_length": 9}),
+        ("--total-updates", {"total_updates": 0}),
+        ("--teacher-updates", {"teacher_updates": 0}),
+        ("--teacher-lr", {"teacher_lr": 0.0}),
+        ("--teacher-lr", {"teacher_lr": math.nan}),
+        ("--teacher-lr", {"teacher_lr": math.inf}),
+        ("--teacher-word-lr", {"teacher_word_lr": -0.1}),
+        ("--teacher-clip-norm", {"teacher_clip_norm": -1.0}),
+        ("--max-bad-steps", {"max_bad_steps": 0}),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(option, change):
+    with pytest.raises(ValueError, match=rf"{option}: .*; expected") as refused:
+        dataclasses.replace(PLAN, **change)
+    assert str(next(iter(change.values()))) in str(refused.value)
+
+
+def test_numbers_at_the_edge_of_the_range_are_taken():
+    dataclasses.replace(PLAN, unroll_length=8, teacher_word_lr=0.0, teacher_clip_norm=0.0, max_bad_steps=1)
