@@ -69,7 +69,7 @@ def test_a_life_is_cut_into_windows_and_the_next_goes_on_where_it_ended():
     ]  # fmt: skip
     assert [r.holdout_measure is not None for r in reports] == [False, False, True] * 2 + [False]
     assert [r.teacher_update for r in reports] == list(range(1, 8))
-    assert reports[2].progress == 1.0
+    assert reports[2].progress == 8 / 20  # of the 20 updates the toy calls a life
     assert reports[0].state["dev_accuracy"] == 0.5
 
 
