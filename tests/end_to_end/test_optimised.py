@@ -30,6 +30,6 @@ def test_same_refusals(data_bin, tmp_path, run_command):
     lines = result.stderr.splitlines()
     errors = [(line, code) for line, code in zip(lines, lines[1:], strict=False) if "l2t-train-teacher: error:" in line]
     assert [code for _, code in errors] == ["2"] * 6, result.stderr
-    named = ("--unroll-length", "--lr", "--optimizer", "--clip-norm", "--teacher-kyes", "--arch")
+    named = ("--unroll-length", "--lr", "--optimizer", "--clip-norm", "--teacher-kyes", "--encoder-attention-heads")
     assert all(name in line for name, (line, _) in zip(named, errors, strict=True))
     assert not contents(tmp_path / RUN_FOLDER)
