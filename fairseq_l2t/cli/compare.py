@@ -61,8 +61,12 @@ def read_segments(path: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def compare(reference: Sequence[str], named_systems: Sequence[tuple[str, Sequence[str]]],
-            samples: int = _SAMPLES, seed: int = _SEED) -> dict:
+def compare(
+    reference: Sequence[str],
+    named_systems: Sequence[tuple[str, Sequence[str]]],
+    samples: int = _SAMPLES,
+    seed: int = _SEED,
+) -> dict:
     """Score systems and test each but the first, the baseline, against it.
 
     Args:
@@ -78,15 +82,19 @@ def compare(reference: Sequence[str], named_systems: Sequence[tuple[str, Sequenc
     """
     metrics = {"BLEU": BLEU(references=[reference]), "CHRF": CHRF(references=[reference])}
     with _sacrebleu_seed(seed):
-        test = PairedTest([(name, list(segments)) for name, segments in named_systems], metrics,
-                          references=None, test_type="bs", n_samples=samples)
+        test = PairedTest(
+            [(name, list(segments)) for name, segments in named_systems],
+            metrics,
+            references=None,
+            test_type="bs",
+            n_samples=samples,
+        )
         signatures, scores = test()
     systems = []
     for index, name in enumerate(scores.pop("System")):
         results = {metric: column[index] for metric, column in scores.items()}
         systems.append({"name": name, **{metric: _as_plain(result) for metric, result in results.items()}})
-    return {"signatures": {metric: str(signature) for metric, signature in signatures.items()},
-            "systems": systems}
+    return {"signatures": {metric: str(signature) for metric, signature in signatures.items()}, "systems": systems}
 
 
 def table(comparison: dict) -> str:
@@ -105,9 +113,12 @@ def table(comparison: dict) -> str:
             row += [f"{score:.2f}", f"{delta:+.2f}", f"{p_value:.4f}" if delta else "-"]
         rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in
-                                                     zip(row[1:], widths[1:], strict=True)]).rstrip()
-             for row in rows]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]
     lines.append("")
     lines.append(f"delta and p (paired bootstrap) are against {baseline['name']}")
     return "\n".join(lines + [f"{metric}: {text}" for metric, text in comparison["signatures"].items()])
@@ -115,8 +126,12 @@ def table(comparison: dict) -> str:
 
 def _as_plain(result) -> dict[str, float | None]:
     p_value = None if result.p_value is None else float(result.p_value)
-    return {"score": float(result.score), "p_value": p_value, "mean": float(result.mean),
-            "confidence": float(result.ci)}
+    return {
+        "score": float(result.score),
+        "p_value": p_value,
+        "mean": float(result.mean),
+        "confidence": float(result.ci),
+    }
 
 
 @contextmanager
@@ -146,8 +161,7 @@ def _read_all(options: argparse.Namespace) -> tuple[list[str], list[tuple[str, l
     systems = [read_segments(path) for path in paths]
     for path, segments in zip(paths, systems, strict=True):
         if len(segments) != len(reference):
-            raise BadInput(f"{options.ref} has {len(reference)} lines, {path} has {len(segments)}; "
-                           "expected as many")
+            raise BadInput(f"{options.ref} has {len(reference)} lines, {path} has {len(segments)}; expected as many")
     return reference, list(zip(_names(paths), systems, strict=True))
 
 
@@ -165,8 +179,11 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="l2t-compare", description="Compare systems with a baseline by sacrebleu: "
-                            "BLEU, chrF, signatures and paired bootstrap p-values.")
+    parser = _OneLineParser(
+        prog="l2t-compare",
+        description="Compare systems with a baseline by sacrebleu: "
+        "BLEU, chrF, signatures and paired bootstrap p-values.",
+    )
     parser.add_argument("--ref", required=True, metavar="FILE", help="references, one segment a line")
     parser.add_argument("--baseline", required=True, metavar="FILE", help="its detokenised hypotheses")
     parser.add_argument("--systems", required=True, nargs="+", metavar="FILE", help="those of the others")

@@ -3,6 +3,7 @@
 from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective
 from fairseq_l2t.objectives.expected_accuracy import expected_token_accuracy
 from fairseq_l2t.objectives.expected_bleu import ESTIMATORS, expected_bleu
+from fairseq_l2t.objectives.inverse_perplexity import inverse_perplexity
 from fairseq_l2t.objectives.sentence_bleu import SentenceBleu
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "SentenceBleu",
     "expected_bleu",
     "expected_token_accuracy",
+    "inverse_perplexity",
 ]

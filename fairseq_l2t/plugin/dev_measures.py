@@ -15,14 +15,20 @@ from torch import Tensor
 
 from fairseq_l2t.core import LossShape
 from fairseq_l2t.core.twice_differentiable import outer_gradient
-from fairseq_l2t.objectives import Hypotheses, SentenceBleu, expected_bleu, expected_token_accuracy
+from fairseq_l2t.objectives import (
+    Hypotheses,
+    SentenceBleu,
+    expected_bleu,
+    expected_token_accuracy,
+    inverse_perplexity,
+)
 from fairseq_l2t.plugin.sampling import draw_hypotheses, score_hypotheses
 from fairseq_l2t.plugin.teaching import corpus_bleu_of_counts
 from fairseq_l2t.plugin.token_loss import token_loss
 
 __all__ = ["OBJECTIVES", "DevMeasures"]
 
-OBJECTIVES = ("likelihood", "expected-bleu")
+OBJECTIVES = ("likelihood", "inverse-perplexity", "expected-bleu")
 
 _ELEMENTS_AT_ONCE = 32_000_000
 """Output scores (tokens times vocabulary) in one forward pass: 128 MB of float32, a few times that with its graph."""
@@ -47,7 +53,7 @@ class DevMeasures:
         """Return a measure in [0, 1], to be maximised, and its gradient (n,) at omega.
 
         Args:
-            name: ``likelihood`` (expected token accuracy) or ``expected-bleu``.
+            name: ``likelihood`` (expected token accuracy), ``inverse-perplexity`` or ``expected-bleu``.
             pairs: numbers of dev pairs (default: the first ``--dev-batch`` of those that train the teacher).
             samples, estimator, alpha: see `objectives.expected_bleu`.
             seed: seed of the draws of ``expected-bleu``.
@@ -62,6 +68,8 @@ class DevMeasures:
         with self.second_derivatives(), outer_gradient():
             if name == "likelihood":
                 objective = expected_token_accuracy(self, pairs)
+            elif name == "inverse-perplexity":
+                objective = inverse_perplexity(self, pairs)
             else:
                 generator = torch.Generator(device=self.omega.device).manual_seed(seed)
                 objective = expected_bleu(

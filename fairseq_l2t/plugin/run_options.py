@@ -109,7 +109,8 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         "--objective",
         choices=OBJECTIVES,
         default="likelihood",
-        help="measure on dev: expected token accuracy, or expected sentence BLEU of drawn hypotheses",
+        help="measure on dev: expected token accuracy, geometric mean probability of the reference, or expected "
+        "sentence BLEU of drawn hypotheses",
     )
     group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")
     group.add_argument("--samples", type=int, default=16, metavar="S", help="hypotheses drawn for each dev sentence")

@@ -47,6 +47,16 @@ def test_likelihood(student):
     assert slope_error(student, lambda: student.dev_objective("likelihood")[0], gradient) < TOLERANCE
 
 
+def test_inverse_perplexity(student):
+    value, gradient = student.dev_objective("inverse-perplexity")
+    log_probs, keep = student.reference_log_probs(list(student.dev.teaching[: student.options.namespace.dev_batch]))
+    assert value == pytest.approx(float(log_probs.detach()[keep].mean().exp()), rel=1e-12)
+    # A geometric mean is below the arithmetic one.
+    assert 0 < value < student.dev_objective("likelihood")[0]
+    assert slope_error(student, lambda: student.dev_objective("inverse-perplexity")[0], gradient) < TOLERANCE
+    assert slope_error(student, lambda: student.dev_objective("likelihood")[0], gradient) > 100 * TOLERANCE
+
+
 def test_likelihood_is_measured_without_dropout(student):
     assert student.dev_objective("likelihood")[0] == student.dev_objective("likelihood")[0]
     student.model.train()
