@@ -208,6 +208,6 @@ def test_every_verb_and_noun_can_be_drawn():
     """No line of the word lists is dead: each German participle or noun turns up in a large enough draw."""
     rng = Random(1)
     grammar = Grammar(LEXICON, rng)
-    text = " ".join(german.sentence(grammar.sentence()) for _ in range(12000))
+    text = " ".join(german.sentence(grammar.sentence()) for _ in range(6000))
     assert [noun.german for noun in LEXICON.nouns if noun.german not in text and noun.plural not in text] == []
     assert [verb.participle for verb in LEXICON.verbs if verb.participle not in text] == []

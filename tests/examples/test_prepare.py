@@ -1,6 +1,7 @@
 """Raw text to DATA_BIN: what is dropped, what is refused, and that the same input gives the same bytes."""
 import shutil
 
+import prepare as prepare_module
 import pytest
 from prepare import PrepareSettings, main, prepare, reference_file
 from textfiles import BadInput, read_lines, write_lines
@@ -19,6 +20,12 @@ def prepared(raw_corpus, tmp_path_factory):
     return prepare(raw_corpus, tmp_path_factory.mktemp("prepared"), SETTINGS)
 
 
+@pytest.fixture
+def without_binarising(monkeypatch):
+    """Leaves out the slow last step, for tests of what comes before it."""
+    monkeypatch.setattr(prepare_module, "_binarise", lambda *arguments: None)
+
+
 def test_data_bin_is_complete_and_joined(prepared):
     names = {path.name for path in prepared.iterdir()}
     for split in ("train", "valid", "test"):
@@ -32,11 +39,12 @@ def test_pieces_decode_to_the_raw_text(prepared, raw_corpus):
     assert [line.replace(" ", "").replace("▁", " ").strip() for line in pieces] == read_lines(raw_corpus / "test.en")
 
 
-def test_vocabulary_comes_from_train_alone(raw, tmp_path):
-    lines = read_lines(raw / "test.en")
-    write_lines(raw / "test.en", [line + " Ω" for line in lines])
-    data_bin = prepare(raw, tmp_path / "out", SETTINGS)
-    assert "Ω" not in (data_bin / "dict.en.txt").read_text(encoding="utf-8")
+def test_vocabulary_comes_from_train_alone(prepared, raw, tmp_path, without_binarising):
+    for split, same in (("test", True), ("train", False)):  # the second is the control
+        write_lines(raw / f"{split}.en", [line + " Ω" for line in read_lines(raw / f"{split}.en")])
+        prepare(raw, tmp_path / split, SETTINGS)
+        model = (tmp_path / split / "spm.model").read_bytes()
+        assert (model == (prepared.parent / "spm.model").read_bytes()) is same
 
 
 def test_same_input_same_bytes(prepared, raw_corpus, tmp_path):
@@ -67,7 +75,7 @@ def test_a_foreign_folder_is_not_removed(raw_corpus, tmp_path):
     assert (tmp_path / "bin" / "precious").exists()
 
 
-def test_overlap_with_held_out_text_is_dropped_and_counted(raw, tmp_path, capsys):
+def test_overlap_with_held_out_text_is_dropped_and_counted(raw, tmp_path, capsys, without_binarising):
     train, target = read_lines(raw / "train.de"), read_lines(raw / "train.en")
     train[5] = read_lines(raw / "test.de")[0]
     train[7] = "  " + read_lines(raw / "valid.de")[1].replace(" ", "\u00a0")  # the same but for its spaces
@@ -80,7 +88,7 @@ def test_overlap_with_held_out_text_is_dropped_and_counted(raw, tmp_path, capsys
     assert kept == [line for index, line in enumerate(train) if index not in (5, 7, 9)]
 
 
-def test_noise_is_that_of_the_corpus_generator(raw, tmp_path):
+def test_noise_is_that_of_the_corpus_generator(raw, tmp_path, without_binarising):
     prepare(raw, tmp_path / "out", PrepareSettings(vocabulary=150, noise=0.2, noise_seed=4))
     before, after = read_lines(raw / "train.en"), read_lines(tmp_path / "out" / "text" / "train.en")
     changed = [number for number, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]]

@@ -45,7 +45,8 @@ def test_means_are_over_differences_of_the_same_seed():
 
 
 def test_teacher_lives_as_long_as_its_students_when_updates_are_given():
-    assert DEMO.with_updates(77).updates == DEMO.with_updates(77).teacher.horizon == 77
+    assert DEMO.with_updates(77).updates == 77
+    assert DEMO.with_updates(77).teacher == DEMO.teacher
 
 
 def test_a_folder_that_is_no_data_is_refused(tmp_path, capsys):
