@@ -110,7 +110,7 @@ def _validation(interval: int, beam: int = 1) -> tuple[str, ...]:
 # perplexity of clean dev pairs: with likelihood or expected BLEU such windows only teach it to sharpen (RESULTS.md).
 DEMO = RecipeSettings(
     model=_transformer(layers=2, width=128, inner=256, heads=4, dropout=0.1),
-    training=_adam(3e-3, 100, 2000), validation=_validation(350), updates=700, vocabulary=2000,
+    training=_adam(3e-3, 200, 1000), validation=_validation(600), updates=1200, vocabulary=2000,
     teacher=TeacherSettings(updates=6, unroll_length=140, horizon=300, warmup_updates=20, lr=0.03,
                             objective="inverse-perplexity", dev_batch=128, more=_proxy(1000)))
 
