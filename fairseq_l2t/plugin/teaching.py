@@ -9,7 +9,7 @@ import sacrebleu
 import torch
 from torch import Tensor
 
-from fairseq_l2t.core import LossShape, StudentState
+from fairseq_l2t.core import StudentState
 from fairseq_l2t.core.student_state import BLEU_FEATURE, require_same_features
 from fairseq_l2t.storage import TeacherFile
 
@@ -42,7 +42,7 @@ class Teaching:
         with_bleu = BLEU_FEATURE in file.teacher.features
         if with_bleu and not bleu_is_measured:
             raise ValueError(f"{file.path}: this teacher looks at {BLEU_FEATURE}; give --eval-bleu")
-        self.loss_shape = LossShape(file.settings.loss_scale, file.settings.cross_entropy_mix)
+        self.loss_shape = file.settings.loss_shape
         self._state = StudentState(file.teacher.entries, total_updates, with_bleu=with_bleu)
         require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
         self._cross_entropy_updates = cross_entropy_updates
@@ -52,7 +52,11 @@ class Teaching:
         self.phi_statistics: dict[str, float] = {}
 
     def prepare(self, update: int, device: torch.device, dtype: torch.dtype) -> None:
-        """Make ``coefficients`` (entries,) those of update number ``update``; None: plain cross-entropy."""
+        """Make ``coefficients`` (entries,) those of update number ``update``; None: plain cross-entropy.
+
+        ``dtype`` is that of the student's parameters; coefficients are at least float32, as in teacher training: they
+        multiply log-probabilities, which fairseq computes in float32 for a half-precision student too.
+        """
         if update == self._update:
             return
         self._fold_dev()
@@ -64,7 +68,7 @@ class Teaching:
             # On the CPU, in the teacher's own precision: the same bits on every device and worker.
             phi = self._teacher(self._state.vector(update).to(self._teacher.values))
         self.phi_statistics = {"phi_min": float(phi.min()), "phi_mean": float(phi.mean()), "phi_max": float(phi.max())}
-        self.coefficients = phi.to(device=device, dtype=dtype)
+        self.coefficients = phi.to(device=device, dtype=torch.promote_types(dtype, torch.float32))
 
     def begin_validation(self) -> None:
         """Start to collect dev measures anew."""

@@ -114,3 +114,12 @@ def test_teacher_is_frozen(data_bin, teacher_path, tmp_path):
     # two micro-batches an update, one Phi: the third update's is what the last batch saw
     assert run.coefficients[0] is run.coefficients[1] is None
     assert run.coefficients[2] is run.task.teaching.coefficients
+
+
+def test_half_precision_students_get_whole_coefficients(data_bin, teacher_path):
+    taught = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path))
+    expected = coefficients_at(taught, 5)
+    taught.task.teaching.prepare(6, CPU, torch.bfloat16)
+    taught.task.teaching.prepare(5, CPU, torch.bfloat16)
+    assert torch.equal(taught.task.teaching.coefficients, expected)
+    assert not torch.equal(expected.bfloat16().float(), expected)
