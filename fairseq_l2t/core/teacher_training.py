@@ -109,7 +109,7 @@ class TeacherTrainer:
         measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
         holdout: () -> the same measure on dev pairs that train nothing.
         observe_dev: (updates made before the window) -> None; brings the dev measures of the student's state up
-            to date, if they are due.
+            to date, if they are due. Called after the cross-entropy updates of a life and after each window.
         on_bad_window: told the error of a window that ended in NaN or infinity.
     """
 
@@ -134,11 +134,7 @@ class TeacherTrainer:
         self.life = -1
         self.best_holdout: float | None = None
         self._bad_windows = 0
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all teacher updates of the plan are made."""
-        return self.teacher_update >= self.plan.teacher_updates
+        self._life_is_spoilt = False
 
     def run_update(self, keep_best: Callable[[], None]) -> UpdateReport:
         """Run windows until one gives a usable hypergradient; make one teacher update; return what happened.
@@ -158,10 +154,11 @@ class TeacherTrainer:
                 self._on_bad_window(error)
                 if self._bad_windows >= self.plan.max_bad_steps:
                     raise
-                self._begin_life()
+                # Begun by the next window, so that what goes wrong in its first updates is counted too.
+                self._life_is_spoilt = True
 
     def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
-        if self.life < 0 or self.student.update >= self.plan.total_updates:
+        if self.life < 0 or self._life_is_spoilt or self.student.update >= self.plan.total_updates:
             self._begin_life()
         steps = min(self.plan.unroll_length, self.plan.total_updates - self.student.update)
         trajectory = unroll(self.student, self.teacher, steps)
@@ -181,12 +178,17 @@ class TeacherTrainer:
 
     def _begin_life(self) -> None:
         self.life += 1
+        self._life_is_spoilt = False
         self.student.restart(self.plan.seed + self.life)
-        # Plain cross-entropy says nothing about the teacher: those updates need not be kept.
-        advance(self.student, self.teacher, self.student.cross_entropy_updates)
+        if self.student.cross_entropy_updates:
+            # Plain cross-entropy says nothing about the teacher: those updates need not be kept.
+            advance(self.student, self.teacher, self.student.cross_entropy_updates)
+            self._observe_dev(0)
 
     def _end_life(self, keep_best: Callable[[], None]) -> float:
         holdout = self._holdout()
+        if not math.isfinite(holdout):
+            raise NonFiniteError(f"student update {self.student.update}: the measure on held-back pairs is {holdout}")
         if self.best_holdout is None or holdout > self.best_holdout:
             self.best_holdout = holdout
             keep_best()

@@ -158,7 +158,7 @@ class TeacherRun:
         )  # fmt: skip
 
     def _observe_dev(self, before: int) -> None:
-        """Validate as often as the student would under fairseq-train, at the ends of windows."""
+        """Validate as often as the student would under fairseq-train, after cross-entropy and at the ends of windows."""
         interval = self.options.student.cfg.dataset.validate_interval_updates
         if interval <= 0 or self._student.update // interval > before // interval:
             self._student.observe_dev(self._student.dev.teaching)

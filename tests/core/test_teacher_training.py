@@ -78,6 +78,15 @@ def test_cross_entropy_comes_first_in_each_life_and_outside_the_windows():
     assert [(r.student_life, r.student_update) for r in reports] == [(0, 5), (0, 8), (1, 5), (1, 8)]
 
 
+def test_validated_after_cross_entropy_and_after_each_window():
+    seen = []
+    for warmup in (2, 0):
+        subject = trainer(warmup=warmup)
+        subject._observe_dev = lambda before, subject=subject: seen.append((before, subject.student.update))
+        run(subject, 2)
+    assert seen == [(0, 2), (2, 5), (5, 8), (0, 3), (3, 6)]
+
+
 def test_the_teacher_moves_towards_a_better_measure():
     plan = dataclasses.replace(PLAN, unroll_length=8, teacher_updates=12)
     subject = trainer(plan)
@@ -123,6 +132,23 @@ def test_too_many_bad_windows_give_up_with_the_teacher_as_it_was():
     assert torch.equal(subject.teacher.values, before)
     patient = trainer(dataclasses.replace(PLAN, max_bad_steps=4), bad_lives=range(PLAN.seed, PLAN.seed + 3))
     assert patient.run_update(lambda: None).student_life == 3
+
+
+def test_lives_that_are_bad_from_their_cross_entropy_updates_are_counted():
+    subject = trainer(warmup=2, bad_lives=range(PLAN.seed, PLAN.seed + 2))
+    assert subject.run_update(lambda: None).student_life == 2
+    hopeless = trainer(warmup=2, bad_lives=range(PLAN.seed, PLAN.seed + 9))
+    with pytest.raises(NonFiniteError):
+        hopeless.run_update(lambda: None)
+    assert hopeless.life == PLAN.max_bad_steps - 1
+
+
+def test_a_held_back_measure_that_is_no_number_chooses_nothing():
+    subject = trainer(holdouts=[math.nan, 0.3])
+    kept = []
+    reports = run(subject, 5, lambda: kept.append(subject.life))
+    assert [(r.student_life, r.student_update) for r in reports] == [(0, 3), (0, 6), (1, 3), (1, 6), (1, 8)]
+    assert (kept, subject.best_holdout) == ([1], 0.3)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
