@@ -73,7 +73,7 @@ class DevMeasures:
             else:
                 generator = torch.Generator(device=self.omega.device).manual_seed(seed)
                 objective = expected_bleu(
-                    self, pairs, reward=self._reward(), samples=samples, estimator=estimator,
+                    self, pairs, reward=self.reward(), samples=samples, estimator=estimator,
                     generator=generator, alpha=alpha,
                 )  # fmt: skip
         return objective.value, objective.gradient
@@ -147,7 +147,8 @@ class DevMeasures:
         """Return the reference as fairseq's ``--eval-bleu`` compares with."""
         return self._text(self.dev.target(pair), "UNKNOWNTOKENINREF")
 
-    def _reward(self) -> SentenceBleu:
+    def reward(self) -> SentenceBleu:
+        """Return sentence BLEU on detokenised text, or as it is with ``--eval-tokenized-bleu``."""
         return SentenceBleu("none" if self.options.cfg.task.eval_tokenized_bleu else "13a")
 
     def _validation_loss(self, model, sample: dict[str, Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ class RunOptions:
             raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
         if given.samples < 2:
             raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
-        if not given.risk_alpha > 0:
-            raise OptionError(f"--risk-alpha: {given.risk_alpha}; expected a number above 0")
+        if not (given.risk_alpha > 0 and math.isfinite(given.risk_alpha)):
+            raise OptionError(f"--risk-alpha: {given.risk_alpha}; expected a finite number above 0")
         length = given.unroll_length
         plan = TeachingPlan(
             unroll_length=min(DEFAULT_UNROLL_LENGTH, student.total_updates) if length is None else length,

@@ -18,7 +18,6 @@ from fairseq.logging import progress_bar
 
 from fairseq_l2t.core import NonFiniteError, Teacher
 from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
-from fairseq_l2t.objectives import SentenceBleu
 from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.run_options import RunOptions
@@ -97,7 +96,7 @@ class TeacherRun:
         """
         trainer, plan = self.trainer, self.options.plan
         if self.options.objective == "expected-bleu":
-            logger.info("reward: %s, estimator %s", SentenceBleu().signature(), self.options.estimator)
+            logger.info("reward: %s, estimator %s", self._student.reward().signature(), self.options.estimator)
         begun = time.monotonic()
         first = trainer.teacher_update
         with self._signals():
@@ -158,7 +157,7 @@ class TeacherRun:
         )  # fmt: skip
 
     def _observe_dev(self, before: int) -> None:
-        """Validate as often as the student would under fairseq-train, after cross-entropy and at the ends of windows."""
+        """Validate as often as under fairseq-train, but only after cross-entropy and at the ends of windows."""
         interval = self.options.student.cfg.dataset.validate_interval_updates
         if interval <= 0 or self._student.update // interval > before // interval:
             self._student.observe_dev(self._student.dev.teaching)

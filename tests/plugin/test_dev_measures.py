@@ -138,8 +138,13 @@ def test_texts(student):
     assert student.hypothesis_text((dictionary.unk(),)) == "UNKNOWNTOKENINHYP"
 
 
+@pytest.mark.parametrize(("more", "tokenizer"), [((), "tok:13a"), (("--eval-tokenized-bleu",), "tok:none")])
+def test_reward_is_scored_as_validation_scores(data_bin, more, tokenizer):
+    assert tokenizer in make_student(data_bin, "fconv", "nag", *more).reward().signature()
+
+
 def test_unknown_objective(student):
-    with pytest.raises(ValueError, match="--objective: bleu; expected one of likelihood, expected-bleu"):
+    with pytest.raises(ValueError, match="--objective: bleu; expected one of likelihood, inverse-perplexity, expected-bleu"):
         student.dev_objective("bleu")
     with pytest.raises(ValueError, match="--samples: 1; "):
         student.dev_objective("expected-bleu", samples=1)
