@@ -27,7 +27,7 @@ DEFAULT_TOTAL_UPDATES = 1000
 
 _OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
 _LARGEST_SEED = 2**31 - 1
-"""NumPy, which fairseq seeds for the data order, takes 32 bits; one is left for the lives that count up from the seed."""
+"""NumPy, which fairseq seeds for the data order, takes 32 bits; lives count up from the seed."""
 _CRITERIA = ("cross_entropy", "dynamic_teacher_loss")
 """What a command line shared with ``fairseq-train`` may name; any other would be ignored in silence."""
 _SCHEDULES_WITHOUT_REPLAY = ("reduce_lr_on_plateau", "pass_through")
@@ -185,7 +185,7 @@ def _refuse_unsupported(cfg: Any, namespace: argparse.Namespace) -> None:
         )
     for name in ("grouped_shuffling", "update_epoch_batch_itr", "update_ordered_indices_seed"):
         if cfg.dataset[name]:
-            raise OptionError(f"--{name.replace('_', '-')}: not supported; the unroll shuffles as fairseq does without it")
+            raise OptionError(f"--{name.replace('_', '-')}: not supported; the unroll shuffles without it")
     given = vars(namespace)
     for name in ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar"):
         if given.get(name):
