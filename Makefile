@@ -8,8 +8,6 @@ STAMP := $(VENV)/.installed
 # Also holds inside the isolated environments in which pip builds fairseq, so that their contents are pinned.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-# Tests: two processes of one thread each are faster on two cores than one of two, and do not fight.
-
 .PHONY: install demo test test-slow lint clean
 
 install: $(STAMP)
@@ -24,6 +22,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python examples/translation/demo.py
 
+# Two processes of one thread each are faster on two cores than one of two, and do not fight.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not very_slow"
 

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
+from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.storage.atomic import write_atomically
 
 __all__ = ["compare", "main", "read_segments", "table"]
@@ -30,13 +30,6 @@ _SEED_VARIABLE = "SACREBLEU_SEED"
 
 class BadInput(Exception):
     """A file or option that cannot be compared; the message says which, what it is and what it should be."""
-
-
-class _OneLineParser(argparse.ArgumentParser):
-    """Errors in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def read_segments(path: str) -> list[str]:
@@ -179,7 +172,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
+    parser = OneLineParser(
         prog="l2t-compare",
         description="Compare systems with a baseline by sacrebleu: "
         "BLEU, chrF, signatures and paired bootstrap p-values.",

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.inspection import (
     InspectionError,
     StateSource,
@@ -32,12 +33,6 @@ _MOST_STAGES = 8
 _CURVE_POINTS = 101
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        # Without argparse's usage, which takes more lines than what is wrong.
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (bad options and unusable files: 2, with one line on stderr)."""
     parser = _parser()
@@ -54,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="l2t-inspect",
         description="Show which target words a teacher weights most and least at stages of a student's life.",
     )

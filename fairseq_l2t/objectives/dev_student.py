@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_l2t.core.flat_parameters import FlatParameters
 
-__all__ = ["DevStudent", "Hypotheses", "Objective"]
+__all__ = ["DevStudent", "Hypotheses", "Objective", "add_gradient", "sum_over_references"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,28 @@ def add_gradient(total: Tensor | None, student: DevStudent, scalar: Tensor) -> T
     gradients = torch.autograd.grad(scalar, student.parameters.parameters, allow_unused=True)
     flat = student.parameters.gather(gradients).to(student.omega.dtype)
     return flat if total is None else total.add_(flat)
+
+
+def sum_over_references(
+    student: DevStudent, pairs: Sequence[int], token_value: Callable[[Tensor], Tensor]
+) -> tuple[float, int, Tensor]:
+    """Return the sum of a value over the reference tokens of ``pairs``, their number, and the sum's gradient (n,).
+
+    Args:
+        student: at the parameters to be measured; references are scored by teacher forcing.
+        pairs: numbers of dev pairs.
+        token_value: from ``log p(y_r | x, y_<r)`` (pairs, length) to the value of each token, same shape.
+
+    Raises:
+        ValueError: no pairs.
+    """
+    if not pairs:
+        raise ValueError("pairs: none; expected at least one dev pair")
+    value, tokens, gradient = 0.0, 0, None
+    for chunk in student.dev_chunks(pairs, 1):
+        with torch.enable_grad():
+            log_probs, keep = student.reference_log_probs(chunk)
+            total = token_value(log_probs).masked_fill(~keep, 0.0).sum()
+            gradient = add_gradient(gradient, student, total)
+        value, tokens = value + float(total.detach()), tokens + int(keep.sum())
+    return value, tokens, gradient

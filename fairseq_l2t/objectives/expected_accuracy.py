@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fairseq_l2t.objectives.dev_student import DevStudent, Objective, add_gradient
+from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_references
 
 __all__ = ["expected_token_accuracy"]
 
@@ -21,13 +21,5 @@ def expected_token_accuracy(student: DevStudent, pairs: Sequence[int]) -> Object
     Raises:
         ValueError: no pairs.
     """
-    if not pairs:
-        raise ValueError("pairs: none; expected at least one dev pair")
-    value, tokens, gradient = 0.0, 0, None
-    for chunk in student.dev_chunks(pairs, 1):
-        with torch.enable_grad():
-            log_probs, keep = student.reference_log_probs(chunk)
-            total = log_probs.exp().masked_fill(~keep, 0.0).sum()
-            gradient = add_gradient(gradient, student, total)
-        value, tokens = value + float(total.detach()), tokens + int(keep.sum())
+    value, tokens, gradient = sum_over_references(student, pairs, torch.exp)
     return Objective(value / tokens, gradient / tokens)

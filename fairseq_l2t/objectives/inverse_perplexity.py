@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
-from fairseq_l2t.objectives.dev_student import DevStudent, Objective, add_gradient
+from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_references
 
 __all__ = ["inverse_perplexity"]
 
@@ -23,14 +21,6 @@ def inverse_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objective:
     Raises:
         ValueError: no pairs.
     """
-    if not pairs:
-        raise ValueError("pairs: none; expected at least one dev pair")
-    total, tokens, gradient = 0.0, 0, None
-    for chunk in student.dev_chunks(pairs, 1):
-        with torch.enable_grad():
-            log_probs, keep = student.reference_log_probs(chunk)
-            summed = log_probs.masked_fill(~keep, 0.0).sum()
-            gradient = add_gradient(gradient, student, summed)
-        total, tokens = total + float(summed.detach()), tokens + int(keep.sum())
+    total, tokens, gradient = sum_over_references(student, pairs, lambda log_probs: log_probs)
     value = math.exp(total / tokens)
     return Objective(value, gradient * (value / tokens))

@@ -25,10 +25,6 @@ class SentenceBleu:
             self._known[key] = self._score(hypothesis, reference)
         return self._known[key]
 
-    def forget(self) -> None:
-        """Drop the scores kept so far: texts of a student that has moved on do not come back."""
-        self._known.clear()
-
     def signature(self) -> str:
         """Return sacrebleu's signature, for the log."""
         self._metric.sentence_score("a", ["a"])  # the number of references is known only after a score
