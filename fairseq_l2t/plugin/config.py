@@ -60,7 +60,10 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a taught student that fairseq does not have."""
     group = parser.add_argument_group("L2T student")
     group.add_argument(
-        "--total-updates", type=int, metavar="H", help="length of a student's life in updates (default: --max-update)"
+        "--total-updates",
+        type=int,
+        metavar="H",
+        help=f"length of a student's life in updates (default: --max-update, else {DEFAULT_TOTAL_UPDATES})",
     )
     group.add_argument(
         "--cross-entropy-updates",
