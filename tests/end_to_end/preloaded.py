@@ -6,6 +6,7 @@ imports, is left to the tests that start the console scripts themselves.
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def _run(command, arguments, folder, files):
     for descriptor, path in zip((1, 2), files, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_TRUNC), descriptor)
     os.chdir(folder)
+    # A suite started in the background inherits an ignored SIGINT; a command at a terminal does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [command, *arguments]
     import torch
 

@@ -40,7 +40,7 @@ def refusal(arguments, folder, code=2):
         (["--batch-size", "0"], "--batch-size: 0; expected at least 1"),
         (["--clip-norm", "nan"], "--clip-norm: nan; expected a finite number of at least 0"),
         (["--seed", "-1"], "--seed: -1; expected 0 to 2147483647"),
-        (["--objective", "bleu"], "argument --objective: invalid choice: 'bleu' (choose from 'likelihood', 'expected"),
+        (["--objective", "bleu"], "argument --objective: invalid choice: 'bleu' (choose from 'likelihood', 'inverse"),
         (["--fp16"], "--fp16: half precision has no trustworthy second derivatives; use --bf16 or float32"),
         (["--optimizer", "adagrad"], "--optimizer: adagrad (torch.optim.adagrad.Adagrad) has no adjoint; expected"),
         (["--encoder-attention-heads", "3"], "--encoder-attention-heads: 3; expected a divisor of --encoder-embed-dim"),
