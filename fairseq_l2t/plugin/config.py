@@ -120,12 +120,20 @@ def parse_student_options(
     Raises:
         OptionError: names the option, its value and what is allowed.
     """
-    parser = options.get_training_parser()
-    parser.set_defaults(criterion="cross_entropy")
-    parser.error = _refuse_command_line
-    add_student_options(parser)
-    add_options(parser)
-    namespace = options.parse_args_and_arch(parser, input_args=_without_own_user_dir(arguments))
+    try:
+        parser = options.get_training_parser()
+        parser.set_defaults(criterion="cross_entropy")
+        parser.error = _refuse_command_line
+        add_student_options(parser)
+        add_options(parser)
+        namespace = options.parse_args_and_arch(parser, input_args=_without_own_user_dir(arguments))
+    except FileNotFoundError as error:  # fairseq's message is the path alone
+        raise OptionError(f"--user-dir: {error} not found; expected a folder of fairseq plugins") from error
+    except RuntimeError as error:
+        if error.args:
+            raise
+        # fairseq's way to say that it was given no architecture
+        raise OptionError("--arch: not given; expected an architecture such as transformer_iwslt_de_en") from error
     if namespace.criterion not in _CRITERIA:
         raise OptionError(f"--criterion: {namespace.criterion}; expected {' or '.join(_CRITERIA)}")
     # The student's loss is ours and so is its teacher: fairseq's Trainer is built around plain translation.

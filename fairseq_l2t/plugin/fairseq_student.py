@@ -287,6 +287,7 @@ def _read_weights(path: str | None) -> dict[str, Tensor] | None:
 def _load_weights(model, weights: dict[str, Tensor], path: str) -> None:
     try:
         model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        what = " ".join(str(error).split())[:_LONGEST_REASON]
+    except (RuntimeError, KeyError) as error:  # KeyError: fairseq's attention looks for the parts of a layer
+        what = "no " if isinstance(error, KeyError) else ""
+        what += " ".join(str(error).split())[:_LONGEST_REASON]
         raise OptionError(f"--student-init: {path} does not fit --arch: {what}") from error

@@ -48,6 +48,7 @@ REFUSED = [
     ("--lr-scheduler reduce_lr_on_plateau", ["--lr-scheduler: reduce_lr_on_plateau", "such as fixed"]),
     ("--no-such-option 1", ["--no-such-option"]),
     ("--dropuot 0.1", ["--dropuot"]),
+    ("--user-dir no/such/folder", ["--user-dir: ", "no/such/folder", "not found"]),
 ]
 
 
@@ -61,6 +62,11 @@ def test_refused_before_data_is_read(data_bin, monkeypatch, given, expected):
     assert all(part in message for part in expected), message
     assert "\n" not in message
     assert not read
+
+
+def test_no_arch():
+    with pytest.raises(OptionError, match="^--arch: not given; expected an architecture"):
+        parse_student_options(["data", "--max-tokens", "100"])
 
 
 def test_the_accepted_neighbours(data_bin):

@@ -285,3 +285,12 @@ def test_student_init_of_another_arch(shared, data_bin, tmp_path):
     with pytest.raises(OptionError, match="--student-init: .* does not fit --arch") as raised:
         make_student(data_bin, "fconv", "adam", "--student-init", str(path))
     assert "\n" not in str(raised.value)
+
+
+def test_student_init_with_fewer_layers(shared, data_bin, tmp_path):
+    # Here fairseq's attention raises a KeyError before PyTorch compares the names.
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(shared, path, shared.model.state_dict())
+    more = ["--student-init", str(path), "--encoder-layers", "9"]
+    with pytest.raises(OptionError, match="--student-init: .* does not fit --arch: no 'encoder.layers"):
+        make_student(data_bin, "transformer_tied", "adam", *more)
