@@ -88,6 +88,16 @@ class L2TTask(TranslationTask):
             file, total_updates=total, cross_entropy_updates=warmup, bleu_is_measured=bool(self.cfg.eval_bleu)
         )
 
+    def build_criterion(self, cfg):
+        """Build the criterion.
+
+        Raises:
+            ValueError: another one than ``dynamic_teacher_loss``, which alone asks the teacher.
+        """
+        if self.teaching is not None and cfg._name != "dynamic_teacher_loss":
+            raise ValueError(f"--criterion: {cfg._name}; --task l2t_dlf trains with --criterion dynamic_teacher_loss")
+        return super().build_criterion(cfg)
+
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         """As fairseq's; the coefficients are those of ``update_num``, the same for all its micro-batches."""
         parameter = next(model.parameters())

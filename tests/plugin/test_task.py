@@ -36,6 +36,11 @@ def test_no_teacher(data_bin, monkeypatch):
     assert refused(data_bin, monkeypatch).startswith("--teacher-path: not given")
 
 
+def test_another_criterion(data_bin, teacher_path, monkeypatch):
+    message = refused(data_bin, monkeypatch, "--teacher-path", teacher_path, "--criterion", "cross_entropy")
+    assert message == "--criterion: cross_entropy; --task l2t_dlf trains with --criterion dynamic_teacher_loss"
+
+
 def test_absent_teacher_or_folder(data_bin, tmp_path, monkeypatch):
     for path in (tmp_path / "absent.safetensors", tmp_path):
         assert refused(data_bin, monkeypatch, "--teacher-path", str(path)).startswith(str(path))
