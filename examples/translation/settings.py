@@ -114,8 +114,8 @@ DEMO = RecipeSettings(
     teacher=TeacherSettings(updates=6, unroll_length=140, horizon=300, warmup_updates=20, lr=0.03,
                             objective="inverse-perplexity", dev_batch=128, more=_proxy(1000)))
 
-# Multi30k is small: 3+3 layers of 128 and dropout 0.3 is what does not overfit at once. 600 updates are about six
-# epochs, which two cores do in some twenty minutes a student; that is short of the plateau.
+# Multi30k is small: 3+3 layers of 128 and dropout 0.3 is what does not overfit at once. 600 updates are about four
+# epochs, 15 minutes of one core a student; that is short of the plateau.
 MULTI30K = RecipeSettings(
     model=_transformer(layers=3, width=128, inner=512, heads=4, dropout=0.3),
     training=_adam(2e-3, 200, 4000), validation=_validation(200), updates=600, vocabulary=4000,
