@@ -101,9 +101,15 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.2,
         metavar="SHARE",
-        help="share of the dev pairs that choose the teacher instead of training it",
+        help="share of the dev pairs that choose the teacher instead of training it (default: %(default)s)",
     )
-    group.add_argument("--dev-batch", type=int, default=64, metavar="B", help="dev pairs a teacher update measures on")
+    group.add_argument(
+        "--dev-batch",
+        type=int,
+        default=64,
+        metavar="B",
+        help="dev pairs a teacher update measures on (default: %(default)s)",
+    )
     group.add_argument("--allow-dev-overlap", action="store_true",
                        help="go on although dev pairs also stand in the training data")  # fmt: skip
 

@@ -87,9 +87,15 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
     )
-    group.add_argument("--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all")
     group.add_argument(
-        "--teacher-lr", type=float, default=0.01, metavar="LR", help="learning rate of what all words share"
+        "--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all (default: %(default)s)"
+    )
+    group.add_argument(
+        "--teacher-lr",
+        type=float,
+        default=0.01,
+        metavar="LR",
+        help="learning rate of what all words share (default: %(default)s)",
     )
     group.add_argument(
         "--teacher-word-lr",
@@ -105,7 +111,9 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         metavar="NORM",
         help="bound on the norm of the hypergradient (0: none)",
     )
-    group.add_argument("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher")
+    group.add_argument(
+        "--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher (default: %(default)s)"
+    )
     group.add_argument(
         "--objective",
         choices=OBJECTIVES,
@@ -114,9 +122,25 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         "sentence BLEU of drawn hypotheses",
     )
     group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")
-    group.add_argument("--samples", type=int, default=16, metavar="S", help="hypotheses drawn for each dev sentence")
-    group.add_argument("--risk-alpha", type=float, default=1.0, metavar="A", help="sharpness of the risk estimator")
     group.add_argument(
-        "--max-bad-steps", type=int, default=3, metavar="N", help="windows in a row that may end in NaN or infinity"
+        "--samples",
+        type=int,
+        default=16,
+        metavar="S",
+        help="hypotheses drawn for each dev sentence (default: %(default)s)",
+    )
+    group.add_argument(
+        "--risk-alpha",
+        type=float,
+        default=1.0,
+        metavar="A",
+        help="sharpness of the risk estimator (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-bad-steps",
+        type=int,
+        default=3,
+        metavar="N",
+        help="windows in a row that may end in NaN or infinity (default: %(default)s)",
     )
     group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip

@@ -80,6 +80,11 @@ class L2TTask(TranslationTask):
         warmup = self.cfg.cross_entropy_updates
         if warmup < 0:
             warmup = round(total * file.settings.cross_entropy_updates / file.settings.total_updates)
+        if not warmup < total:
+            raise ValueError(
+                f"--cross-entropy-updates: {warmup}; expected less than the student's life of {total} updates: "
+                "the teacher would never speak"
+            )
         logger.info(
             "teacher %s: %d keys, features %s; student life %d updates, the first %d with cross-entropy",
             file.path, file.teacher.keys, ", ".join(file.teacher.features), total, warmup,

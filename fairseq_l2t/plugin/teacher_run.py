@@ -97,6 +97,12 @@ class TeacherRun:
         trainer, plan = self.trainer, self.options.plan
         if self.options.objective == "expected-bleu":
             logger.info("reward: %s, estimator %s", self._student.reward().signature(), self.options.estimator)
+        logger.info(
+            "a student's life: %d updates, the first %d with cross-entropy, then windows of %d",
+            plan.total_updates,
+            self.options.student.cross_entropy_updates,
+            plan.unroll_length,
+        )
         begun = time.monotonic()
         first = trainer.teacher_update
         with self._signals():
@@ -187,10 +193,10 @@ class TeacherRun:
 
     def _save(self, name: str) -> None:
         options, shape = self.options, self.options.student.loss_shape
+        drawn = {"estimator": options.estimator, "samples": options.samples}
         extra = {
             "objective": options.objective,
-            "estimator": options.estimator,
-            "samples": options.samples,
+            **(drawn if options.objective == "expected-bleu" else {}),
             "teacher_update": self.trainer.teacher_update,
             "plan": asdict(options.plan),
             "arguments": list(options.arguments),

@@ -70,6 +70,14 @@ def test_no_length_of_life(data_bin, teacher_path, monkeypatch):
     assert message.startswith("--total-updates: 0; give --max-update or --total-updates")
 
 
+def test_cross_entropy_to_the_end(data_bin, teacher_path, monkeypatch):
+    life = ("--teacher-path", teacher_path, "--total-updates", "9", "--cross-entropy-updates")
+    message = refused(data_bin, monkeypatch, *life, "9")
+    assert message.startswith("--cross-entropy-updates: 9; expected less than the student's life of 9 updates")
+    monkeypatch.undo()
+    assert build_taught(task_arguments(data_bin, *life, "8")).task.teaching is not None
+
+
 def test_decoding_needs_no_teacher(data_bin):
     task = tasks.setup_task(configuration(task_arguments(data_bin)).task)
     assert task.build_model(configuration(task_arguments(data_bin)).model, from_checkpoint=True) is not None
