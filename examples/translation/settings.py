@@ -67,8 +67,7 @@ def _transformer(layers: int, width: int, inner: int, heads: int, dropout: float
     sides = [part for side in ("encoder", "decoder") for part in (
         f"--{side}-layers", str(layers), f"--{side}-embed-dim", str(width), f"--{side}-ffn-embed-dim", str(inner),
         f"--{side}-attention-heads", str(heads))]
-    # Pre-norm: the same BLEU in half the updates at these sizes (the embedded corpus, cross-entropy, 600 updates:
-    # 35.1 dev BLEU against 11.5).
+    # Pre-norm: at these sizes it begins to translate much earlier than post-norm.
     return ("--arch", "transformer", *sides, "--share-all-embeddings", "--dropout", str(dropout),
             "--encoder-normalize-before", "--decoder-normalize-before")
 
