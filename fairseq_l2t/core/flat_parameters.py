@@ -34,7 +34,7 @@ class FlatParameters:
             raise ValueError(f"parameters: dtypes {sorted(map(str, dtypes))}; expected one")
         self.names = tuple(name for name, _ in named)
         self.parameters = tuple(parameter for _, parameter in named)
-        self._sizes = [parameter.numel() for parameter in self.parameters]
+        self.sizes = tuple(parameter.numel() for parameter in self.parameters)
         self._shapes = [parameter.shape for parameter in self.parameters]
         self.buffer = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
         for parameter, view in zip(self.parameters, self.split(self.buffer), strict=True):
@@ -50,13 +50,13 @@ class FlatParameters:
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Return views of ``vector`` (n,) in the shapes of the parameters."""
-        return [part.view(shape) for part, shape in zip(vector.split(self._sizes), self._shapes, strict=True)]
+        return [part.view(shape) for part, shape in zip(vector.split(self.sizes), self._shapes, strict=True)]
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """Return one vector (n,) from one tensor a parameter; None stands for zeros."""
         parts = [
             parameter.new_zeros(size) if tensor is None else tensor.reshape(-1)
-            for tensor, parameter, size in zip(tensors, self.parameters, self._sizes, strict=True)
+            for tensor, parameter, size in zip(tensors, self.parameters, self.sizes, strict=True)
         ]
         return torch.cat(parts)
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["NAG", "SGD", "Adam", "Clipping", "StepSize", "UpdateRule"]
+__all__ = ["NAG", "SGD", "Adagrad", "Adam", "Clipping", "StepSize", "UpdateRule"]
 
 Buffers = tuple[Tensor, ...]
 
@@ -56,26 +56,37 @@ class UpdateRule(Protocol):
 
 @dataclass(frozen=True)
 class Clipping:
-    """Scale the gradient to a norm of at most ``max_norm``, as fairseq.utils.clip_grad_norm_ does; 0: off."""
+    """Scale the gradient to a norm of at most ``max_norm``, to the bit as fairseq.utils.clip_grad_norm_ does.
+
+    Args:
+        max_norm: bound on the norm; 0: no clipping.
+        sizes: lengths of the parameters in the flat vector. fairseq takes the norm of the parameters' norms, which
+            rounds in another way than the norm of the whole; empty: one parameter.
+    """
 
     max_norm: float = 0.0
+    sizes: tuple[int, ...] = ()
 
-    def _factor(self, norm: float) -> float:
-        return self.max_norm / (norm + 1e-6)
+    def _norm_and_factor(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        norms = torch._foreach_norm(gradient.split(self.sizes)) if self.sizes else [gradient.norm()]
+        norm = torch.stack(norms).norm() if len(norms) > 1 else norms[0]
+        return norm, self.max_norm / (norm + 1e-6)
 
     def apply(self, gradient: Tensor) -> Tensor:
         """Return the clipped gradient (n,)."""
-        factor = self._factor(float(gradient.norm())) if self.max_norm > 0 else 1.0
-        return gradient * factor if factor < 1 else gradient
+        if not self.max_norm > 0:
+            return gradient
+        return gradient * self._norm_and_factor(gradient)[1].clamp(max=1)
 
     def adjoint(self, gradient: Tensor, clipped_bar: Tensor) -> Tensor:
         """Return the cotangent of the gradient (n,), given that of the clipped gradient."""
-        norm = float(gradient.norm()) if self.max_norm > 0 else 0.0
-        factor = self._factor(norm) if self.max_norm > 0 else 1.0
-        if not factor < 1:
+        if not self.max_norm > 0:
+            return clipped_bar
+        norm, factor = self._norm_and_factor(gradient)
+        if not bool(factor < 1):
             return clipped_bar
         # d factor / d g = -factor / (norm + 1e-6) * g / norm
-        pull = float(torch.dot(clipped_bar, gradient)) * factor / ((norm + 1e-6) * norm)
+        pull = torch.dot(clipped_bar, gradient) * factor / ((norm + 1e-6) * norm)
         return factor * clipped_bar - pull * gradient
 
 
@@ -177,3 +188,33 @@ class Adam:
         gradient_bar.addcmul_(square_bar, gradient, value=2 * (1 - self.beta2))
         decayed_bar = omega_bar * (1 - self.weight_decay * size.lr) if self.weight_decay else omega_bar
         return decayed_bar, (mean_bar * self.beta1, square_bar * self.beta2), gradient_bar
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """torch.optim.Adagrad with coupled weight decay (fairseq's ``--optimizer adagrad``; Duchi et al. 2011)."""
+
+    weight_decay: float = 0.0
+    eps: float = 1e-10
+    buffer_count = 1
+
+    def _decayed(self, omega: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.add(omega, alpha=self.weight_decay) if self.weight_decay else gradient
+
+    def apply(self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> tuple[Tensor, Buffers]:
+        """See `UpdateRule.apply`: ``d = g + decay omega; s' = s + d^2; omega' = omega - lr d / (sqrt(s') + eps)``."""
+        direction = self._decayed(omega, gradient)
+        square = buffers[0].addcmul(direction, direction, value=1)
+        return omega.addcdiv(direction, square.sqrt().add_(self.eps), value=-size.lr), (square,)
+
+    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+        """See `UpdateRule.adjoint`. Where s' is 0, so is d, and the slope of ``d / (|d| + eps)`` there is 1 / eps."""
+        direction = self._decayed(omega, gradient)
+        square = buffers[0].addcmul(direction, direction, value=1)
+        root = square.sqrt()
+        pull = omega_bar / root.add(self.eps) * size.lr  # -d omega' / d d at a fixed s', times omega_bar
+        ratio = direction / root.add(self.eps) / (2 * root)
+        square_bar = torch.where(square > 0, pull * ratio, torch.zeros_like(pull)).add_(buffers_bar[0])
+        direction_bar = torch.addcmul(-pull, square_bar, direction, value=2)
+        decayed_bar = omega_bar.add(direction_bar, alpha=self.weight_decay) if self.weight_decay else omega_bar
+        return decayed_bar, (square_bar,), direction_bar

@@ -69,7 +69,6 @@ class FairseqStudent(DevMeasures):
             raise OptionError(f"--task: {options.cfg.task._name}; expected translation (or l2t_dlf)")
         self.coefficient_count = len(self.task.target_dictionary)
         self.cross_entropy_updates = options.cross_entropy_updates
-        self.clipping = Clipping(options.cfg.optimization.clip_norm)
         self.state = StudentState(
             self.coefficient_count, options.total_updates, with_bleu=bool(options.cfg.task.eval_bleu)
         )
@@ -102,6 +101,7 @@ class FairseqStudent(DevMeasures):
         self.parameters = FlatParameters(self._reached_parameters())
         is_master = self.parameters.buffer.dtype in (torch.float32, torch.float64)
         self.omega = self.parameters.buffer if is_master else self.parameters.buffer.float()
+        self.clipping = Clipping(self.options.cfg.optimization.clip_norm, self.parameters.sizes)
         self.rule = rule_of(self._trainer.optimizer, self.options.cfg.optimizer._name)
         self.buffers = tuple(torch.zeros_like(self.omega) for _ in range(self.rule.buffer_count))
         self.update = 0

@@ -7,7 +7,7 @@ from fairseq.optim import FP16Optimizer
 from fairseq.optim.adam import Adam as FairseqAdam
 from fairseq.optim.nag import NAG as FairseqNAG
 
-from fairseq_l2t.core.update_rules import NAG, SGD, Adam, UpdateRule
+from fairseq_l2t.core.update_rules import NAG, SGD, Adagrad, Adam, UpdateRule
 from fairseq_l2t.plugin.config import OptionError
 
 __all__ = ["rule_of"]
@@ -32,7 +32,9 @@ def rule_of(optimizer, name: str) -> UpdateRule:
         return NAG(group["momentum"], group["weight_decay"])
     if type(inner) is torch.optim.SGD and not group["nesterov"] and not group["dampening"]:
         return SGD(group["momentum"], group["weight_decay"])
+    if type(inner) is torch.optim.Adagrad and not (group["lr_decay"] or group["initial_accumulator_value"]):
+        return Adagrad(group["weight_decay"], group["eps"])
     raise OptionError(
         f"--optimizer: {name} ({type(inner).__module__}.{type(inner).__qualname__}) has no adjoint; "
-        "expected adam, nag or sgd"
+        "expected adam, nag, sgd or adagrad"
     )

@@ -40,7 +40,11 @@ VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
         "modules.transformer_layer.TransformerEncoderLayerBase modules.transformer_layer.TransformerDecoderLayerBase "
         "modules.multihead_attention.MultiheadAttention modules.fairseq_dropout.FairseqDropout "
         "modules.learned_positional_embedding.LearnedPositionalEmbedding "
-        "modules.sinusoidal_positional_embedding.SinusoidalPositionalEmbedding"
+        "modules.sinusoidal_positional_embedding.SinusoidalPositionalEmbedding "
+        # lightconv, dynamicconv
+        "models.lightconv.LightConvModel models.lightconv.LightConvEncoder models.lightconv.LightConvDecoder "
+        "models.lightconv.LightConvEncoderLayer models.lightconv.LightConvDecoderLayer "
+        "modules.lightweight_convolution.LightweightConv1dTBC modules.dynamic_convolution.DynamicConv1dTBC"
     ).split()
 )
 """fairseq classes whose updates are tested here against float64 finite differences (tests/plugin)."""

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.corpus_fixture import build_tiny_corpus
+from benchmarks.tiny_corpus import build_tiny_corpus
 from tests.end_to_end import preloaded
 from tests.end_to_end.settings import teacher_command
 

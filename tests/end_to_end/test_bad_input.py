@@ -42,7 +42,7 @@ def refusal(arguments, folder, code=2):
         (["--seed", "-1"], "--seed: -1; expected 0 to 2147483647"),
         (["--objective", "bleu"], "argument --objective: invalid choice: 'bleu' (choose from 'likelihood', 'inverse"),
         (["--fp16"], "--fp16: half precision has no trustworthy second derivatives; use --bf16 or float32"),
-        (["--optimizer", "adagrad"], "--optimizer: adagrad (torch.optim.adagrad.Adagrad) has no adjoint; expected"),
+        (["--optimizer", "adamax"], "--optimizer: adamax (fairseq.optim.adamax.Adamax) has no adjoint; expected"),
         (["--encoder-attention-heads", "3"], "--encoder-attention-heads: 3; expected a divisor of --encoder-embed-dim"),
         (["--max-tokens", "3"], "The dataset is empty."),
         (["--max-source-positions", "2"], "dev split valid: none of its 60 pairs is within the length limits (2,"),

@@ -9,7 +9,7 @@ REFUSALS = """
 import sys
 from fairseq_l2t.cli.train_teacher import main
 assert False, "this line must not run: Python was started without -O"
-for option, value in (("--unroll-length", "7"), ("--lr", "0"), ("--optimizer", "adagrad"), ("--clip-norm", "nan"),
+for option, value in (("--unroll-length", "7"), ("--lr", "0"), ("--optimizer", "adamax"), ("--clip-norm", "nan"),
                       ("--teacher-kyes", "3"), ("--encoder-attention-heads", "3")):
     sys.stderr.write(f"{main([*sys.argv[1:], option, value])}\\n")
 """

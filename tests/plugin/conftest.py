@@ -1,6 +1,6 @@
 import pytest
 
-from tests.plugin.tiny import corpus
+from benchmarks.tiny import corpus
 
 
 @pytest.fixture(scope="session")

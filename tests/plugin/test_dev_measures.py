@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import fairseq_l2t.plugin.dev_measures as measures
+from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import unroll
 from fairseq_l2t.objectives import SentenceBleu
 from tests.core.hypergradient_check import five_point_slope
-from tests.plugin.tiny import make_student, spread_teacher
 
 TOLERANCE = 1e-6
 FAMILIES = ["transformer_tied", "lstm_wiseman", "fconv_iwslt"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import hypergradient, student_gradient, unroll
 from fairseq_l2t.core.twice_differentiable import (
     ScaledGradient,
@@ -21,7 +22,6 @@ from fairseq_l2t.core.twice_differentiable import (
 )
 from tests.core.hypergradient_check import differentiable_clipping, differentiable_rule, relative_error
 from tests.core.toy_student import RecordedState
-from tests.plugin.tiny import make_student, spread_teacher
 
 STEPS = 3
 SEED = 3

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import fairseq_l2t.plugin.task as task_module
+from benchmarks.fairseq_run import run_fairseq
+from benchmarks.tiny import FAMILIES, LIFE, OPTIMIZERS, RECIPE, make_student, spread_teacher
 from fairseq_l2t.core import Teacher, unroll
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.storage import TeacherSettings, load_teacher, save_teacher
-from tests.plugin.fairseq_run import run_fairseq
-from tests.plugin.tiny import FAMILIES, LIFE, OPTIMIZERS, RECIPE, make_student, spread_teacher
 
 UPDATES = 9
 """An epoch of the tiny corpus is 13 batches of 32 pairs, 7 updates; the last of them has one micro-batch."""

@@ -10,11 +10,11 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.tasks.translation import TranslationTask
 
+from benchmarks.fairseq_run import configuration
+from benchmarks.tiny import FAMILIES, OPTIMIZERS, RECIPE
 from fairseq_l2t.core.float64 import KeepFloat64
 from fairseq_l2t.objectives import Hypotheses
 from fairseq_l2t.plugin.sampling import draw_hypotheses, score_hypotheses
-from tests.plugin.fairseq_run import configuration
-from tests.plugin.tiny import FAMILIES, OPTIMIZERS, RECIPE
 
 WORDS = ["a", "b"]
 LONGEST = 3

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import fairseq_l2t.plugin.fairseq_student as student_module
+from benchmarks.tiny import FAMILIES, LIFE, make_student, spread_teacher
 from fairseq_l2t.core import hypergradient, unroll
 from fairseq_l2t.plugin import FairseqStudent, OptionError
 from fairseq_l2t.plugin.second_derivatives import drop_fast_path
-from tests.plugin.tiny import FAMILIES, LIFE, make_student, spread_teacher
 
 COARSE = ("--batch-size", "32")
 """Seven updates an epoch."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.tiny_corpus import build_tiny_corpus
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.plugin import FairseqStudent
-from tests.corpus_fixture import build_tiny_corpus
 
 _TRANSFORMER_SIZES = [
     *("--encoder-layers", "2", "--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "32"),
@@ -23,6 +23,13 @@ _FCONV_SIZES = [
     *("--encoder-embed-dim", "16", "--encoder-layers", "[(16,3)]*2", "--decoder-embed-dim", "16"),
     *("--decoder-layers", "[(16,3)]*2", "--decoder-out-embed-dim", "16", "--dropout", "0.2"),
 ]
+_LIGHTCONV_SIZES = [
+    *("--encoder-layers", "2", "--encoder-embed-dim", "16", "--encoder-conv-dim", "16"),
+    *("--decoder-layers", "2", "--decoder-embed-dim", "16", "--decoder-conv-dim", "16"),
+    *("--encoder-ffn-embed-dim", "32", "--decoder-ffn-embed-dim", "32", "--dropout", "0.2", "--weight-dropout", "0.1"),
+    *("--encoder-attention-heads", "2", "--decoder-attention-heads", "2"),
+    *("--encoder-kernel-size-list", "[3,5]", "--decoder-kernel-size-list", "[3,5]"),
+]
 TRANSFORMER = ["--arch", "transformer_iwslt_de_en", *_TRANSFORMER_SIZES]
 FAMILIES = {
     "transformer": TRANSFORMER,
@@ -31,15 +38,27 @@ FAMILIES = {
         *("--arch", "transformer", *_TRANSFORMER_SIZES, "--attention-dropout", "0.1"),
         *("--encoder-normalize-before", "--decoder-normalize-before", "--share-all-embeddings"),
     ],
+    "transformer_attention_dropout": [*TRANSFORMER, "--attention-dropout", "0.1", "--activation-dropout", "0.1"],
     "lstm": ["--arch", "lstm", *_LSTM_SIZES],
     "lstm_bidirectional": [
         *("--arch", "lstm", *_LSTM_SIZES, "--encoder-bidirectional", "--encoder-layers", "2"),
         *("--decoder-layers", "2", "--share-decoder-input-output-embed"),
     ],
+    "lstm_2_layers": ["--arch", "lstm", *_LSTM_SIZES, "--encoder-layers", "2", "--decoder-layers", "2"],
+    "lstm_no_attention": ["--arch", "lstm", *_LSTM_SIZES, "--decoder-attention", "False"],
     "lstm_wiseman": ["--arch", "lstm_wiseman_iwslt_de_en", *_LSTM_SIZES],
+    "lstm_luong": ["--arch", "lstm_luong_wmt_en_de", *_LSTM_SIZES, "--encoder-layers", "2", "--decoder-layers", "2"],
     "fconv": ["--arch", "fconv", *_FCONV_SIZES],
     "fconv_iwslt": ["--arch", "fconv_iwslt_de_en", *_FCONV_SIZES],
     "fconv_tied": ["--arch", "fconv", *_FCONV_SIZES, "--share-input-output-embed"],
+    "lightconv": [
+        *("--arch", "lightconv_iwslt_de_en", *_LIGHTCONV_SIZES),
+        *("--encoder-conv-type", "lightweight", "--decoder-conv-type", "lightweight"),
+    ],
+    "dynamicconv": [
+        *("--arch", "lightconv_iwslt_de_en", *_LIGHTCONV_SIZES),
+        *("--encoder-conv-type", "dynamic", "--decoder-conv-type", "dynamic"),
+    ],
 }
 RECIPE = [
     *("--batch-size", "8", "--update-freq", "2", "--clip-norm", "0.2", "--seed", "3"),
@@ -51,6 +70,8 @@ LIFE = ["--total-updates", "20", "--cross-entropy-updates", "1"]
 """What a taught student has beside; task and teacher training know both by these names."""
 
 OPTIMIZERS = {
+    "sgd": ["--optimizer", "sgd", "--lr", "1.0"],
+    "adagrad": ["--optimizer", "adagrad", "--lr", "0.02", "--weight-decay", "0.001"],
     "adam": ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "0.01", "--weight-decay", "0.01"],
     "nag": ["--optimizer", "nag", "--momentum", "0.8", "--lr", "0.3", "--weight-decay", "0.001"],
     "momentum": ["--optimizer", "sgd", "--momentum", "0.9", "--lr", "0.3", "--weight-decay", "0.001"],

@@ -51,6 +51,7 @@ def configuration(arguments: list[str]):
 
 
 def parameters_of(model) -> dict[str, Tensor]:
+    """Return copies of the parameters by name."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 

@@ -1,0 +1,1 @@
+"""Speed, memory and exactness, side by side with what a user would pick instead; each script is one command."""
