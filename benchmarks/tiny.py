@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from benchmarks.tiny_corpus import build_tiny_corpus
 from fairseq_l2t.core import Teacher
+from fairseq_l2t.core.differences import spread
 from fairseq_l2t.plugin import FairseqStudent
 
 _TRANSFORMER_SIZES = [
@@ -95,15 +94,5 @@ def make_student(data: Path, family: str = "transformer", optimizer: str = "adam
 
 
 def spread_teacher(student, seed: int = 5) -> Teacher:
-    """Return a teacher whose coefficients differ between keys, words and states.
-
-    A new teacher's are nearly equal, so that the hypergradient of its queries would drown in the rounding of finite
-    differences.
-    """
-    teacher = Teacher.for_student(student, keys=3, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        values = torch.rand(teacher.values.shape, generator=generator, dtype=torch.float64)
-        teacher.values.copy_(0.05 + 0.4 * values)
-        teacher.queries.mul_(4)
-    return teacher
+    """Return a teacher whose coefficients differ between keys, words and states; see `core.differences.spread`."""
+    return spread(Teacher.for_student(student, keys=3, seed=seed), seed)

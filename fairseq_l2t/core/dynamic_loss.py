@@ -61,8 +61,16 @@ def dynamic_loss(
     # Masked before anything is multiplied too: 0 times an infinite log p would be NaN in the gradient of Phi.
     target_log_probs = target_log_probs.masked_fill(~keep, 0.0)
     phi = coefficients.index_select(0, targets.reshape(-1)).view_as(target_log_probs)
-    token_loss = -shape.scale * torch.sigmoid(phi * target_log_probs)
+    token_loss = shape.scale * _minus_sigmoid(phi * target_log_probs)
     if shape.cross_entropy_mix > 0:
         mix = shape.cross_entropy_mix
         token_loss = (1 - mix) * token_loss - mix * target_log_probs
     return token_loss.masked_fill(~keep, 0.0).sum()
+
+
+def _minus_sigmoid(x: Tensor) -> Tensor:
+    """Return ``-sigmoid(x)``, with derivatives that keep their digits where it is near -1 (negative Phi).
+
+    PyTorch's slope is ``y (1 - y)``: in float32 nothing is left of it for y = 1 - 1e-8.
+    """
+    return torch.where(x > 0, torch.sigmoid(-x) - 1, -torch.sigmoid(x))

@@ -10,6 +10,7 @@ then clipping, then a rule with buffers, so that one step back is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ from fairseq_l2t.core.student import NonFiniteError, Student
 from fairseq_l2t.core.twice_differentiable import outer_gradient
 from fairseq_l2t.core.unroll import Step, Trajectory
 
-__all__ = ["Hypergradient", "hypergradient", "hypergradient_with_adjoint"]
+__all__ = ["Hypergradient", "StepBack", "adjoint_sweep", "hypergradient", "hypergradient_with_adjoint", "pull_back"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class Hypergradient:
         return float(torch.sqrt(sum(part.double().square().sum() for part in self.theta.values())))
 
 
+@dataclass(frozen=True)
+class StepBack:
+    """One step of the sweep.
+
+    Args:
+        update: number of the student update that was gone back through.
+        adjoint: d measure / d omega (n,) before that update.
+        theta: share of the update in d measure / d theta by name; None where it used plain cross-entropy.
+    """
+
+    update: int
+    adjoint: Tensor
+    theta: dict[str, Tensor] | None
+
+
 def hypergradient(trajectory: Trajectory, grad_omega: Tensor) -> dict[str, Tensor]:
     """Return d measure / d theta by name, for ``grad_omega`` = d measure / d omega_T (n,).
 
@@ -55,21 +71,46 @@ def hypergradient_with_adjoint(trajectory: Trajectory, grad_omega: Tensor) -> Hy
         ValueError: ``grad_omega`` is not of the shape of omega.
         NonFiniteError: NaN or infinity in the adjoint, with the update it appeared at.
     """
+    theta_bar = {name: torch.zeros_like(parameter) for name, parameter in trajectory.teacher.named_parameters()}
+    adjoint = grad_omega
+    for step_back in adjoint_sweep(trajectory, grad_omega):
+        adjoint = step_back.adjoint
+        for name, share in (step_back.theta or {}).items():
+            theta_bar[name] += share
+    return Hypergradient(theta_bar, float(adjoint.norm()))
+
+
+def adjoint_sweep(trajectory: Trajectory, grad_omega: Tensor) -> Iterator[StepBack]:
+    """Yield the steps of the reverse pass, last update first: their shares add up to the hypergradient.
+
+    The sum over the last W of them is the hypergradient truncated to W updates. Raises as
+    `hypergradient_with_adjoint`; the student's parameters are at omega_T again when the sweep ends.
+    """
     student, teacher = trajectory.student, trajectory.teacher
     if grad_omega.shape != student.omega.shape:
         raise ValueError(f"grad_omega: shape {tuple(grad_omega.shape)}; expected {tuple(student.omega.shape)}")
     final_omega = student.omega.clone()
-    theta_bar = {name: torch.zeros_like(parameter) for name, parameter in teacher.named_parameters()}
     omega_bar = grad_omega.to(student.omega).clone()
     buffers_bar = tuple(torch.zeros_like(buffer) for buffer in student.buffers)
     try:
         for step in reversed(trajectory.steps):
             omega_bar, buffers_bar, phi_bar = _step_back(student, step, omega_bar, buffers_bar)
-            if phi_bar is not None:
-                _accumulate_theta(teacher, step.state, phi_bar, theta_bar)
+            theta = None if phi_bar is None else _theta_share(teacher, step.state, phi_bar)
+            yield StepBack(step.update, omega_bar, theta)
     finally:
         student.set_omega(final_omega)
-    return Hypergradient(theta_bar, float(omega_bar.norm()))
+
+
+def pull_back(student: Student, step: Step, gradient_bar: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return ``J^T v`` (n,) and the cotangent of Phi (entries,), J the Jacobian of the student's gradient at a step.
+
+    Args:
+        student: its parameters are set to ``step.omega``, and stay there.
+        step: where the gradient is taken, and on which batch.
+        gradient_bar: v (n,), cotangent of the gradient before clipping.
+    """
+    student.set_omega(step.omega)
+    return _pull_back(student, _differentiable_gradients(student, step), gradient_bar)
 
 
 def _step_back(student: Student, step: Step, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]):
@@ -118,9 +159,9 @@ def _pull_back(student: Student, parts: list[tuple[Tensor, Tensor | None]], grad
     return omega_bar, phi_bar
 
 
-def _accumulate_theta(teacher, state: Tensor, phi_bar: Tensor, theta_bar: dict[str, Tensor]) -> None:
+def _theta_share(teacher, state: Tensor, phi_bar: Tensor) -> dict[str, Tensor]:
+    named = dict(teacher.named_parameters())
     with torch.enable_grad():
         coefficients = teacher(state)
-    shares = torch.autograd.grad(coefficients, list(teacher.parameters()), grad_outputs=phi_bar)
-    for name, share in zip(theta_bar, shares, strict=True):
-        theta_bar[name] += share
+    shares = torch.autograd.grad(coefficients, list(named.values()), grad_outputs=phi_bar)
+    return dict(zip(named, shares, strict=True))

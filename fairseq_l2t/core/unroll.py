@@ -15,7 +15,7 @@ from fairseq_l2t.core.student import Batch, NonFiniteError, Student
 from fairseq_l2t.core.teacher import Teacher
 from fairseq_l2t.core.update_rules import StepSize
 
-__all__ = ["Step", "Trajectory", "advance", "student_gradient", "unroll"]
+__all__ = ["Step", "Trajectory", "advance", "replay", "student_gradient", "unroll"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,24 @@ def unroll(student: Student, teacher: Teacher, steps: int) -> Trajectory:
     for _ in range(steps):
         trajectory.steps.append(_make_update(student, teacher))
     return trajectory
+
+
+def replay(trajectory: Trajectory, teacher: Teacher) -> Tensor:
+    """Make the updates of ``trajectory`` again under another teacher and return omega_T (n,).
+
+    Batches, dropout, step sizes and states are those recorded: states are data and do not move with the teacher.
+    Only the student's parameters change, to omega_T; where its life stands, and what its state has seen, does not.
+    """
+    student, first = trajectory.student, trajectory.steps[0]
+    omega, buffers = first.omega, first.buffers
+    for step in trajectory.steps:
+        student.set_omega(omega)
+        with torch.no_grad():
+            coefficients = None if step.state is None else teacher(step.state)
+        gradient = student_gradient(student, step.batch, coefficients, step.update)
+        omega, buffers = student.rule.apply(omega, buffers, student.clipping.apply(gradient), step.size)
+    student.set_omega(omega)
+    return omega
 
 
 def advance(student: Student, teacher: Teacher, steps: int) -> None:

@@ -56,9 +56,10 @@ def expected_bleu(
     value, gradient = 0.0, None
     for chunk in student.dev_chunks(pairs, samples):
         drawn = student.draw(chunk, samples, generator)
+        references = [student.reference_text(pair) for pair in chunk]
         rewards = [
-            [reward(student.hypothesis_text(tokens), student.reference_text(pair)) for tokens in row]
-            for pair, row in zip(chunk, drawn, strict=True)
+            [reward(student.hypothesis_text(tokens), reference) for tokens in row]
+            for reference, row in zip(references, drawn, strict=True)
         ]
         chunk_value, scalar = ESTIMATORS[estimator](student, chunk, drawn, rewards, alpha)
         value += chunk_value
