@@ -59,8 +59,9 @@ FAMILIES = {
         *("--encoder-conv-type", "dynamic", "--decoder-conv-type", "dynamic"),
     ],
 }
+BATCHES = ["--batch-size", "8", "--update-freq", "2", "--clip-norm", "0.2", "--seed", "3"]
 RECIPE = [
-    *("--batch-size", "8", "--update-freq", "2", "--clip-norm", "0.2", "--seed", "3"),
+    *BATCHES,
     *("--lr-scheduler", "inverse_sqrt", "--warmup-updates", "2", "--warmup-init-lr", "0.001"),
 ]
 """Dropout, clipping that is active, a schedule that rises and falls, two micro-batches an update."""
@@ -70,10 +71,11 @@ LIFE = ["--total-updates", "20", "--cross-entropy-updates", "1"]
 
 OPTIMIZERS = {
     "sgd": ["--optimizer", "sgd", "--lr", "1.0"],
-    "adagrad": ["--optimizer", "adagrad", "--lr", "0.02", "--weight-decay", "0.001"],
-    "adam": ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "0.01", "--weight-decay", "0.01"],
-    "nag": ["--optimizer", "nag", "--momentum", "0.8", "--lr", "0.3", "--weight-decay", "0.001"],
     "momentum": ["--optimizer", "sgd", "--momentum", "0.9", "--lr", "0.3", "--weight-decay", "0.001"],
+    "nag": ["--optimizer", "nag", "--momentum", "0.8", "--lr", "0.3", "--weight-decay", "0.001"],
+    "adam": ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "0.01"],
+    "adamw": ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "0.01", "--weight-decay", "0.1"],
+    "adagrad": ["--optimizer", "adagrad", "--lr", "0.02", "--weight-decay", "0.001"],
 }
 
 

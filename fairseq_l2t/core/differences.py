@@ -19,7 +19,15 @@ from fairseq_l2t.core.student import Student
 from fairseq_l2t.core.teacher import Teacher
 from fairseq_l2t.core.unroll import Step, Trajectory, replay, student_gradient
 
-__all__ = ["Comparison", "Slope", "compare_hypergradient", "compare_update", "slope_at_zero", "spread", "unit_direction"]
+__all__ = [
+    "Comparison",
+    "Slope",
+    "compare_hypergradient",
+    "compare_update",
+    "slope_at_zero",
+    "spread",
+    "unit_direction",
+]
 
 _ROUNDING = 2.0**-53
 """Relative rounding of one float64 operation."""

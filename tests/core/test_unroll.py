@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.differentiable_rules import differentiable_clipping, differentiable_rule
 from fairseq_l2t.core import NonFiniteError, Teacher, student_gradient, unroll
 from fairseq_l2t.core.update_rules import NAG, SGD, Adam
-from tests.core.hypergradient_check import differentiable_clipping, differentiable_rule
 from tests.core.toy_student import MODELS, ToyStudent
 
 RULES = [SGD(0.9, 0.02), NAG(0.8, 0.02), Adam(0.9, 0.98, weight_decay=0.02)]

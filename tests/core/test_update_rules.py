@@ -5,9 +5,10 @@ import importlib.util
 import pytest
 import torch
 
+from benchmarks.differentiable_rules import differentiable_clipping, differentiable_rule
 from fairseq_l2t.core.float64 import KeepFloat64
 from fairseq_l2t.core.update_rules import NAG, SGD, Adam, Clipping, StepSize
-from tests.core.hypergradient_check import differentiable_clipping, differentiable_rule, five_point_slope
+from tests.core.hypergradient_check import five_point_slope
 
 SIZE = 7
 RATES = (0.3, 0.3, 0.1, 0.0, 0.2, 0.5)

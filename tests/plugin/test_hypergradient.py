@@ -10,17 +10,16 @@ from contextlib import contextmanager
 import fairseq.models.fconv
 import pytest
 import torch
-from torch.func import functional_call
 
+from benchmarks.differentiable_rules import relative_error
+from benchmarks.plain_autograd import plain_hypergradient
 from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import hypergradient, student_gradient, unroll
 from fairseq_l2t.core.twice_differentiable import (
     ScaledGradient,
     attribute_replaced,
-    outer_gradient,
     twice_differentiable,
 )
-from tests.core.hypergradient_check import differentiable_clipping, differentiable_rule, relative_error
 from tests.core.toy_student import RecordedState
 
 STEPS = 3
@@ -96,67 +95,6 @@ def difference_errors(trajectory, ours):
         slope = measured_slope(trajectory, name, direction)
         errors[name] = abs(float((part * direction).sum()) - slope) / abs(slope)
     return errors
-
-
-def every_use(student, omega):
-    """Return the parts of ``omega`` (n,) under every name a parameter is used by, each module once.
-
-    torch.func.functional_call, left to tie weights itself, does not put back the embedding of a *module* that has two
-    names (``--share-all-embeddings``): it would keep the graph of an unroll that is over.
-    """
-    parts = student.parameters.split(omega)
-    part_of = {id(parameter): part for parameter, part in zip(student.parameters.parameters, parts, strict=True)}
-    return {
-        f"{path}.{key}": part_of[id(parameter)]
-        for path, module in student.model.named_modules()
-        for key, parameter in module._parameters.items()
-        if id(parameter) in part_of
-    }
-
-
-def target_log_probs(student, omega, sample):
-    """Return log p of the real target tokens (tokens,) as a differentiable function of ``omega`` (n,)."""
-    with student._precision():
-        named = every_use(student, omega)
-        output = functional_call(student.model, named, (), sample["net_input"], tie_weights=False)
-        log_probs = student.model.get_normalized_probs(output, log_probs=True)
-    target = sample["target"]
-    keep = target.ne(student.task.target_dictionary.pad())
-    return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[keep], target[keep]
-
-
-def plain_gradient(student, omega, step, phi):
-    """Return the gradient (n,) of one update's loss per token, with its graph."""
-    total, tokens, scale = 0.0, 0, student.options.loss_shape.scale
-    student.model.train()
-    with student.replay(step.update):
-        for sample in step.batch:
-            log_probs, targets = target_log_probs(student, omega, sample)
-            loss = -log_probs if phi is None else -scale / (1 + torch.exp(-phi[targets] * log_probs))
-            total, tokens = total + loss.sum(), tokens + len(targets)
-    return torch.autograd.grad(total, omega, create_graph=True)[0] / tokens
-
-
-def plain_hypergradient(trajectory):
-    """Return the hypergradient by one backward pass through a second, functional unroll from the same start.
-
-    fconv's gradient scaling is the mended node in both: that the node is right, finite differences tell.
-    """
-    student, teacher = trajectory.student, trajectory.teacher
-    first = trajectory.steps[0]
-    omega, buffers = first.omega.clone().requires_grad_(), first.buffers
-    with student.second_derivatives():
-        for step in trajectory.steps:
-            phi = None if step.state is None else teacher(step.state)
-            gradient = plain_gradient(student, omega, step, phi)
-            gradient = differentiable_clipping(gradient, student.clipping.max_norm)
-            omega, buffers = differentiable_rule(student.rule, omega, buffers, gradient, step.size)
-        student.model.eval()
-        pairs = student.dev.teaching[: student.options.namespace.dev_batch]
-        log_probs, _ = target_log_probs(student, omega, student.dev.sample(pairs))
-        with outer_gradient():
-            parts = torch.autograd.grad(log_probs.exp().mean(), list(teacher.parameters()))
-    return dict(zip((name for name, _ in teacher.named_parameters()), parts, strict=True))
 
 
 @pytest.mark.slow

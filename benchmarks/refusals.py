@@ -1,0 +1,39 @@
+"""What cannot be differentiated exactly is refused by name, before training: what must be, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.tiny import BATCHES, FAMILIES, LIFE
+from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
+from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.plugin.config import OptionError
+
+__all__ = ["REFUSALS", "refusal"]
+
+_SMALL = FAMILIES["transformer"][2:]
+
+REFUSALS: dict[str, tuple[str, ...]] = {
+    "adadelta": ("--optimizer", "adadelta"),
+    "adamax": ("--optimizer", "adamax"),
+    "adafactor": ("--optimizer", "adafactor"),
+    "fp16": ("--fp16",),
+    "reduce_lr_on_plateau": ("--lr-scheduler", "reduce_lr_on_plateau"),
+    "layer drop": ("--encoder-layerdrop", "0.1"),
+    "quantisation noise": ("--quant-noise-pq", "0.1"),
+    "activation checkpointing": ("--checkpoint-activations",),
+    "adaptive softmax": ("--adaptive-softmax-cutoff", "50,100"),
+    "transformer_align": ("--arch", "transformer_align", *_SMALL),
+    "non-autoregressive": ("--arch", "nonautoregressive_transformer", *_SMALL),
+}
+"""Options that are added to a Transformer's, by the name of what must be refused."""
+
+
+def refusal(data: Path, name: str) -> str | None:
+    """Return the message `FairseqStudent` refuses ``REFUSALS[name]`` with, or None if it takes it."""
+    arguments = [str(data), *FAMILIES["transformer"], "--optimizer", "adam", "--lr", "0.01", *BATCHES, *LIFE]
+    try:
+        FairseqStudent.from_args([*arguments, *REFUSALS[name]])
+    except (OptionError, NotTwiceDifferentiableError) as error:
+        return str(error)
+    return None
