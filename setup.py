@@ -89,11 +89,13 @@ setup(
     extras_require={
         "classification": ["scikit-learn>=1.3"],
         "inspection": ["matplotlib>=3.7", "tensorboard>=2.14"],
+        "peers": ["higher>=0.2", "torchopt>=0.7"],
         "dev": ["pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.8"],
     },
     entry_points={
         "console_scripts": [
             "l2t-train-teacher = fairseq_l2t.cli.train_teacher:main",
+            "l2t-doctor = fairseq_l2t.cli.doctor:main",
             "l2t-inspect = fairseq_l2t.cli.inspect:main",
             "l2t-compare = fairseq_l2t.cli.compare:main",
         ]

@@ -1,0 +1,155 @@
+"""The task every peer is given: a stock fairseq student, real batches, a teacher, and a measure on dev pairs.
+
+The student is built by fairseq itself, without any of our mends. All is float64, and fairseq's casts to float32 are
+undone (`core.float64`): they would blur the comparison, and are nobody's fault here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import tasks, utils
+from fairseq.optim.adam import Adam as FairseqAdam
+from fairseq.tasks.translation import TranslationTask
+from torch import Tensor, nn
+
+from benchmarks.fairseq_run import configuration
+from benchmarks.tiny import FAMILIES, spread_teacher
+from fairseq_l2t.core import LossShape, Teacher, Trajectory, unroll
+from fairseq_l2t.core.float64 import KeepFloat64
+from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.plugin.second_derivatives import drop_fast_path
+from fairseq_l2t.plugin.token_loss import token_loss
+
+__all__ = ["RULES", "PeerTask", "Rule", "make_task", "trained_values"]
+
+SEED = 3
+_RECIPE = ["--batch-size", "8", "--seed", str(SEED), "--clip-norm", "0", "--lr-scheduler", "fixed"]
+"""No clipping and no schedule: what a peer does not offer shall not be held against it."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer as every peer names its settings; ``betas`` None: (momentum) SGD."""
+
+    lr: float
+    momentum: float = 0.0
+    betas: tuple[float, float] | None = None
+    eps: float = 1e-8
+
+    @property
+    def options(self) -> list[str]:
+        """Options of ``fairseq-train`` for it."""
+        if self.betas is None:
+            return ["--optimizer", "sgd", "--lr", str(self.lr), "--momentum", str(self.momentum)]
+        return ["--optimizer", "adam", "--lr", str(self.lr), "--adam-betas", str(self.betas)]
+
+    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return PyTorch's own optimizer."""
+        if self.betas is None:
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+RULES = {"sgd": Rule(1.0), "momentum": Rule(0.3, momentum=0.9), "adam": Rule(0.01, betas=(0.9, 0.98))}
+
+
+@dataclass
+class PeerTask:
+    """T updates under a teacher, and a measure after them.
+
+    ``cfg``, ``translation``: fairseq's configuration and task; ``mended``: whether our mends are around the peer;
+    ``loss_shape``: that of the plugin's defaults; ``batches``: one sample of fairseq's for each update; ``states``:
+    s_t (features,) of each; ``trajectory``: the same updates by our own student.
+    """
+
+    cfg: Any
+    translation: TranslationTask
+    mended: bool
+    rule: Rule
+    loss_shape: LossShape
+    batches: list[dict[str, Any]]
+    states: list[Tensor]
+    dev: dict[str, Any]
+    trajectory: Trajectory
+
+    @property
+    def padding(self) -> int:
+        """Index of the padding symbol."""
+        return self.translation.target_dictionary.pad()
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher of the updates."""
+        return self.trajectory.teacher
+
+    def student(self) -> nn.Module:
+        """Return the student at the beginning of its life, built by fairseq with ``--seed``."""
+        utils.set_torch_seed(SEED)
+        model = self.translation.build_model(self.cfg.model).double()
+        if self.mended:
+            drop_fast_path(model)
+        return model
+
+    def loss(self, model: Any, update: int, teacher: Teacher) -> Tensor:
+        """Return the dynamic loss per target token of update ``update``; ``model`` is called as fairseq's are."""
+        sample = self.batches[update]
+        utils.set_torch_seed(SEED + update)
+        model.train()
+        with KeepFloat64():
+            coefficients = teacher(self.states[update])
+            total = token_loss(model, sample, self.padding, coefficients, self.loss_shape, measure=False).total
+            return total / sample["ntokens"]
+
+    def measure(self, model: Any) -> Tensor:
+        """Return the mean probability of the dev targets, in eval mode."""
+        model.eval()
+        with KeepFloat64():
+            output = model(**self.dev["net_input"])
+            log_probs = model.get_normalized_probs(output, log_probs=True)
+        target = self.dev["target"]
+        return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[target.ne(self.padding)].exp().mean()
+
+
+def make_task(data: Path, family: str, optimizer: str, *, steps: int = 3, mended: bool = False) -> PeerTask:
+    """Return the task of ``steps`` updates for a family of `benchmarks.tiny`."""
+    rule = RULES[optimizer]
+    arguments = [str(data), *FAMILIES[family], *rule.options, *_RECIPE]
+    life = ["--total-updates", "20", "--cross-entropy-updates", "0", "--dev-batch", "8"]
+    ours = FairseqStudent.from_args([*arguments, *life]).double()
+    dev = ours.dev.sample(ours.dev.teaching[:8])
+    trajectory = unroll(ours, spread_teacher(ours), steps)
+    batches = [step.batch[0] for step in trajectory.steps]
+    states = [step.state for step in trajectory.steps]
+    cfg = configuration(arguments)
+    translation = tasks.setup_task(cfg.task)
+    return PeerTask(cfg, translation, mended, rule, ours.options.loss_shape, batches, states, dev, trajectory)
+
+
+def trained_values(task: PeerTask) -> dict[str, float]:
+    """Return the measure before training, and after T real updates in place by each optimizer of that name.
+
+    PyTorch's Adam and fairseq's differ in where eps stands; a peer may have either.
+    """
+    makers: dict[str, Callable] = {"torch": task.rule.make}
+    if task.rule.betas is not None:
+        makers["fairseq"] = lambda parameters: FairseqAdam(
+            parameters, lr=task.rule.lr, betas=task.rule.betas, eps=task.rule.eps
+        )
+    with torch.no_grad():
+        values = {"start": float(task.measure(task.student()))}
+    for name, make in makers.items():
+        model = task.student()
+        optimizer = make(model.parameters())
+        for update in range(len(task.batches)):
+            optimizer.zero_grad()
+            task.loss(model, update, task.teacher).backward()
+            optimizer.step()
+        with torch.no_grad():
+            values[name] = float(task.measure(model))
+    task.teacher.zero_grad()
+    return values

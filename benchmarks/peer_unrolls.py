@@ -1,0 +1,129 @@
+"""T updates and the measure after them, as each peer's documentation says to write them.
+
+Each function takes a `PeerTask` and a teacher, and returns the measure with its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from benchmarks.peer_task import PeerTask
+from fairseq_l2t.core import Teacher
+
+__all__ = ["INSTALL", "UNROLLS", "module_of"]
+
+_EPS_ROOT = 1e-30
+"""Inside the root of Adam: words that do not occur have v = 0, where the slope of the root is infinite and the
+hypergradient NaN. TorchOpt documents ``eps_root`` for this; so small, it changes no update."""
+
+
+class _Functional:
+    """A fairseq model called with other weights, with what a loss asks of a model beside the call."""
+
+    def __init__(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
+        self._model, self.weights = model, weights
+
+    def __call__(self, **inputs: Any) -> Any:
+        return functional_call(self._model, self.weights, (), inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def _start_of(model: nn.Module) -> _Functional:
+    weights = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
+    return _Functional(model, weights)
+
+
+def unroll_plain(task: PeerTask, teacher: Teacher, eps_root: float = _EPS_ROOT) -> Tensor:
+    """``torch.func.functional_call``, and SGD and Adam written out by hand."""
+    rule, model = task.rule, _start_of(task.student())
+    means = {name: torch.zeros_like(weight) for name, weight in model.weights.items()}
+    squares = dict(means)
+    for update in range(len(task.batches)):
+        loss = task.loss(model, update, teacher)
+        gradients = torch.autograd.grad(loss, list(model.weights.values()), create_graph=True, allow_unused=True)
+        moved = {}
+        for (name, weight), gradient in zip(model.weights.items(), gradients, strict=True):
+            if gradient is None:
+                moved[name] = weight
+            elif rule.betas is None:
+                means[name] = rule.momentum * means[name] + gradient
+                moved[name] = weight - rule.lr * means[name]
+            else:
+                beta1, beta2 = rule.betas
+                means[name] = beta1 * means[name] + (1 - beta1) * gradient
+                squares[name] = beta2 * squares[name] + (1 - beta2) * gradient**2
+                mean = means[name] / (1 - beta1 ** (update + 1))
+                square = squares[name] / (1 - beta2 ** (update + 1))
+                moved[name] = weight - rule.lr * mean / ((square + eps_root).sqrt() + rule.eps)
+        model.weights = moved
+    return task.measure(model)
+
+
+def unroll_plain_textbook(task: PeerTask, teacher: Teacher) -> Tensor:
+    """As `unroll_plain`, with Adam as the textbook has it: nothing inside the root."""
+    return unroll_plain(task, teacher, eps_root=0.0)
+
+
+def unroll_higher(task: PeerTask, teacher: Teacher) -> Tensor:
+    """``higher.innerloop_ctx`` around the stock model and PyTorch's optimizer, graphs kept."""
+    import higher
+
+    model = task.student()
+    # copy_initial_weights (the default): the start is no part of the question.
+    with higher.innerloop_ctx(model, task.rule.make(model.parameters()), track_higher_grads=True) as (student, inner):
+        for update in range(len(task.batches)):
+            inner.step(task.loss(student, update, teacher))
+        return task.measure(student)
+
+
+def unroll_torchopt_meta(task: PeerTask, teacher: Teacher) -> Tensor:
+    """``torchopt.MetaSGD`` or ``MetaAdam``, which put new tensors into the model itself."""
+    import torchopt
+
+    rule, student = task.rule, task.student()
+    if rule.betas is None:
+        inner = torchopt.MetaSGD(student, lr=rule.lr, momentum=rule.momentum)
+    else:
+        inner = torchopt.MetaAdam(student, lr=rule.lr, betas=rule.betas, eps=rule.eps, eps_root=_EPS_ROOT)
+    for update in range(len(task.batches)):
+        inner.step(task.loss(student, update, teacher))
+    return task.measure(student)
+
+
+def unroll_torchopt_functional(task: PeerTask, teacher: Teacher) -> Tensor:
+    """``torchopt.FuncOptimizer`` on the weights of ``torch.func.functional_call``."""
+    import torchopt
+
+    rule, model = task.rule, _start_of(task.student())
+    if rule.betas is None:
+        method = torchopt.sgd(rule.lr, momentum=rule.momentum, moment_requires_grad=True)
+    else:
+        method = torchopt.adam(rule.lr, rule.betas, rule.eps, eps_root=_EPS_ROOT, moment_requires_grad=True)
+    inner = torchopt.FuncOptimizer(method)
+    for update in range(len(task.batches)):
+        moved = inner.step(task.loss(model, update, teacher), tuple(model.weights.values()))
+        model.weights = dict(zip(model.weights, moved, strict=True))
+    return task.measure(model)
+
+
+UNROLLS: dict[str, Callable[[PeerTask, Teacher], Tensor]] = {
+    "plain": unroll_plain,
+    "plain-textbook": unroll_plain_textbook,
+    "higher": unroll_higher,
+    "torchopt-meta": unroll_torchopt_meta,
+    "torchopt-functional": unroll_torchopt_functional,
+}
+INSTALL = {"higher": "pip install 'higher>=0.2'", "torchopt": "pip install 'torchopt>=0.7'"}
+
+
+def module_of(peer: str) -> str | None:
+    """Return the module a peer needs beside PyTorch, or None."""
+    name = peer.partition("-")[0]
+    return name if name in INSTALL else None

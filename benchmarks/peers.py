@@ -1,0 +1,136 @@
+"""Who else differentiates through fairseq training, and how right: hypergradients by plain PyTorch, higher, TorchOpt.
+
+``python benchmarks/peers.py`` gives every student family of `benchmarks.tiny` to every peer as its user would: stock
+fairseq, T real updates, a measure on dev pairs. Each cell runs in a process of its own. Peers that are not installed
+are shown as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from importlib import metadata, util
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.peer_cells import Cell, measure_cell, quiet
+from benchmarks.peer_task import RULES
+from benchmarks.peer_unrolls import INSTALL, UNROLLS, module_of
+from benchmarks.tiny import FAMILIES, corpus
+
+__all__ = ["main", "run_cell", "table"]
+
+PEERS = ("plain", "higher", "torchopt-meta", "torchopt-functional", "ours")
+_EVERY_PEER = (*UNROLLS, "ours")
+_LONGEST_MESSAGE = 120
+
+
+def run_cell(data: Path, family: str, optimizer: str, peer: str, *, steps: int, mended: bool, timeout: float) -> Cell:
+    """Return a cell measured in a process of its own; what it raises becomes its verdict."""
+    cell = Cell(family, optimizer, peer, mended, versions=_versions(peer))
+    module = module_of(peer)
+    if module is not None and util.find_spec(module) is None:
+        cell.verdict, cell.message = "not installed", INSTALL[module]
+        return cell
+    errors: list[BaseException] = []
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.peer_cells", *([module] if module else [])])
+    with context.Pool(1, initializer=quiet) as pool:
+        result = pool.apply_async(
+            measure_cell, (data, family, optimizer, peer), {"steps": steps, "mended": mended},
+            error_callback=errors.append,
+        )  # fmt: skip
+        result.wait(timeout)
+        if not result.ready():
+            cell.verdict = f"no answer within {timeout:g} s"
+        elif result.successful():
+            versions, cell = cell.versions, result.get()
+            cell.versions = versions
+    if errors:
+        first_line = str(errors[0]).split("\n")[0]
+        cell.message = f"{type(errors[0]).__name__}: {first_line}"
+        cell.verdict = f"raises: {first_line}"
+    return cell
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """Return the cells as Markdown: families and optimizers down, peers across; same messages share a footnote."""
+    peers = list(dict.fromkeys(cell.peer for cell in cells))
+    notes: dict[str, int] = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        text = cell.verdict
+        if cell.message:
+            note = notes.setdefault(cell.message, len(notes) + 1)
+            text = f"{text.partition(':')[0]} [{note}]"
+        rows.setdefault((cell.family, cell.optimizer), {})[cell.peer] = text
+    lines = [f"| family | optimizer | {' | '.join(peers)} |", "|" + " --- |" * (2 + len(peers))]
+    for (family, optimizer), row in rows.items():
+        lines.append(f"| {family} | {optimizer} | {' | '.join(row.get(peer, '') for peer in peers)} |")
+    lines += ["", *(f"[{number}] `{_shortened(message)}`" for message, number in notes.items())]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the cells asked for and print the table."""
+    options = _parse(arguments)
+    data = corpus(options.folder)
+    wanted = [
+        (family, optimizer, peer)
+        for family in options.families
+        for optimizer in options.optimizers
+        for peer in options.peers
+    ]
+    cells = []
+    with open(options.json, "w", encoding="utf-8") if options.json else nullcontext() as lines:
+        for family, optimizer, peer in _progress(wanted):
+            cell = run_cell(
+                data, family, optimizer, peer, steps=options.steps, mended=options.mended, timeout=options.timeout
+            )
+            cells.append(cell)
+            if options.json:
+                print(json.dumps(cell.as_dict()), file=lines, flush=True)
+        print(table(cells))
+
+
+def _progress(wanted: list[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
+    with tqdm(wanted, unit="cell", file=sys.stderr) as bar:
+        for cell in bar:
+            bar.set_description(" ".join(cell))
+            yield cell
+
+
+def _versions(peer: str) -> dict[str, str]:
+    names = ["torch", "fairseq", *filter(None, [module_of(peer)])]
+    installed = {distribution.metadata["Name"] for distribution in metadata.distributions()}
+    return {name: metadata.version(name) for name in names if name in installed}
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= _LONGEST_MESSAGE else message[: _LONGEST_MESSAGE - 3] + "..."
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), metavar="FAMILY")
+    parser.add_argument("--optimizers", nargs="+", choices=list(RULES), default=list(RULES))
+    parser.add_argument("--peers", nargs="+", choices=_EVERY_PEER, default=list(PEERS))
+    parser.add_argument("--steps", type=int, default=3, help="student updates (default: 3)")
+    parser.add_argument("--mended", action="store_true", help="with our mends of fairseq's modules around the peers")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write one JSON line for each cell")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one cell (default: 300)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir(), "fairseq_l2t_benchmarks"),
+        help="where the tiny corpus is made, or found",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
