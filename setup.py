@@ -95,6 +95,7 @@ setup(
     entry_points={
         "console_scripts": [
             "l2t-train-teacher = fairseq_l2t.cli.train_teacher:main",
+            "l2t-doctor = fairseq_l2t.cli.doctor:main",
             "l2t-inspect = fairseq_l2t.cli.inspect:main",
             "l2t-compare = fairseq_l2t.cli.compare:main",
         ]

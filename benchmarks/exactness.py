@@ -31,7 +31,8 @@ from benchmarks.tiny import FAMILIES, OPTIMIZERS, corpus
 MEASURES = {
     "differences": f"against float64 finite differences (bound {BOUND:g})",
     "autograd": f"against plain autograd, float64 (bound {BOUND:g})",
-    "float32": f"float32 against float64 (bound {BOUND_FLOAT32:g})",
+    "float32": f"float32 against float64 along the same path (bound {BOUND_FLOAT32:g})",
+    "drift": "float32 against float64 from the same start (no bound: after some roundings, another student)",
 }
 
 
@@ -62,7 +63,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS), metavar="NAME", help=", ".join(OPTIMIZERS))
     parser.add_argument("--full", action="store_true", help="every combination of clipping, --update-freq and schedule")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes of one thread each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="a line a cell; cells that stand there are not redone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a line a cell; those there are not redone")
     parser.add_argument("--no-refusals", action="store_true", help="leave out what must be refused")
     options = parser.parse_args(arguments)
     try:

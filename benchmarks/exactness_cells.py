@@ -79,7 +79,8 @@ class Measured:
         resolution: largest relative error of those differences, by their own estimate.
         unresolved: directions that were tried and not resolved.
         autograd: relative error against plain autograd through the unroll, in float64.
-        float32: relative difference of the hypergradient in float32 from that in float64.
+        float32: relative error of the hypergradient in float32, against float64 along the same path of the student.
+        drift: the same against float64 from the same start, whose student takes another path after some roundings.
         moved: length of the path of omega, relative to its start: an unroll that stands still would prove nothing.
     """
 
@@ -89,6 +90,7 @@ class Measured:
     unresolved: int
     autograd: float
     float32: float
+    drift: float
     moved: float
 
     @property
@@ -126,7 +128,7 @@ def measure(data: Path, cell: Cell) -> Measured:
         max(one.resolution for one in compared),
         unresolved,
         relative_error(ours, plain_hypergradient(trajectory)),
-        relative_error(_in_float32(data, cell), ours),
+        *_float32_errors(data, cell, ours),
         float((student.omega - start).norm() / start.norm()),
     )
 
@@ -163,11 +165,18 @@ def _compare(
     return compared, unresolved
 
 
-def _in_float32(data: Path, cell: Cell) -> dict[str, torch.Tensor]:
+def _float32_errors(data: Path, cell: Cell, float64: dict[str, torch.Tensor]) -> tuple[float, float]:
+    """Return the error of float32 against float64 along its own path, and against ``float64``, from the same start."""
     student = FairseqStudent.from_args(cell.arguments(data))
     trajectory = _unroll(student, cell)
+    end = student.omega.clone()
     found = hypergradient(trajectory, student.dev_objective("likelihood")[1])
-    return {name: part.double() for name, part in found.items()}
+    found = {name: part.double() for name, part in found.items()}
+    student.double()
+    student.set_omega(end.double())
+    again = Trajectory(student, spread_teacher(student), [step.to(student.omega) for step in trajectory.steps])
+    same_path = hypergradient(again, student.dev_objective("likelihood")[1])
+    return relative_error(found, same_path), relative_error(found, float64)
 
 
 def _check_clipping(trajectory: Trajectory, cell: Cell) -> None:

@@ -18,10 +18,12 @@ from fairseq_l2t.core.reverse import pull_back
 from fairseq_l2t.core.student import Student
 from fairseq_l2t.core.teacher import Teacher
 from fairseq_l2t.core.unroll import Step, Trajectory, replay, student_gradient
+from fairseq_l2t.core.update_rules import Clipping, StepSize, UpdateRule
 
 __all__ = [
     "Comparison",
     "Slope",
+    "compare_adjoint",
     "compare_hypergradient",
     "compare_update",
     "slope_at_zero",
@@ -61,16 +63,22 @@ class Comparison:
 
 
 def slope_at_zero(
-    function: Callable[[float], float], largest: float, *, tolerance: float = 1e-8, halvings: int = 10
+    function: Callable[[float], float],
+    largest: float,
+    *,
+    tolerance: float = 1e-8,
+    halvings: int = 10,
+    shrink: float = 2.0,
 ) -> Slope:
     """Return the slope of ``function`` at 0.
 
     Args:
         function: of one number; computed in float64.
-        largest: first distance to try. Later ones are halves: where the function has a kink or a jump nearby, only
+        largest: first distance to try. Later ones are smaller: where the function has a kink or a jump nearby, only
             distances below it agree with each other.
         tolerance: relative error to stop at.
         halvings: distances to try at most.
+        shrink: how many times smaller each distance is than the last.
     """
     best = Slope(math.nan, math.inf)
     row: list[float] = []
@@ -80,7 +88,7 @@ def slope_at_zero(
         rounding = _ROUNDING * max(abs(ahead), abs(behind)) / distance
         previous, row = row, [(ahead - behind) / (2 * distance)]
         for order, coarser in enumerate(previous):
-            weight = 4.0 ** (order + 1)
+            weight = shrink ** (2 * order + 2)
             row.append((weight * row[order] - coarser) / (weight - 1))
             # Both neighbours in Ridders' tableau must agree: the coarser one of the same order, the finer of a lower.
             uncertainty = max(abs(row[-1] - row[order]), abs(row[-1] - coarser)) + rounding
@@ -88,7 +96,7 @@ def slope_at_zero(
                 best = Slope(row[-1], uncertainty)
         if best.uncertainty <= tolerance * abs(best.value):
             break
-        distance /= 2
+        distance /= shrink
     return best
 
 
@@ -108,6 +116,8 @@ def compare_hypergradient(
     *,
     largest: float = 1e-3,
     tolerance: float = 1e-8,
+    halvings: int = 10,
+    shrink: float = 2.0,
 ) -> Comparison:
     """Compare ``ours`` along ``direction`` of the teacher's tensor ``name`` with differences of whole unrolls.
 
@@ -116,7 +126,7 @@ def compare_hypergradient(
         ours: the hypergradient by name.
         measure: the measure at the student's parameters as they are.
         name, direction: along which tensor of the teacher, and which way in it.
-        largest, tolerance: see `slope_at_zero`.
+        largest, tolerance, halvings, shrink: see `slope_at_zero`.
 
     The student's parameters are at omega_T again afterwards.
     """
@@ -132,7 +142,7 @@ def compare_hypergradient(
         return measure()
 
     try:
-        slope = slope_at_zero(moved, largest, tolerance=tolerance)
+        slope = slope_at_zero(moved, largest, tolerance=tolerance, halvings=halvings, shrink=shrink)
     finally:
         trajectory.student.set_omega(final_omega)
     return Comparison(float((ours[name] * direction).sum()), slope)
@@ -141,35 +151,86 @@ def compare_hypergradient(
 def compare_update(
     student: Student,
     step: Step,
-    cotangent: Tensor,
-    direction: Tensor,
+    cotangents: dict[str, Tensor],
     *,
-    pulled: Tensor | None = None,
-    largest: float = 1e-4,
+    seed: int,
+    largest: float = 1e-3,
     tolerance: float = 1e-8,
-) -> Comparison:
-    """Compare ``(J^T v) . u`` of the reverse pass with differences of ``v . g(omega + h u)``, g the real gradient.
+    halvings: int = 10,
+    shrink: float = 2.0,
+) -> dict[str, Comparison]:
+    """Compare the second derivatives at one update with differences of the student's real gradient.
+
+    For each cotangent v: ``(J^T v) . u`` of the reverse pass with the slope of ``v . g`` along u, where u is one random
+    direction of omega and, where the step has coefficients, of Phi at once.
 
     Args:
         student: in float64; its parameters are set to ``step.omega``.
         step: where, and on which batch.
-        cotangent: v (n,).
-        direction: u (n,).
-        pulled: ``J^T v`` where it is known already.
-        largest, tolerance: see `slope_at_zero`.
+        cotangents: v (n,) by name; v confined to some parameters tells whether *their* gradients are differentiated
+            rightly.
+        seed: of the direction.
+        largest, tolerance, halvings, shrink: see `slope_at_zero`.
     """
-    if pulled is None:
-        pulled, _ = pull_back(student, step, cotangent)
+    pulled = pull_back(student, step, list(cotangents.values()))
+    along = unit_direction(step.omega, seed)
+    along_phi = None if step.coefficients is None else unit_direction(step.coefficients, seed + 1)
+    known: dict[float, Tensor] = {}
+
+    def gradient(distance: float) -> Tensor:
+        if distance not in known:
+            student.set_omega(step.omega + distance * along)
+            phi = None if along_phi is None else step.coefficients + distance * along_phi
+            known[distance] = student_gradient(student, step.batch, phi, step.update)
+        return known[distance]
+
+    found = {}
+    for (name, cotangent), (omega_bar, phi_bar) in zip(cotangents.items(), pulled, strict=True):
+        ours = float(torch.dot(omega_bar, along)) + (0.0 if phi_bar is None else float(torch.dot(phi_bar, along_phi)))
+
+        def along_cotangent(distance: float, v: Tensor = cotangent) -> float:
+            return float(torch.dot(v, gradient(distance)))
+
+        slope = slope_at_zero(along_cotangent, largest, tolerance=tolerance, halvings=halvings, shrink=shrink)
+        found[name] = Comparison(ours, slope)
+    student.set_omega(step.omega)
+    return found
+
+
+def compare_adjoint(rule: UpdateRule, clipping: Clipping, size: StepSize, seed: int, length: int = 32) -> float:
+    """Return the relative error of the adjoint of clipping and a rule, on short random vectors, against differences.
+
+    Args:
+        rule, clipping: what is checked; clipping is made to be active where it is on.
+        size: learning rate and number of the update.
+        seed, length: of the vectors.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> Tensor:
+        return torch.randn(length, generator=generator, dtype=torch.float64)
+
+    omega, gradient = draw(), draw()
+    if clipping.max_norm > 0:
+        gradient = gradient * (3 * clipping.max_norm / gradient.norm())
+    # Second moments are never negative; a first moment may be anything.
+    buffers = tuple(draw().square() * gradient.norm() ** 2 for _ in range(rule.buffer_count))
+    inputs = (omega, gradient, *buffers)
+    directions = [part.abs().mean() * draw() for part in inputs]
+    outputs_bar = [draw() for _ in range(1 + rule.buffer_count)]
 
     def moved(distance: float) -> float:
-        student.set_omega(step.omega + distance * direction)
-        return float(torch.dot(cotangent, student_gradient(student, step.batch, step.coefficients, step.update)))
+        point, gradient, *state = (part + distance * way for part, way in zip(inputs, directions, strict=True))
+        new, new_state = rule.apply(point, tuple(state), clipping.apply(gradient), size)
+        return sum(float(torch.dot(bar, out)) for bar, out in zip(outputs_bar, (new, *new_state), strict=True))
 
-    try:
-        slope = slope_at_zero(moved, largest, tolerance=tolerance)
-    finally:
-        student.set_omega(step.omega)
-    return Comparison(float(torch.dot(pulled, direction)), slope)
+    clipped = clipping.apply(gradient)
+    omega_bar, buffers_bar, clipped_bar = rule.adjoint(
+        omega, buffers, clipped, size, outputs_bar[0], tuple(outputs_bar[1:])
+    )
+    found = (omega_bar, clipping.adjoint(gradient, clipped_bar), *buffers_bar)
+    ours = sum(float(torch.dot(bar, way)) for bar, way in zip(found, directions, strict=True))
+    return Comparison(ours, slope_at_zero(moved, 1e-3)).error
 
 
 def spread(teacher: Teacher, seed: int, lowest: float = 0.05, highest: float = 0.45) -> Teacher:

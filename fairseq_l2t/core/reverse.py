@@ -10,7 +10,7 @@ then clipping, then a rule with buffers, so that one step back is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,16 +101,17 @@ def adjoint_sweep(trajectory: Trajectory, grad_omega: Tensor) -> Iterator[StepBa
         student.set_omega(final_omega)
 
 
-def pull_back(student: Student, step: Step, gradient_bar: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return ``J^T v`` (n,) and the cotangent of Phi (entries,), J the Jacobian of the student's gradient at a step.
+def pull_back(student: Student, step: Step, cotangents: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+    """Return ``J^T v`` (n,) and the cotangent of Phi (entries,) for each v, J the Jacobian of the student's gradient.
 
     Args:
         student: its parameters are set to ``step.omega``, and stay there.
         step: where the gradient is taken, and on which batch.
-        gradient_bar: v (n,), cotangent of the gradient before clipping.
+        cotangents: the v (n,), cotangents of the gradient before clipping.
     """
     student.set_omega(step.omega)
-    return _pull_back(student, _differentiable_gradients(student, step), gradient_bar)
+    parts = _differentiable_gradients(student, step)
+    return [_pull_back(student, parts, cotangent, keep_graph=True) for cotangent in cotangents]
 
 
 def _step_back(student: Student, step: Step, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]):
@@ -145,13 +146,17 @@ def _differentiable_gradients(student: Student, step: Step) -> list[tuple[Tensor
     return parts
 
 
-def _pull_back(student: Student, parts: list[tuple[Tensor, Tensor | None]], gradient_bar: Tensor):
+def _pull_back(
+    student: Student, parts: list[tuple[Tensor, Tensor | None]], gradient_bar: Tensor, *, keep_graph: bool = False
+):
     """Return ``J^T v`` (n,) and the cotangent of Phi, summed over the micro-batches."""
     omega_bar, phi_bar = torch.zeros_like(gradient_bar), None
     with student.second_derivatives(), outer_gradient():
         for part, phi in parts:
             inputs = [*student.parameters.parameters, *([] if phi is None else [phi])]
-            pulled = torch.autograd.grad(part, inputs, grad_outputs=gradient_bar, allow_unused=True)
+            pulled = torch.autograd.grad(
+                part, inputs, grad_outputs=gradient_bar, allow_unused=True, retain_graph=keep_graph
+            )
             if phi is not None:
                 *pulled, share = pulled
                 phi_bar = share if phi_bar is None else phi_bar + share

@@ -27,6 +27,7 @@ __all__ = [
     "outer_gradient",
     "refuse_unvouched",
     "twice_differentiable",
+    "unvouched_modules",
 ]
 
 VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
@@ -106,22 +107,25 @@ def twice_differentiable() -> Iterator[None]:
         yield
 
 
-def refuse_unvouched(module: nn.Module, vouched: Collection[str] = ()) -> None:
-    """Refuse a student that holds a module nobody has vouched for.
+def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Return (path, full class name) of every part of ``module`` nobody has vouched for.
 
     Args:
         module: the student's model.
         vouched: full class names (``module.ClassName``) accepted beside `VOUCHED_TORCH_MODULES`.
+    """
+    named = [(path or "(the model)", f"{type(part).__module__}.{type(part).__qualname__}")
+             for path, part in module.named_modules()]  # fmt: skip
+    return [(path, name) for path, name in named if name not in VOUCHED_TORCH_MODULES and name not in vouched]
+
+
+def refuse_unvouched(module: nn.Module, vouched: Collection[str] = ()) -> None:
+    """Refuse a student that holds a module nobody has vouched for; arguments as `unvouched_modules`.
 
     Raises:
         NotTwiceDifferentiableError: names every such module and its class.
     """
-    unknown = [
-        f"{path or '(the model)'} ({type(part).__module__}.{type(part).__qualname__})"
-        for path, part in module.named_modules()
-        if (name := f"{type(part).__module__}.{type(part).__qualname__}") not in VOUCHED_TORCH_MODULES
-        and name not in vouched
-    ]
+    unknown = [f"{path} ({name})" for path, name in unvouched_modules(module, vouched)]
     if unknown:
         raise NotTwiceDifferentiableError("second derivatives are not known to be right through: " + "; ".join(unknown))
 

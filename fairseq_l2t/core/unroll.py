@@ -6,7 +6,7 @@ here with any `core.update_rules.UpdateRule` and gradient clipping in place of p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ class Step:
     batch: Batch
     state: Tensor | None
     coefficients: Tensor | None
+
+    def to(self, like: Tensor) -> Step:
+        """Return the step with its vectors in the dtype and on the device of ``like``."""
+        return replace(
+            self,
+            omega=self.omega.to(like),
+            buffers=tuple(buffer.to(like) for buffer in self.buffers),
+            state=None if self.state is None else self.state.to(like),
+            coefficients=None if self.coefficients is None else self.coefficients.to(like),
+        )
 
 
 @dataclass

@@ -110,6 +110,14 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         metavar="B",
         help="dev pairs a teacher update measures on (default: %(default)s)",
     )
+    group.add_argument(
+        "--trust-module",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="full name of a module class (my_plugin.MyLayer) whose second derivatives you answer for; "
+        "l2t-doctor measures them",
+    )
     group.add_argument("--allow-dev-overlap", action="store_true",
                        help="go on although dev pairs also stand in the training data")  # fmt: skip
 

@@ -7,14 +7,13 @@ optimizer and schedule here; only the update itself is ours, so that it can be r
 from __future__ import annotations
 
 import logging
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils, tasks, utils
+from fairseq import tasks, utils
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from fairseq.data import data_utils
 from fairseq.tasks.translation import TranslationTask
@@ -27,6 +26,7 @@ from fairseq_l2t.core.float64 import KeepFloat64
 from fairseq_l2t.core.update_rules import Clipping, StepSize
 from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
 from fairseq_l2t.plugin.dev_measures import DevMeasures
+from fairseq_l2t.plugin.initial_weights import load_weights, read_weights
 from fairseq_l2t.plugin.rules import rule_of
 from fairseq_l2t.plugin.second_derivatives import (
     drop_fast_path,
@@ -40,29 +40,23 @@ __all__ = ["FairseqStudent"]
 
 logger = logging.getLogger(__name__)
 
-_UNREADABLE = (
-    OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, AttributeError, ValueError
-)  # fmt: skip
-"""What torch.load and fairseq's upgrade of old checkpoints raise on a file that is none."""
-
-_LONGEST_REASON = 400
-"""Characters shown of PyTorch's list of every weight that does not fit: enough for the first few names."""
-
 
 class FairseqStudent(DevMeasures):
     """A fairseq encoder-decoder under training; see `core.student.Student` for what the core asks of it.
 
     Args:
         options: checked options (`plugin.config.parse_student_options`).
+        refuse_modules: whether to refuse modules nobody has vouched for; `plugin.doctor` measures them instead.
 
     Raises:
         OptionError: what cannot be taught exactly, or data that cannot be used; names option or split.
         NotTwiceDifferentiableError: modules whose second derivatives are not known to be right, by name.
     """
 
-    def __init__(self, options: StudentOptions) -> None:
+    def __init__(self, options: StudentOptions, *, refuse_modules: bool = True) -> None:
         self.options = options
-        self._initial_weights = _read_weights(options.namespace.student_init)
+        self._refuse_modules = refuse_modules
+        self._initial_weights = read_weights(options.namespace.student_init)
         self._dtype: torch.dtype | None = None
         self.task = tasks.setup_task(options.cfg.task)
         if not isinstance(self.task, TranslationTask):
@@ -84,7 +78,11 @@ class FairseqStudent(DevMeasures):
 
     def double(self) -> FairseqStudent:
         """Do the whole computation in float64 from now on, and start a new life with the same seed."""
-        self._dtype = torch.float64
+        return self.to_dtype(torch.float64)
+
+    def to_dtype(self, dtype: torch.dtype | None) -> FairseqStudent:
+        """Compute in ``dtype`` from now on (None: what the options say); a new life with the same seed begins."""
+        self._dtype = dtype
         self.restart(self.seed)
         return self
 
@@ -162,6 +160,12 @@ class FairseqStudent(DevMeasures):
         """See `plugin.second_derivatives`."""
         return fairseq_twice_differentiable()
 
+    def few_pairs(self, batch: list[dict], count: int) -> list[dict]:
+        """Return ``batch`` with the first ``count`` pairs of each micro-batch, collated anew."""
+        dataset = self.task.dataset(self.options.cfg.dataset.train_subset)
+        samples = [dataset.collater([dataset[int(index)] for index in part["id"][:count]]) for part in batch]
+        return [utils.move_to_cuda(sample) for sample in samples] if self.omega.is_cuda else samples
+
     # --- interruption -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -216,9 +220,10 @@ class FairseqStudent(DevMeasures):
                 model = self.task.build_model(self.options.cfg.model)
             except AssertionError as error:  # how fairseq's modules refuse sizes
                 raise OptionError(f"--arch: {self.options.namespace.arch} with these sizes: {error}") from error
-        refuse_unvouched_fairseq(model)
+        if self._refuse_modules:
+            refuse_unvouched_fairseq(model, self.options.namespace.trust_module)
         if self._initial_weights is not None:
-            _load_weights(model, self._initial_weights, self.options.namespace.student_init)
+            load_weights(model, self._initial_weights, self.options.namespace.student_init)
         drop_fast_path(model)
         return model
 
@@ -253,7 +258,10 @@ class FairseqStudent(DevMeasures):
         devices = [self._trainer.device] if self._trainer.cuda else []
         with torch.random.fork_rng(devices):
             self.model.train()
-            output = self.model(**sample["net_input"])
+            try:
+                output = self.model(**sample["net_input"])
+            except TypeError as error:  # its forward asks for more than source and previous target
+                raise OptionError(f"--arch: {self.options.namespace.arch} is no plain translation: {error}") from error
             loss = self.model.get_normalized_probs(output, log_probs=True).sum()
             gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         return frozenset(name for (name, _), g in zip(named, gradients, strict=True) if g is not None)
@@ -264,30 +272,3 @@ def _refuse_empty(folder: str, split: str) -> None:
     for path in sorted(Path(folder).glob(f"{split}.*.bin")):
         if path.stat().st_size == 0:
             raise OptionError(f"split {split}: {path} is empty; expected at least one pair, for dev at least 2")
-
-
-def _read_weights(path: str | None) -> dict[str, Tensor] | None:
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise OptionError(f"--student-init: {path} is not a file; expected a fairseq checkpoint")
-    try:
-        # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
-        weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
-    except _UNREADABLE as error:
-        first_line = str(error).split("\n")[0]
-        raise OptionError(
-            f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"
-        ) from error
-    if not isinstance(weights, Mapping) or not all(isinstance(part, Tensor) for part in weights.values()):
-        raise OptionError(f"--student-init: {path} holds no weights by name; expected a fairseq checkpoint")
-    return dict(weights)
-
-
-def _load_weights(model, weights: dict[str, Tensor], path: str) -> None:
-    try:
-        model.load_state_dict(weights, strict=True)
-    except (RuntimeError, KeyError) as error:  # KeyError: fairseq's attention looks for the parts of a layer
-        what = "no " if isinstance(error, KeyError) else ""
-        what += " ".join(str(error).split())[:_LONGEST_REASON]
-        raise OptionError(f"--student-init: {path} does not fit --arch: {what}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import fairseq.models.fconv
@@ -13,9 +13,10 @@ from fairseq_l2t.core.twice_differentiable import (
     attribute_replaced,
     refuse_unvouched,
     twice_differentiable,
+    unvouched_modules,
 )
 
-__all__ = ["drop_fast_path", "fairseq_twice_differentiable", "refuse_unvouched_fairseq"]
+__all__ = ["drop_fast_path", "fairseq_twice_differentiable", "refuse_unvouched_fairseq", "unvouched_fairseq_modules"]
 
 _FAST_PATH_COPIES = tuple(
     f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias")
@@ -57,9 +58,19 @@ def fairseq_twice_differentiable() -> Iterator[None]:
         yield
 
 
-def refuse_unvouched_fairseq(model: nn.Module) -> None:
-    """Raise NotTwiceDifferentiableError for a model with modules nobody has vouched for, by name."""
-    refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES)
+def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) -> None:
+    """Raise NotTwiceDifferentiableError for a model with modules nobody has vouched for, by name.
+
+    Args:
+        model: the student's model.
+        trusted: full class names the user answers for (``--trust-module``).
+    """
+    refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES | set(trusted))
+
+
+def unvouched_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:
+    """Return (path, full class name) of every part of ``model`` nobody here has vouched for."""
+    return unvouched_modules(model, VOUCHED_FAIRSEQ_MODULES)
 
 
 def drop_fast_path(model: nn.Module) -> None:

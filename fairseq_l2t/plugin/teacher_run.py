@@ -19,6 +19,7 @@ from fairseq.logging import progress_bar
 from fairseq_l2t.core import NonFiniteError, Teacher
 from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
 from fairseq_l2t.plugin.config import OptionError
+from fairseq_l2t.plugin.doctor import quick_check
 from fairseq_l2t.plugin.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.task import vocabulary_of
@@ -54,6 +55,7 @@ class TeacherRun:
 
     Raises:
         OptionError: the folder holds a run and ``--resume`` is not given, or options changed since it was started.
+        DoctorError: the quick form of ``l2t-doctor`` found that the student's hypergradients cannot be trusted.
         RunStateError: a state that cannot be resumed.
     """
 
@@ -61,6 +63,8 @@ class TeacherRun:
         self.options = options
         saved = self._saved_state()
         self._student = student = FairseqStudent(options.student)
+        for check in quick_check(student):
+            logger.info("quick check: %s", check)
         teacher = Teacher.for_student(
             student, keys=options.keys, seed=options.plan.seed,
             initial_coefficient=options.student.namespace.initial_coefficient,

@@ -1,0 +1,44 @@
+"""``l2t-doctor``: can the hypergradients of this student be trusted, and what to do where they cannot."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_USAGE_ERROR, _CHECK_FAILED = 2, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one line a check; return the exit code (0; 1 a check failed; 2 bad options or data)."""
+    logging.basicConfig(level=os.environ.get("LOGLEVEL", "WARNING").upper(), stream=sys.stderr)
+    # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
+    from fairseq_l2t.core import NonFiniteError
+    from fairseq_l2t.plugin.doctor import Doctor
+    from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+    from fairseq_l2t.plugin.run_options import RunOptions
+
+    begun = time.monotonic()
+    made = failed = 0
+    try:
+        options = RunOptions.parse(sys.argv[1:] if arguments is None else arguments)
+        for check in Doctor(FairseqStudent(options.student, refuse_modules=False)).checks():
+            print(check, flush=True)
+            made, failed = made + 1, failed + (not check.is_good)
+    except NonFiniteError as error:
+        print(f"FAIL  {error}", flush=True)
+        made, failed = made + 1, failed + 1
+    except (ValueError, OSError) as error:
+        print(f"l2t-doctor: error: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    verdict = "hypergradients of this student can be trusted" if not failed else "hypergradients cannot be trusted"
+    print(f"{failed} of {made} checks failed, {time.monotonic() - begun:.0f} s: {verdict}")
+    return _CHECK_FAILED if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

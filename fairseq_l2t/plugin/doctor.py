@@ -1,0 +1,290 @@
+"""Can the hypergradients of this student be trusted? Checks at small size, on real batches, each with its remedy.
+
+Every check compares what the program computes with something that cannot share its mistakes: finite differences of the
+student's real gradient, fairseq's own optimizer, a second run from the same seed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from fairseq.optim import build_optimizer
+from torch import Tensor
+
+from fairseq_l2t.core import NonFiniteError, Teacher, Trajectory, hypergradient, student_gradient, unroll
+from fairseq_l2t.core.differences import (
+    Comparison,
+    compare_adjoint,
+    compare_hypergradient,
+    compare_update,
+    spread,
+    unit_direction,
+)
+from fairseq_l2t.core.twice_differentiable import attribute_replaced
+from fairseq_l2t.core.unroll import Step
+from fairseq_l2t.core.update_rules import NAG, SGD, Clipping, StepSize
+from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+from fairseq_l2t.plugin.second_derivatives import unvouched_fairseq_modules
+
+__all__ = ["Check", "Doctor", "DoctorError", "quick_check"]
+
+_BOUND = 1e-6
+_OWN_BOUND = {"float32": 1e-3, "bfloat16": 0.3}
+"""Largest relative error that is trusted: in float64, and in the dtype the student is trained in."""
+
+_UNRESOLVED = 1e-4
+"""Differences that know themselves no better than this tell nothing, and the check fails."""
+
+_PAIRS, _STEPS, _SEED = 2, 2, 0
+_DISTANCES = {"halvings": 7, "shrink": 4.0}
+"""From 1e-3 down to 2e-7: a ReLU that switches nearby is behind the smaller ones."""
+
+_OPTIMIZER_NUMBERS, _OPTIMIZER_BOUND = 64, 1e-5
+_UPDATE_TOLERANCE, _WHOLE_TOLERANCE = 1e-6, 1e-5
+"""Where differences are known so well, no smaller distance is tried: of one update, and of whole unrolls."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, whether it can be trusted, the figure behind it, and what to do if not."""
+
+    name: str
+    is_good: bool
+    finding: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'ok  ' if self.is_good else 'FAIL'}  {self.name:<52} {self.finding}"
+        return line if self.is_good or not self.remedy else f"{line}; remedy: {self.remedy}"
+
+
+_LEAVE_OUT = "leave out what is new in it, one module or option at a time (README: What is taught exactly)"
+_GENTLER = "a smaller --lr, --clip-norm, or a larger --adam-eps"
+
+
+class DoctorError(ValueError):
+    """A student whose hypergradients cannot be trusted; the message holds the checks that failed."""
+
+
+class Doctor:
+    """The checks of one student.
+
+    Args:
+        student: at the beginning of its life; when the checks are over a new one begins, in the student's own dtype.
+    """
+
+    def __init__(self, student: FairseqStudent) -> None:
+        self._student = student
+
+    def checks(self) -> Iterator[Check]:
+        """Yield every check as it is made: some seconds for a small student, under a minute for a base Transformer."""
+        student = self._student
+        yield from self._modules()
+        yield self._reached()
+        yield self._optimizer()
+        try:
+            student.to_dtype(torch.float64)
+            teacher = self._teacher()
+            with self._small_updates():
+                trajectory = unroll(student, teacher, _STEPS)
+                step = trajectory.steps[0]
+                yield from self._second_derivatives(step, self._by_owner())
+                yield self._adjoint_of_the_rule(step)
+                yield self._dropout(step)
+                yield from self._whole(teacher)
+        finally:
+            student.to_dtype(None)
+
+    def quick_checks(self) -> Iterator[Check]:
+        """Yield the quick form: the optimizer, and the second derivatives at one update, all modules at once."""
+        student = self._student
+        yield self._optimizer()
+        try:
+            student.to_dtype(torch.float64)
+            with self._small_updates():
+                step = unroll(student, self._teacher(), 1).steps[0]
+            everything = {"all modules": torch.ones_like(student.omega)}
+            yield from self._second_derivatives(step, everything)
+        finally:
+            student.to_dtype(None)
+
+    # --- the parts --------------------------------------------------------------------------------------------
+
+    def _teacher(self) -> Teacher:
+        teacher = Teacher.for_student(self._student, keys=3, seed=_SEED)
+        return spread(teacher, _SEED).to(self._student.omega.device)
+
+    @contextmanager
+    def _small_updates(self) -> Iterator[None]:
+        """Updates on a few pairs of each real batch, under the teacher, at --lr, from a settled optimizer state.
+
+        A warm-up's first rates move nothing that differences could see; and from a state of zeros adam and adagrad
+        move by the sign of the gradient, which jumps.
+        """
+        student, real = self._student, self._student.next_batch
+        with ExitStack() as stack:
+            # Cross-entropy at the start of a life would leave the coefficients out of the check.
+            stack.enter_context(attribute_replaced(student, "cross_entropy_updates", 0))
+            stack.enter_context(
+                attribute_replaced(student, "next_batch", lambda: student.few_pairs(real()[:1], _PAIRS))
+            )
+            lr = float(student.options.cfg.optimization.lr[0])
+            stack.enter_context(
+                attribute_replaced(student, "step_size", lambda: StepSize(lr, lr, student.update + 1))
+            )
+            self._settle()
+            yield
+
+    def _settle(self) -> None:
+        """Give adam and adagrad the second moments they would have after large gradients everywhere: a gentle start."""
+        student = self._student
+        if student.rule.buffer_count and not isinstance(student.rule, SGD | NAG):
+            batch = student.next_batch()
+            square = student_gradient(student, batch, None, 0).square().max()
+            student.buffers = (*student.buffers[:-1], torch.full_like(student.omega, float(square)))
+
+    def _modules(self) -> Iterator[Check]:
+        model = self._student.model
+        unvouched = unvouched_fairseq_modules(model)
+        trusted = set(self._student.options.namespace.trust_module)
+        classes = {type(part) for part in model.modules()}
+        first_of = {name: path for path, name in reversed(unvouched)}
+        yield Check("modules", True, f"{len(classes)} classes, {len(first_of)} of them unknown here")
+        for name, path in first_of.items():
+            remedy = "" if name in trusted else f"if what is measured below is right, --trust-module {name}"
+            yield Check(f"module {name}", name in trusted, f"at {path}: nobody has vouched for it", remedy)
+
+    def _reached(self) -> Check:
+        names = [name for name, parameter in self._student.model.named_parameters() if parameter.requires_grad]
+        left_out = sorted(set(names) - set(self._student.parameters.names))
+        found = f"{len(self._student.parameters):,} parameters; never reached by the loss and left out: "
+        return Check("parameters", True, found + (", ".join(left_out) or "none"))
+
+    def _optimizer(self) -> Check:
+        """Three updates of the rule and of fairseq's own optimizer, from the same start, by the same gradients."""
+        student, rule = self._student, self._student.rule
+        generator = torch.Generator().manual_seed(_SEED)
+        omega = torch.randn(_OPTIMIZER_NUMBERS, generator=generator).to(student.omega)
+        parameter = torch.nn.Parameter(omega.clone())
+        buffers = tuple(torch.zeros_like(omega) for _ in range(rule.buffer_count))
+        optimizer = build_optimizer(student.options.cfg.optimizer, [parameter])
+        lr = previous = optimizer.get_lr()
+        for count in (1, 2, 3):
+            gradient = torch.randn(_OPTIMIZER_NUMBERS, generator=generator).to(omega)
+            omega, buffers = rule.apply(omega, buffers, gradient, StepSize(lr, previous, count))
+            parameter.grad = gradient.clone()
+            optimizer.set_lr(lr)
+            optimizer.step()
+            lr, previous = lr / 2, lr
+        gap = float((parameter.detach() - omega).abs().max() / omega.abs().max())
+        name = student.options.cfg.optimizer._name
+        return Check(f"update by {name}", gap <= _OPTIMIZER_BOUND, f"{gap:.0e} from fairseq's own after 3 updates",
+                     "another --optimizer (adam, nag, sgd, adagrad)")  # fmt: skip
+
+    def _by_owner(self) -> dict[str, Tensor]:
+        """Return a cotangent for each kind of module that owns parameters: ones on those, zeros elsewhere."""
+        student = self._student
+        cotangents: dict[str, Tensor] = {}
+        offset = 0
+        for name, size in zip(student.parameters.names, student.parameters.sizes, strict=True):
+            path = name.rpartition(".")[0]
+            owner = type(student.model.get_submodule(path)).__name__
+            cotangent = cotangents.setdefault(f"{path.split('.')[0]} {owner}", torch.zeros_like(student.omega))
+            cotangent[offset : offset + size] = 1.0
+            offset += size
+        return cotangents
+
+    def _second_derivatives(self, step: Step, supports: dict[str, Tensor]) -> Iterator[Check]:
+        random = torch.randn(len(step.omega), generator=torch.Generator().manual_seed(_SEED)).to(step.omega)
+        try:
+            found = compare_update(
+                self._student, step, {name: support * random for name, support in supports.items()},
+                seed=_SEED, tolerance=_UPDATE_TOLERANCE, **_DISTANCES,
+            )  # fmt: skip
+        except RuntimeError as error:  # PyTorch's "derivative ... is not implemented"
+            yield Check("second derivatives", False, " ".join(str(error).split())[:200],
+                        "a module written with operations that are differentiable twice")  # fmt: skip
+            return
+        for name, one in found.items():
+            yield Check(f"second derivatives, {name}", _is_trusted(one), _said(one), _LEAVE_OUT)
+
+    def _adjoint_of_the_rule(self, step: Step) -> Check:
+        error = compare_adjoint(self._student.rule, Clipping(self._student.clipping.max_norm), step.size, seed=_SEED)
+        return Check("adjoint of optimizer and clipping", error <= _BOUND, f"{error:.0e} from differences",
+                     "another --optimizer (adam, nag, sgd, adagrad)")  # fmt: skip
+
+    def _dropout(self, step: Step) -> Check:
+        def gradient(update: int) -> Tensor:
+            return student_gradient(self._student, step.batch, step.coefficients, update)
+
+        first, again, other = gradient(step.update), gradient(step.update), gradient(step.update + 1)
+        draws = "another update draws other masks" if not torch.equal(first, other) else "nothing is drawn"
+        return Check("replay of dropout", torch.equal(first, again), f"the same bits twice; {draws}",
+                     "a module that takes its random numbers from torch's global generator")  # fmt: skip
+
+    def _whole(self, teacher: Teacher) -> Iterator[Check]:
+        student = self._student
+        pairs = student.dev.teaching[:_PAIRS]
+
+        def measure() -> float:
+            return student.dev_objective("likelihood", pairs=pairs)[0]
+
+        student.restart(student.seed)
+        self._settle()
+        start = measure()
+        trajectory = unroll(student, teacher, _STEPS)
+        end, grad_omega = student.dev_objective("likelihood", pairs=pairs)
+        yield Check("dev measure follows the weights", end != start, f"moves by {end - start:.0e} in {_STEPS} updates",
+                    "a model that evaluates with the weights it is given")  # fmt: skip
+        ours = hypergradient(trajectory, grad_omega)
+        direction = unit_direction(ours["values"], _SEED)
+        one = compare_hypergradient(
+            trajectory, ours, measure, "values", direction, tolerance=_WHOLE_TOLERANCE, **_DISTANCES
+        )
+        yield Check(f"hypergradient of {_STEPS} updates", _is_trusted(one), _said(one), _GENTLER)
+        yield self._own_precision(teacher, pairs)
+
+    def _own_precision(self, teacher: Teacher, pairs: Sequence[int]) -> Check:
+        """The hypergradient in the student's own dtype against float64 along the same path."""
+        student = self._student.to_dtype(None)
+        kind = str(student.parameters.buffer.dtype).removeprefix("torch.")
+        self._settle()
+        trajectory = unroll(student, copy.deepcopy(teacher).to(student.omega.dtype), _STEPS)
+        end = student.omega.clone()
+        own = hypergradient(trajectory, student.dev_objective("likelihood", pairs=pairs)[1])
+        student.to_dtype(torch.float64)
+        student.set_omega(end.double())
+        again = Trajectory(student, teacher, [step.to(student.omega) for step in trajectory.steps])
+        exact = hypergradient(again, student.dev_objective("likelihood", pairs=pairs)[1])
+        error = max(float((own[name].double() - part).norm() / part.norm()) for name, part in exact.items())
+        bound = _OWN_BOUND[kind]
+        found = f"{error:.0e} from float64 along the same path"
+        return Check(f"hypergradient in {kind}", error <= bound, found, _GENTLER)
+
+
+def _is_trusted(one: Comparison) -> bool:
+    return one.resolution < _UNRESOLVED and one.error <= max(_BOUND, 3 * one.resolution)
+
+
+def _said(one: Comparison) -> str:
+    return f"{one.error:.0e} from differences, which are known to {one.resolution:.0e}"
+
+
+def quick_check(student: FairseqStudent) -> list[Check]:
+    """Make the quick checks of a student that is about to be taught; its life begins anew.
+
+    Raises:
+        DoctorError: a check failed.
+    """
+    try:
+        checks = list(Doctor(student).quick_checks())
+    except NonFiniteError as error:
+        raise DoctorError(f"quick check: {error}") from error
+    failed = [str(check) for check in checks if not check.is_good]
+    if failed:
+        raise DoctorError("hypergradients cannot be trusted (l2t-doctor tells more): " + " | ".join(failed))
+    return checks
