@@ -42,16 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = _read(options.json)
     wanted = all_cells(options.families, options.optimizers, full=options.full)
     left = [cell for cell in wanted if _key(vars(cell)) not in done]
-    with tempfile.TemporaryDirectory() as scratch:
-        data = corpus(Path(scratch))
-        for record in _measured(data, left, options.jobs):
-            done[_key(record)] = record
-            if options.json is not None:
-                with options.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
-        records = [done[_key(vars(cell))] for cell in wanted]
-        _print_tables(records, options)
-        refused = {} if options.no_refusals else {name: refusal(data, name) for name in REFUSALS}
+    refused: dict[str, str | None] = {}
+    if left or not options.no_refusals:
+        with tempfile.TemporaryDirectory() as scratch:
+            data = corpus(Path(scratch))
+            for record in _measured(data, left, options.jobs):
+                done[_key(record)] = record
+                if options.json is not None:
+                    with options.json.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(record) + "\n")
+            if not options.no_refusals:
+                refused = {name: refusal(data, name) for name in REFUSALS}
+    records = [done[_key(vars(cell))] for cell in wanted]
+    _print_tables(records, options)
     for name, message in refused.items():
         print(f"refused: {name}: {message}" if message else f"TAKEN, should be refused: {name}")
     return int(not all(record.get("good") for record in records) or None in refused.values())
@@ -86,6 +89,8 @@ def _read(path: Path | None) -> dict[tuple, dict]:
 
 
 def _measured(data: Path, cells: list[Cell], jobs: int) -> Iterable[dict]:
+    if not cells:
+        return
     with multiprocessing.get_context("spawn").Pool(jobs, _quiet) as pool:
         results = pool.imap_unordered(_measure, [(data, cell) for cell in cells])
         yield from tqdm(results, total=len(cells), desc="cells", unit="cell")

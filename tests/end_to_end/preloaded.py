@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ENTRY_POINTS = {
+    "l2t-doctor": ("fairseq_l2t.cli.doctor", "main"),
     "l2t-train-teacher": ("fairseq_l2t.cli.train_teacher", "main"),
     "fairseq-train": ("fairseq_cli.train", "cli_main"),
     "fairseq-validate": ("fairseq_cli.validate", "cli_main"),

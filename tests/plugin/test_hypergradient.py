@@ -29,17 +29,8 @@ AUTOGRAD_TOLERANCE = 1e-9
 DETECTED = 1e-3
 """A wrong hypergradient must be at least this far off for the comparison to be worth anything."""
 
-CASES = [
-    ("transformer", "momentum"),
-    ("transformer_tied", "adam"),
-    ("transformer_pre_norm", "nag"),
-    ("lstm", "adam"),
-    ("lstm_bidirectional", "momentum"),
-    ("lstm_wiseman", "nag"),
-    ("fconv", "adam"),
-    ("fconv_iwslt", "nag"),
-    ("fconv_tied", "momentum"),
-]
+CASES = [("transformer_pre_norm", "nag"), ("lstm_bidirectional", "momentum"), ("fconv_iwslt", "adam")]
+"""One of each kind, from a restart; the exactness table has all of them, on recorded batches."""
 
 STEP_SIZES = {"transformer": (1e-4, 2e-5, 4e-6), "lstm": (1e-3,), "fconv": (1e-4,)}
 """Distances h of central differences, by family. They err by h^2 times the third derivative plus the rounding of the

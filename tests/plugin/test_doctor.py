@@ -1,0 +1,183 @@
+"""The doctor: sound students pass, each way to be silently wrong is found, and a student is left as it was."""
+
+import dataclasses
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.tiny import arguments, make_student, spread_teacher
+from fairseq_l2t.core import unroll
+from fairseq_l2t.core.twice_differentiable import attribute_replaced, twice_differentiable
+from fairseq_l2t.core.update_rules import Adam
+from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.plugin.config import parse_student_options
+from fairseq_l2t.plugin.doctor import Doctor, DoctorError, quick_check
+from fairseq_l2t.plugin.second_derivatives import refuse_unvouched_fairseq
+from fairseq_l2t.plugin.token_loss import token_loss
+
+
+def failures(student):
+    """Return the names of the checks that failed."""
+    return {check.name for check in Doctor(student).checks() if not check.is_good}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "optimizer"), [("transformer_tied", "adam"), ("fconv_iwslt", "nag"), ("lstm", "adagrad")]
+)
+def test_sound_students_pass(data_bin, family, optimizer):
+    checks = list(Doctor(make_student(data_bin, family, optimizer)).checks())
+    assert [str(check) for check in checks if not check.is_good] == []
+    names = " ".join(check.name for check in checks)
+    parts = ["modules", "parameters", f"update by {optimizer}", "second derivatives, encoder", "replay of dropout"]
+    parts += ["second derivatives, decoder", "adjoint of optimizer", "dev measure", "hypergradient of 2", "in float32"]
+    assert [part for part in parts if part not in names] == []
+    assert all(str(check).startswith("ok    ") for check in checks)
+
+
+def test_stock_gradient_scaling_is_found(data_bin):
+    student = make_student(data_bin, "fconv_iwslt", "nag")
+    # twice_differentiable mends the weight normalisation alone: fconv scales its encoder's gradient as fairseq has it.
+    with attribute_replaced(student, "second_derivatives", twice_differentiable):
+        failed = failures(student)
+        assert any(name.startswith("second derivatives, encoder") for name in failed)
+        with pytest.raises(DoctorError, match="second derivatives, all modules .* from differences"):
+            quick_check(student)
+    quick_check(student)
+
+
+def test_attention_without_second_derivative_is_found(data_bin):
+    student = make_student(data_bin, "transformer", "adam")
+    with attribute_replaced(student, "second_derivatives", nullcontext), pytest.raises(
+        DoctorError, match="flash_attention.* is not implemented.*remedy: a module written with"
+    ):
+        quick_check(student)
+
+
+def test_another_optimizer_than_fairseqs_is_found(data_bin, monkeypatch):
+    student = make_student(data_bin, "fconv", "adam")
+    assert isinstance(student.rule, Adam)
+    real = FairseqStudent.restart
+
+    def restart(self, seed):
+        real(self, seed)
+        self.rule = dataclasses.replace(self.rule, beta1=0.8)
+
+    monkeypatch.setattr(FairseqStudent, "restart", restart)
+    student.restart(3)
+    with pytest.raises(DoctorError, match="update by adam .* from fairseq's own"):
+        quick_check(student)
+
+
+class ForgetfulAdam(Adam):
+    """Adam whose adjoint takes its moments for constants."""
+
+    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+        """As plain SGD's would."""
+        return super().adjoint(omega, buffers, gradient, size, omega_bar, tuple(map(torch.zeros_like, buffers_bar)))
+
+
+def test_a_wrong_adjoint_is_found(data_bin, monkeypatch):
+    real = FairseqStudent.restart
+
+    def restart(self, seed):
+        real(self, seed)
+        self.rule = ForgetfulAdam(**dataclasses.asdict(self.rule))
+
+    monkeypatch.setattr(FairseqStudent, "restart", restart)
+    failed = failures(make_student(data_bin, "fconv", "adam"))
+    assert "adjoint of optimizer and clipping" in failed
+
+
+def test_random_numbers_of_another_generator_are_found(data_bin):
+    student = make_student(data_bin, "fconv", "nag")
+    generator = torch.Generator().manual_seed(1)
+
+    def noisy(model, sample, padding, coefficients, shape, *, measure=True):
+        loss = token_loss(model, sample, padding, coefficients, shape, measure=measure)
+        return dataclasses.replace(loss, total=loss.total * (1 + torch.rand((), generator=generator)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairseq_l2t.plugin.fairseq_student.token_loss", noisy)
+        assert "replay of dropout" in failures(student)
+
+
+class Doubling(nn.Module):
+    """A layer nobody has vouched for; its second derivatives are right."""
+
+    def forward(self, value):
+        """Return something close to twice the value."""
+        return 2 * value + 0.1 * torch.tanh(value)
+
+
+class _WrongSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        ctx.save_for_backward(value)
+        return value + 0.1 * value**2
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        # The first derivative is right; detached, it has no second one.
+        return cotangent * (1 + 0.2 * ctx.saved_tensors[0].detach())
+
+
+class Square(nn.Module):
+    """A layer nobody has vouched for; its second derivatives are silently wrong."""
+
+    def forward(self, value):
+        """Return the value with a little of its square."""
+        return _WrongSquare.apply(value)
+
+
+def student_with(data_bin, monkeypatch, layer, *more, **options):
+    """Return an fconv student whose decoder puts out what ``layer`` makes of it."""
+    real = FairseqStudent._build_model
+
+    def build(self, seed):
+        refuse, self._refuse_modules = self._refuse_modules, False
+        model = real(self, seed)
+        self._refuse_modules = refuse
+        model.decoder.fc3.register_forward_hook(lambda module, inputs, output: layer(output))
+        model.decoder.extra = layer
+        if refuse:
+            refuse_unvouched_fairseq(model, self.options.namespace.trust_module)
+        return model
+
+    monkeypatch.setattr(FairseqStudent, "_build_model", build)
+    return FairseqStudent(parse_student_options([*arguments(data_bin, "fconv", "nag"), *more]), **options)
+
+
+def test_unknown_modules_are_measured(data_bin, monkeypatch):
+    name = f"{__name__}.Doubling"
+    student = student_with(data_bin, monkeypatch, Doubling(), refuse_modules=False)
+    checks = {check.name: check for check in Doctor(student).checks()}
+    assert [name for name, check in checks.items() if not check.is_good] == [f"module {name}"]
+    assert f"--trust-module {name}" in str(checks[f"module {name}"])
+    trusted = student_with(data_bin, monkeypatch, Doubling(), "--trust-module", name)
+    assert failures(trusted) == set()
+
+
+def test_a_trusted_module_that_is_wrong_is_found(data_bin, monkeypatch):
+    student = student_with(data_bin, monkeypatch, Square(), "--trust-module", f"{__name__}.Square")
+    assert any(name.startswith("second derivatives") for name in failures(student))
+    with pytest.raises(DoctorError, match="second derivatives"):
+        quick_check(student)
+
+
+def test_the_student_is_left_as_it_was(data_bin):
+    fresh, checked = (make_student(data_bin, "fconv", "adam") for _ in range(2))
+    quick_check(checked)
+    assert checked.omega.dtype == torch.float32 and checked.update == 0
+    assert checked.cross_entropy_updates == fresh.cross_entropy_updates == 1
+    ends = []
+    for student in (fresh, checked):
+        unroll(student, spread_teacher(student), 3)
+        ends.append(student.omega.clone())
+    assert torch.equal(*ends)
+    list(Doctor(checked).checks())
+    assert checked.update == 0 and checked.omega.dtype == torch.float32
+    unroll(checked, spread_teacher(checked), 3)
+    assert torch.equal(checked.omega, ends[0])
