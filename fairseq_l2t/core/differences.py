@@ -213,8 +213,9 @@ def compare_adjoint(rule: UpdateRule, clipping: Clipping, size: StepSize, seed: 
     omega, gradient = draw(), draw()
     if clipping.max_norm > 0:
         gradient = gradient * (3 * clipping.max_norm / gradient.norm())
-    # Second moments are never negative; a first moment may be anything.
-    buffers = tuple(draw().square() * gradient.norm() ** 2 for _ in range(rule.buffer_count))
+    # Second moments are never negative; a first moment may be anything. One near 0 would drown all other slopes.
+    mean_square = clipping.apply(gradient).square().mean()
+    buffers = tuple((0.5 + draw().square()) * mean_square for _ in range(rule.buffer_count))
     inputs = (omega, gradient, *buffers)
     directions = [part.abs().mean() * draw() for part in inputs]
     outputs_bar = [draw() for _ in range(1 + rule.buffer_count)]

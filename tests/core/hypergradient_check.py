@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +18,17 @@ from torch.func import functional_call
 from benchmarks.differentiable_rules import differentiable_clipping, differentiable_rule
 from fairseq_l2t.core import Teacher, Trajectory, hypergradient, unroll
 from fairseq_l2t.core.twice_differentiable import outer_gradient, twice_differentiable
-from fairseq_l2t.core.update_rules import Adam
+from fairseq_l2t.core.update_rules import Adagrad, Adam, Clipping
 from tests.core.toy_student import RecordedState, ToyStudent
+
+
+@dataclass(frozen=True)
+class HalfClipping(Clipping):
+    """Clipping whose adjoint forgets that the factor depends on the gradient."""
+
+    def adjoint(self, gradient, clipped_bar):
+        factor = self.max_norm / (float(gradient.norm()) + 1e-6)
+        return clipped_bar * min(1.0, factor)
 
 
 def target_log_probs(student: ToyStudent, omega: Tensor, part) -> Tensor:
@@ -82,8 +92,8 @@ def measured_slope(
     States are those of ``trajectory``: they are data, and must not move with theta.
     """
     states = [step.state for step in trajectory.steps]
-    # Adam divides by gradients that may be small: its measure bends sooner.
-    h = 2e-4 if isinstance(trajectory.student.rule, Adam) else 2e-3
+    # These divide by gradients that may be small: the measure bends sooner.
+    h = 2e-4 if isinstance(trajectory.student.rule, (Adagrad, Adam)) else 2e-3
 
     def measure(distance: float) -> float:
         student, teacher = make(), copy.deepcopy(trajectory.teacher)

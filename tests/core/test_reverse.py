@@ -2,21 +2,21 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
 import torch
 
-from fairseq_l2t.core import LossShape, NonFiniteError, Teacher, hypergradient, student_gradient, unroll
-from fairseq_l2t.core.reverse import hypergradient_with_adjoint
-from fairseq_l2t.core.update_rules import NAG, SGD, Adam, Clipping
+from benchmarks.differentiable_rules import relative_error
+from fairseq_l2t.core import LossShape, NonFiniteError, Teacher, Trajectory, hypergradient, student_gradient, unroll
+from fairseq_l2t.core.reverse import adjoint_sweep, hypergradient_with_adjoint, pull_back
+from fairseq_l2t.core.update_rules import NAG, SGD, Adagrad, Adam
 from tests.core.hypergradient_check import (
+    HalfClipping,
     dev_gradient,
     measured_slope,
     plain_hypergradient,
     random_direction,
-    relative_error,
     slope_along,
     unrolled,
 )
@@ -32,6 +32,7 @@ RULES = {
     "momentum": SGD(momentum=0.9, weight_decay=0.02),
     "nag": NAG(momentum=0.8, weight_decay=0.02),
     "adam": Adam(0.9, 0.98, 1e-8, weight_decay=0.02),
+    "adagrad": Adagrad(weight_decay=0.02),
 }
 SETTINGS = {
     "plain": {},
@@ -65,15 +66,6 @@ def test_clipping_was_active_at_every_update(model):
         trajectory.student.set_omega(step.omega)
         gradient = student_gradient(trajectory.student, step.batch, step.coefficients, step.update)
         assert gradient.norm() > 0.21
-
-
-@dataclass(frozen=True)
-class HalfClipping(Clipping):
-    """Clipping whose adjoint forgets that the factor depends on the gradient."""
-
-    def adjoint(self, gradient, clipped_bar):
-        factor = self.max_norm / (float(gradient.norm()) + 1e-6)
-        return clipped_bar * min(1.0, factor)
 
 
 @pytest.mark.parametrize("wrong", ["dropout seed", "clipping adjoint", "learning rate", "batch order"])
@@ -184,3 +176,55 @@ def test_bad_adjoint_names_the_update_and_the_parameter(bad):
     with pytest.raises(NonFiniteError, match=r"adjoint of student update 1: embedding\.weight is not finite"):
         hypergradient(trajectory, grad_omega)
     assert torch.equal(student.omega, omega)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_sweep_in_shares(rule):
+    student = ToyStudent("tanh", RULES[rule], max_norm=0.2, cross_entropy_updates=1)
+    trajectory = unroll(student, Teacher.for_student(student, keys=3), 4)
+    grad_omega = dev_gradient(student)
+    steps = list(adjoint_sweep(trajectory, grad_omega))
+    whole = hypergradient_with_adjoint(trajectory, grad_omega)
+    assert [step.update for step in steps] == [3, 2, 1, 0]
+    assert [step.theta is None for step in steps] == [False, False, False, True]
+    assert float(steps[-1].adjoint.norm()) == whole.adjoint_norm != float(steps[-2].adjoint.norm())
+    for name, part in whole.theta.items():
+        shares = [step.theta[name] for step in steps[:-1]]
+        assert torch.equal(sum(shares), part)
+        # the last two alone are the hypergradient of the last two updates
+        short = hypergradient(Trajectory(student, trajectory.teacher, trajectory.steps[2:]), grad_omega)
+        assert torch.equal(shares[0] + shares[1], short[name])
+        assert not torch.equal(short[name], part)
+
+
+def test_the_sweep_can_be_left_early():
+    student = ToyStudent("tanh", RULES["adam"])
+    trajectory = unroll(student, Teacher.for_student(student), 3)
+    omega, sweep = student.omega.clone(), adjoint_sweep(trajectory, dev_gradient(student))
+    next(sweep)
+    assert not torch.equal(student.omega, omega)
+    sweep.close()
+    assert torch.equal(student.omega, omega)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pull_back_of_several_is_that_of_each(model):
+    student = ToyStudent(model)
+    step = unroll(student, Teacher.for_student(student), 2).steps[1]
+    generator = torch.Generator().manual_seed(8)
+    first, second = (torch.randn(step.omega.shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    found = pull_back(student, step, [first, second, first + second])
+    assert torch.equal(student.omega, step.omega)
+    for pulled, cotangent in zip(found, [first, second, first + second], strict=True):
+        (alone,) = pull_back(student, step, [cotangent])
+        assert all(map(torch.equal, pulled, alone))
+    for one, other, both in zip(*found, strict=True):
+        torch.testing.assert_close(one + other, both, rtol=1e-12, atol=1e-14)
+        assert (one - other).norm() > 0.1 * both.norm()
+
+
+def test_pull_back_under_cross_entropy_has_no_share_of_the_coefficients():
+    student = ToyStudent("tanh", cross_entropy_updates=1)
+    steps = unroll(student, Teacher.for_student(student), 2).steps
+    cotangent = torch.ones_like(student.omega)
+    assert [pull_back(student, step, [cotangent])[0][1] is None for step in steps] == [True, False]

@@ -17,6 +17,7 @@ from fairseq_l2t.core.twice_differentiable import (
     outer_gradient,
     refuse_unvouched,
     twice_differentiable,
+    unvouched_modules,
 )
 from tests.core.hypergradient_check import five_point_slope
 from tests.core.toy_student import MODELS, PlainScaling, Recurrent, ToyStudent, WeightNormed
@@ -223,12 +224,17 @@ class _Strange(nn.Module):
 def test_unvouched_modules_are_named():
     model = nn.ModuleDict({"first": nn.Linear(1, 1), "inner": nn.Sequential(nn.Tanh(), _Strange())})
     model["attention"] = nn.MultiheadAttention(2, 1)
+    strange, attention = f"{_Strange.__module__}._Strange", "torch.nn.modules.activation.MultiheadAttention"
+    projection = ("attention.out_proj", "torch.nn.modules.linear.NonDynamicallyQuantizableLinear")
+    assert unvouched_modules(model) == [("inner.1", strange), ("attention", attention), projection]
+    assert unvouched_modules(model, vouched=[strange]) == [("attention", attention), projection]
     with pytest.raises(NotTwiceDifferentiableError) as caught:
         refuse_unvouched(model)
-    message = str(caught.value)
-    assert f"inner.1 ({_Strange.__module__}._Strange)" in message
-    assert "attention (torch.nn.modules.activation.MultiheadAttention)" in message
-    assert "first" not in message
+    assert str(caught.value) == (
+        f"second derivatives are not known to be right through: inner.1 ({strange}); attention ({attention}); "
+        f"{projection[0]} ({projection[1]})"
+    )
+    assert unvouched_modules(_Strange()) == [("(the model)", strange)]
     with pytest.raises(NotTwiceDifferentiableError, match=r"\(the model\) \(.*_Strange\)"):
         refuse_unvouched(_Strange())
 
@@ -236,6 +242,9 @@ def test_unvouched_modules_are_named():
 def test_vouched_models_pass():
     model = nn.Sequential(nn.Linear(1, 1), nn.LSTM(1, 1))
     refuse_unvouched(model)
+    assert unvouched_modules(model) == []
+    perceptron = MODELS["tanh"]()
+    assert unvouched_modules(perceptron) == [("(the model)", "tests.core.toy_student.Perceptron")]
     with pytest.raises(NotTwiceDifferentiableError):
-        refuse_unvouched(MODELS["tanh"]())
+        refuse_unvouched(perceptron)
     refuse_unvouched(MODELS["tanh"](), vouched=["tests.core.toy_student.Perceptron"])

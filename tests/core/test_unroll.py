@@ -1,5 +1,6 @@
 """Updates forward: what is kept, what is replayed, what is refused."""
 
+import copy
 import math
 from functools import partial
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 
 from benchmarks.differentiable_rules import differentiable_clipping, differentiable_rule
-from fairseq_l2t.core import NonFiniteError, Teacher, student_gradient, unroll
-from fairseq_l2t.core.update_rules import NAG, SGD, Adam
-from tests.core.toy_student import MODELS, ToyStudent
+from fairseq_l2t.core import NonFiniteError, Teacher, Trajectory, student_gradient, unroll
+from fairseq_l2t.core.unroll import advance, replay
+from fairseq_l2t.core.update_rules import NAG, SGD, Adagrad, Adam
+from tests.core.toy_student import MODELS, RecordedState, ToyStudent
 
-RULES = [SGD(0.9, 0.02), NAG(0.8, 0.02), Adam(0.9, 0.98, weight_decay=0.02)]
+RULES = [SGD(0.9, 0.02), NAG(0.8, 0.02), Adam(0.9, 0.98, weight_decay=0.02), Adagrad(0.02)]
 
 
 def unrolled(student: ToyStudent, steps: int = 3):
@@ -143,3 +145,65 @@ def test_micro_batches_are_summed_before_they_are_divided():
     whole = student_gradient(student, batch, phi, 0)
     parts = [student_gradient(student, [part], phi, 0) * part.tokens for part in batch]
     torch.testing.assert_close(whole, sum(parts) / sum(part.tokens for part in batch), rtol=1e-12, atol=1e-15)
+
+
+def trajectory_in_midlife(rule, model: str = "tanh") -> Trajectory:
+    """Return updates 2 to 4 of a life, so that buffers are not zero; update 2 is of plain cross-entropy."""
+    student = ToyStudent(model, rule, max_norm=0.2, cross_entropy_updates=3)
+    advance(student, Teacher.for_student(student), 2)
+    return unrolled(student)
+
+
+def moved_teacher(trajectory: Trajectory) -> Teacher:
+    """Return a teacher that differs from that of ``trajectory``."""
+    teacher = copy.deepcopy(trajectory.teacher)
+    with torch.no_grad():
+        teacher.values.mul_(torch.linspace(0.5, 2.0, teacher.keys))
+        teacher.queries.add_(0.3)
+    return teacher
+
+
+def snapshot(student: ToyStudent):
+    """Return where a student's life stands, in a form that compares by value."""
+    buffers = [buffer.tolist() for buffer in student.buffers]
+    return buffers, student.update, student.state.state_dict(), torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_replay_under_the_same_teacher_is_the_unroll(rule, model):
+    trajectory = trajectory_in_midlife(rule, model)
+    student, last, before = trajectory.student, trajectory.student.omega.clone(), snapshot(trajectory.student)
+    assert torch.equal(replay(trajectory, trajectory.teacher), last)
+    assert torch.equal(student.omega, last)
+    assert snapshot(student) == before
+    assert not torch.equal(replay(trajectory, moved_teacher(trajectory)), last)
+    assert snapshot(student) == before
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_replay_under_another_teacher_is_a_new_life_with_the_states_recorded(rule):
+    trajectory = trajectory_in_midlife(rule)
+    teacher, states = moved_teacher(trajectory), [step.state for step in trajectory.steps[1:]]
+
+    def new_life(recorded: list[torch.Tensor]) -> torch.Tensor:
+        student = ToyStudent("tanh", rule, max_norm=0.2, cross_entropy_updates=3)
+        student.state = RecordedState([None, None, None, *recorded])
+        return unroll(student, teacher, 5).student.omega
+
+    found = replay(trajectory, teacher)
+    assert torch.equal(found, new_life(states))
+    # control: other states lead elsewhere
+    assert not torch.equal(found, new_life([states[0], states[1] + 0.1]))
+
+
+def test_replay_leaves_the_trajectory_alone():
+    trajectory = trajectory_in_midlife(Adam())
+    before = [(step.omega.clone(), *(buffer.clone() for buffer in step.buffers)) for step in trajectory.steps]
+    theta = copy.deepcopy(trajectory.teacher.state_dict())
+    result = replay(trajectory, moved_teacher(trajectory))
+    trajectory.student.set_omega(torch.zeros_like(result))
+    assert float(result.norm()) > 0  # a copy
+    for step, vectors in zip(trajectory.steps, before, strict=True):
+        assert all(map(torch.equal, (step.omega, *step.buffers), vectors))
+    assert all(torch.equal(part, theta[name]) for name, part in trajectory.teacher.state_dict().items())

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.differentiable_rules import differentiable_clipping, differentiable_rule
 from fairseq_l2t.core.float64 import KeepFloat64
-from fairseq_l2t.core.update_rules import NAG, SGD, Adam, Clipping, StepSize
+from fairseq_l2t.core.update_rules import NAG, SGD, Adagrad, Adam, Clipping, StepSize
 from tests.core.hypergradient_check import five_point_slope
 
 SIZE = 7
@@ -23,6 +23,8 @@ RULES = {
     "nag_decay": NAG(momentum=0.7, weight_decay=0.3),
     "adam": Adam(0.8, 0.95, 1e-3),
     "adam_decay": Adam(0.8, 0.95, 1e-8, weight_decay=0.3),
+    "adagrad": Adagrad(),
+    "adagrad_decay": Adagrad(weight_decay=0.3, eps=1e-3),
 }
 
 
@@ -74,6 +76,9 @@ def real_optimizer(rule):
     if isinstance(rule, SGD):
         options = {"lr": RATES[0], "momentum": rule.momentum, "weight_decay": rule.weight_decay}
         return lambda parameters: torch.optim.SGD(parameters, **options)
+    if isinstance(rule, Adagrad):
+        options = {"lr": RATES[0], "eps": rule.eps, "weight_decay": rule.weight_decay}
+        return lambda parameters: torch.optim.Adagrad(parameters, **options)
     if isinstance(rule, NAG):
         nag, options = fairseq_optimizer("nag"), {"lr": RATES[0], "momentum": rule.momentum}
         return lambda parameters: nag(parameters, weight_decay=rule.weight_decay, **options)
@@ -90,7 +95,7 @@ def test_same_updates_as_the_real_optimizer(rule):
         torch.testing.assert_close(ours, expected, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("rule", [RULES["momentum_decay"], RULES["nag_decay"], RULES["adam_decay"]])
+@pytest.mark.parametrize("rule", [rule for rule in RULES.values() if rule.weight_decay])
 def test_optimizer_control_other_settings_differ(rule):
     start, *gradients = draw(1, 1 + len(RATES))
     other = type(rule)(**{**vars(rule), "weight_decay": 0.25})
@@ -122,6 +127,8 @@ def adjoint_problem(rule, size: StepSize):
     buffers, buffers_bar = tuple(rest[: rule.buffer_count]), tuple(rest[rule.buffer_count :])
     if isinstance(rule, Adam):
         buffers = (buffers[0], buffers[1].square())
+    elif isinstance(rule, Adagrad):
+        buffers = (buffers[0].square(),)
     found = rule.adjoint(omega, buffers, gradient, size, omega_bar, buffers_bar)
     ours = (found[0], *found[1], found[2])
     return (omega, *buffers, gradient), (omega_bar, *buffers_bar), ours
@@ -166,6 +173,28 @@ def test_adam_adjoint_where_a_parameter_was_never_reached():
     torch.testing.assert_close(found[2], omega_bar * moved / tiny, rtol=1e-4, atol=1e-12)
 
 
+def test_adagrad_adjoint_where_a_parameter_was_never_reached():
+    rule, size, zeros = Adagrad(eps=1e-2), StepSize(0.2, 0.2, 3), torch.zeros(SIZE, dtype=torch.float64)
+    omega, omega_bar, square_bar = draw(5, 3)
+    found = rule.adjoint(omega, (zeros,), zeros, size, omega_bar, (square_bar,))
+    assert torch.equal(found[0], omega_bar)
+    assert torch.equal(found[1][0], square_bar)
+    tiny = 1e-12
+    moved = rule.apply(omega, (zeros,), zeros + tiny, size)[0] - omega
+    torch.testing.assert_close(found[2], omega_bar * moved / tiny, rtol=1e-4, atol=1e-12)
+    # control: where it was reached before, the slope is another, and as finite
+    reached = rule.adjoint(omega, (zeros + 1.0,), zeros, size, omega_bar, (square_bar,))
+    torch.testing.assert_close(reached[2], omega_bar * (-0.2 / 1.01), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_adagrad_adjoint_is_finite_with_the_eps_of_fairseq(weight_decay):
+    rule, zeros = Adagrad(weight_decay), torch.zeros(SIZE, dtype=torch.float64)
+    omega, omega_bar, square_bar = draw(5, 3)
+    found = rule.adjoint(omega, (zeros,), zeros, StepSize(0.2, 0.2, 1), omega_bar, (square_bar,))
+    assert all(bool(torch.isfinite(part).all()) for part in (found[0], *found[1], found[2]))
+
+
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e3])
 def test_clipping_forward(max_norm):
     (gradient,) = draw(6, 1)
@@ -178,10 +207,11 @@ def test_clipping_forward(max_norm):
     assert torch.equal(clipped, gradient) == (max_norm != 0.5)
 
 
+@pytest.mark.parametrize("sizes", [(), (SIZE,), (1, 4, 2)])
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e3])
-def test_clipping_adjoint(max_norm):
+def test_clipping_adjoint(max_norm, sizes):
     gradient, clipped_bar, direction = draw(7, 3)
-    clipping, leaf = Clipping(max_norm), gradient.clone().requires_grad_()
+    clipping, leaf = Clipping(max_norm, sizes), gradient.clone().requires_grad_()
     found = clipping.adjoint(gradient, clipped_bar)
     clipped = differentiable_clipping(leaf, max_norm) * 1.0
     expected = torch.autograd.grad(clipped, leaf, grad_outputs=clipped_bar)[0]
@@ -203,3 +233,31 @@ def test_clipping_of_a_zero_gradient():
     zeros, (bar,) = torch.zeros(SIZE, dtype=torch.float64), draw(8, 1)
     assert torch.equal(Clipping(0.1).apply(zeros), zeros)
     assert torch.equal(Clipping(0.1).adjoint(zeros, bar), bar)
+
+
+PARAMETER_SIZES = (1, 33, 127, 3, 1025, 17)
+
+
+def clipped_by_fairseq(gradient: torch.Tensor, max_norm: float) -> torch.Tensor:
+    """Return a float32 gradient (n,) as fairseq clips that of parameters of `PARAMETER_SIZES`."""
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in PARAMETER_SIZES]
+    for parameter, part in zip(parameters, gradient.split(PARAMETER_SIZES), strict=True):
+        parameter.grad = part.clone()
+    pytest.importorskip("fairseq.utils").clip_grad_norm_(parameters, max_norm)
+    return torch.cat([parameter.grad for parameter in parameters])
+
+
+@pytest.mark.filterwarnings("ignore:amp_C fused kernels unavailable")
+@pytest.mark.parametrize("max_norm", [0.1, 30.0, 1e3])
+def test_clipping_by_parameter_is_that_of_fairseq_to_the_bit(max_norm):
+    generator = torch.Generator().manual_seed(9)
+    gradients = [torch.randn(sum(PARAMETER_SIZES), generator=generator) for _ in range(20)]
+    expected = [clipped_by_fairseq(gradient, max_norm) for gradient in gradients]
+    ours, whole = (
+        [Clipping(max_norm, sizes).apply(gradient) for gradient in gradients] for sizes in (PARAMETER_SIZES, ())
+    )
+    assert all(map(torch.equal, ours, expected))
+    # controls: the norm of the whole rounds in another way; a bound above the norm changes nothing
+    is_active = max_norm < 1e3
+    assert all(map(torch.equal, whole, expected)) != is_active
+    assert all(map(torch.equal, gradients, expected)) != is_active
