@@ -59,7 +59,9 @@ class Comparison:
     @property
     def resolution(self) -> float:
         """Relative error the differences themselves may have."""
-        return self.slope.uncertainty / abs(self.slope.value) if self.slope.value else 0.0
+        if self.slope.value:
+            return self.slope.uncertainty / abs(self.slope.value)
+        return math.inf if self.slope.uncertainty > 0 else 0.0
 
 
 def slope_at_zero(
@@ -82,19 +84,23 @@ def slope_at_zero(
     """
     best = Slope(math.nan, math.inf)
     row: list[float] = []
-    distance = largest
+    distance, here, bend = largest, function(0.0), math.inf
     for _ in range(halvings):
         ahead, behind = function(distance), function(-distance)
         rounding = _ROUNDING * max(abs(ahead), abs(behind)) / distance
+        # Half the difference of the slopes on both sides shrinks with the distance, unless there is a kink at 0 itself.
+        last_bend, bend = bend, (ahead - 2 * here + behind) / (2 * distance)
+        kink = max(0.0, abs(bend) - abs(last_bend) * (1 + shrink) / (2 * shrink))
         previous, row = row, [(ahead - behind) / (2 * distance)]
         for order, coarser in enumerate(previous):
             weight = shrink ** (2 * order + 2)
             row.append((weight * row[order] - coarser) / (weight - 1))
             # Both neighbours in Ridders' tableau must agree: the coarser one of the same order, the finer of a lower.
-            uncertainty = max(abs(row[-1] - row[order]), abs(row[-1] - coarser)) + rounding
+            uncertainty = max(abs(row[-1] - row[order]), abs(row[-1] - coarser)) + rounding + kink
             if uncertainty < best.uncertainty:
                 best = Slope(row[-1], uncertainty)
-        if best.uncertainty <= tolerance * abs(best.value):
+        # Two distances have one gap only, which may be small by accident.
+        if len(row) > 2 and best.uncertainty <= tolerance * abs(best.value):
             break
         distance /= shrink
     return best

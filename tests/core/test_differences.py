@@ -94,7 +94,6 @@ def test_no_slope_at_zero_is_not_known(name):
     assert not found.uncertainty < 0.1 * abs(found.value)
 
 
-@pytest.mark.xfail(reason="central differences are blind to a kink at exactly 0: they find the mean of both slopes")
 @pytest.mark.parametrize("function", [abs, lambda x: max(x, 0.0)], ids=["absolute", "rectifier"])
 def test_a_kink_at_zero_is_not_known(function):
     assert slope_at_zero(function, LARGEST).uncertainty > 0.1
@@ -142,8 +141,8 @@ def test_stops_at_the_tolerance():
         return counted.calls
 
     assert calls(tolerance=1e-2) < calls(tolerance=1e-8) < calls(tolerance=0.0)
-    assert calls(tolerance=0.0) == 20
-    assert calls(tolerance=0.0, halvings=4) == 8
+    assert calls(tolerance=0.0) == 21  # one of them at 0
+    assert calls(tolerance=0.0, halvings=4) == 9
 
 
 def test_one_distance_knows_nothing():
