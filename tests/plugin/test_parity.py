@@ -1,92 +1,38 @@
 """K updates by our unroll equal K updates by fairseq's own Trainer: the student the teacher sees is the one trained."""
 
-from functools import partial
+import json
+from itertools import pairwise
 
 import pytest
 import torch
 
 import fairseq_l2t.plugin.task as task_module
-from benchmarks.fairseq_run import run_fairseq
-from benchmarks.tiny import FAMILIES, LIFE, OPTIMIZERS, RECIPE, make_student, spread_teacher
-from fairseq_l2t.core import Teacher, unroll
-from fairseq_l2t.plugin.task import vocabulary_of
-from fairseq_l2t.storage import TeacherSettings, load_teacher, save_teacher
+from benchmarks.parity import main
+from benchmarks.parity_cells import BOUND, MOVED, Cell, by_fairseq, largest_difference, write_teacher
+from benchmarks.tiny import spread_teacher
+from fairseq_l2t.core import unroll
+from fairseq_l2t.core.update_rules import Clipping
+from fairseq_l2t.storage import load_teacher
 
-UPDATES = 9
-"""An epoch of the tiny corpus is 13 batches of 32 pairs, 7 updates; the last of them has one micro-batch."""
-
-L2T = [*LIFE, "--task", "l2t_dlf", "--criterion", "dynamic_teacher_loss", "--teacher-path"]
-VALIDATED_AFTER = 4
-MORE = ("--batch-size", "32")
-TOLERANCE = 1e-6
-SINGLE_TOLERANCE = 2e-3
-"""In float32 both sides round, in another order: Adam turns a gradient that is mostly rounding into a full step."""
-
-
-def fairseq_arguments(data_bin, tmp_path, family, optimizer, *more):
-    return [
-        *(str(data_bin), *FAMILIES[family], *OPTIMIZERS[optimizer], *RECIPE, *MORE),
-        *("--save-dir", str(tmp_path / "save"), "--no-progress-bar", "--num-workers", "0", *more),
-    ]
+CROSS_ENTROPY = [("lstm", "momentum"), ("fconv_iwslt", "nag"), ("dynamicconv", "sgd")]
+ROUNDED = pytest.mark.xfail(
+    reason="the task adds the losses of micro-batches in float32, the unroll in float64: states differ in a last digit",
+    raises=AssertionError,
+    strict=True,
+)
+DYNAMIC = [
+    pytest.param("transformer_pre_norm", "adamw", marks=ROUNDED),
+    ("lstm_wiseman", "adagrad"),
+    pytest.param("fconv_iwslt", "adam", marks=ROUNDED),
+]
+DOUBLE = [("transformer_tied", "adam", "cross_entropy"), ("lightconv", "nag", "dynamic")]
 
 
-def largest_difference(student, parameters):
-    """Return the largest difference of a parameter, relative to the norm of the tensor it belongs to."""
-    parts = student.parameters.split(student.omega)
-    return max(
-        float((part - parameters[name]).abs().max() / parameters[name].norm().clamp_min(1e-3))
-        for name, part in zip(student.parameters.names, parts, strict=True)
-    )
-
-
-def save(student, teacher, path):
-    """Write a teacher file for the life of ``student``."""
-    shape = student.options.loss_shape
-    settings = TeacherSettings(shape.scale, shape.cross_entropy_mix, 20, student.cross_entropy_updates)
-    save_teacher(path, teacher, vocabulary_of(student.task.target_dictionary), settings)
-
-
-def unroll_and_observe(student, teacher):
-    """Make the updates, with a validation on the way, and return every step."""
-    steps = unroll(student, teacher, VALIDATED_AFTER).steps
-    student.observe_dev(range(60))
-    return [*steps, *unroll(student, teacher, UPDATES - VALIDATED_AFTER).steps]
-
-
-def check_same_run(student, steps, run, tolerance):
-    """Check batches, rates and parameters of two runs; return the largest difference of a parameter."""
-    assert run.epochs == 2
-    assert [[sample["id"].tolist() for sample in step.batch] for step in steps] == run.batches
-    assert [step.size.lr for step in steps] == run.rates
-    difference = largest_difference(student, run.end)
-    assert difference < tolerance
-    return difference
-
-
-CASES = [("transformer_tied", "adam"), ("lstm", "momentum"), ("fconv_iwslt", "nag")]
-
-
-@pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
-@pytest.mark.parametrize(("family", "optimizer"), CASES)
-def test_cross_entropy(data_bin, tmp_path, family, optimizer, double):
-    arguments = fairseq_arguments(data_bin, tmp_path, family, optimizer, "--criterion", "cross_entropy")
-    run = run_fairseq(arguments, UPDATES, double=double)
-    student = make_student(data_bin, family, optimizer, *MORE, "--cross-entropy-updates", "19")
-    student = student.double() if double else student
-    assert largest_difference(student, run.start) == 0
-    moved = largest_difference(student, run.end)
-    steps = unroll(student, Teacher.for_student(student), UPDATES).steps
-    difference = check_same_run(student, steps, run, TOLERANCE if double else SINGLE_TOLERANCE)
-    print(f"{family} {optimizer}: difference {difference:.1e}, moved {moved:.1e}")
-    assert moved > 1e-2
-
-
-@pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
-@pytest.mark.parametrize(("family", "optimizer"), CASES)
-def test_dynamic_loss(data_bin, tmp_path, monkeypatch, family, optimizer, double):
-    student = make_student(data_bin, family, optimizer, *MORE)
+def check_same_life(data_bin, folder, monkeypatch, cell, *, double=False):
+    """Check that batches, rates, states, Phi and parameters are the same to the bit; return our student and the run."""
+    student = cell.student(data_bin)
     teacher = spread_teacher(student)
-    save(student, teacher, tmp_path / "teacher.safetensors")
+    write_teacher(student, teacher, folder)
     seen, dtype = [], torch.float64 if double else torch.float32
 
     def load_and_watch(*arguments, **options):
@@ -95,32 +41,81 @@ def test_dynamic_loss(data_bin, tmp_path, monkeypatch, family, optimizer, double
         return file
 
     monkeypatch.setattr(task_module, "load_teacher", load_and_watch)
-    run = run_fairseq(
-        fairseq_arguments(data_bin, tmp_path, family, optimizer, *L2T, str(tmp_path / "teacher.safetensors")),
-        UPDATES, double=double, validate_after=VALIDATED_AFTER,
-    )  # fmt: skip
+    run, clipped = by_fairseq(data_bin, cell, folder, double=double)
+    assert run.epochs == 2
+    assert clipped > 0
     student = student.double() if double else student
-    steps = unroll_and_observe(student, teacher.to(dtype))
-    difference = check_same_run(student, steps, run, TOLERANCE if double else SINGLE_TOLERANCE)
-    closeness = partial(torch.testing.assert_close, rtol=TOLERANCE if double else 1e-4, atol=1e-9)
-    assert steps[0].state is None and run.coefficients[0] is None
-    closeness(torch.stack([step.state for step in steps[1:]]), torch.stack(seen))
-    closeness(torch.stack([step.coefficients for step in steps[1:]]), torch.stack(run.coefficients[1:]))
-    print(f"{family} {optimizer}: difference {difference:.1e}")
-    # The states do differ from update to update, and so does what is made of them.
-    assert (seen[3] - seen[4]).abs().max() > 1e-2
+    assert largest_difference(student, run.start) == 0
+    assert largest_difference(student, run.end) > MOVED
+    steps = cell.unroll(student, teacher.to(dtype))
+    assert [[sample["id"].tolist() for sample in step.batch] for step in steps] == run.batches
+    assert [step.size.lr for step in steps] == run.rates
+    difference = largest_difference(student, run.end)
+    print(f"{cell}: difference {difference:.1e}")
+    assert difference == 0
+    check_same_phi(steps, seen, run.coefficients, cell.loss)
+    return student, run
 
 
-def test_another_seed_and_another_loss_differ(data_bin, tmp_path):
-    arguments = fairseq_arguments(data_bin, tmp_path, "fconv", "adam", "--criterion", "cross_entropy")
-    run = run_fairseq(arguments, UPDATES, double=True)
-    student = make_student(data_bin, "fconv", "adam", *MORE, "--cross-entropy-updates", "19").double()
+def check_same_phi(steps, states, coefficients, loss):
+    """Check that the teacher saw the same states and said the same, from the first update it was asked on."""
+    taught = [step for step in steps if step.state is not None]
+    assert len(taught) == len(states) == (len(steps) - 1 if loss == "dynamic" else 0)
+    for step, state in zip(taught, states, strict=True):
+        assert torch.equal(step.state, state)
+        assert torch.equal(step.coefficients, coefficients[step.update])
+    # What the teacher says does differ from update to update.
+    assert all((one.coefficients - next_.coefficients).abs().max() > 1e-4 for one, next_ in pairwise(taught))
+
+
+@pytest.mark.parametrize(("family", "optimizer"), CROSS_ENTROPY)
+def test_cross_entropy_to_the_bit(data_bin, tmp_path, monkeypatch, family, optimizer):
+    check_same_life(data_bin, tmp_path, monkeypatch, Cell(family, optimizer, "cross_entropy"))
+
+
+@pytest.mark.parametrize(("family", "optimizer"), DYNAMIC)
+def test_dynamic_loss_to_the_bit(data_bin, tmp_path, monkeypatch, family, optimizer):
+    check_same_life(data_bin, tmp_path, monkeypatch, Cell(family, optimizer, "dynamic"))
+
+
+@pytest.mark.parametrize(("family", "optimizer", "loss"), DOUBLE)
+def test_float64_to_the_bit(data_bin, tmp_path, monkeypatch, family, optimizer, loss):
+    check_same_life(data_bin, tmp_path, monkeypatch, Cell(family, optimizer, loss), double=True)
+
+
+def test_another_seed_another_loss_and_another_rounding_differ(data_bin, tmp_path, monkeypatch):
+    cell = Cell("transformer_tied", "adam", "cross_entropy")
+    student, run = check_same_life(data_bin, tmp_path, monkeypatch, cell)
     teacher = spread_teacher(student)
-    student.restart(4)
-    steps = unroll(student, teacher, UPDATES).steps
-    assert [[sample["id"].tolist() for sample in step.batch] for step in steps] != run.batches
-    assert largest_difference(student, run.end) > 1e-2
-    student.restart(3)
+
+    student.restart(student.seed)
+    student.clipping = Clipping(student.clipping.max_norm)  # the norm of the whole gradient, which rounds differently
+    cell.unroll(student, teacher)
+    assert 0 < largest_difference(student, run.end) < MOVED
+
+    seed = student.seed
+    student.restart(seed + 1)
+    steps = unroll(student, teacher, 3).steps
+    assert [[sample["id"].tolist() for sample in step.batch] for step in steps] != run.batches[:3]
+    assert largest_difference(student, run.end) > MOVED
+
+    student.restart(seed)
     student.cross_entropy_updates = 1
-    unroll(student, teacher, UPDATES)
-    assert largest_difference(student, run.end) > 1e-2
+    cell.unroll(student, teacher)
+    assert largest_difference(student, run.end) > MOVED
+
+
+@pytest.mark.parametrize(("difference", "code"), [(0.0, 0), (2 * BOUND, 1)])
+def test_a_cell_over_the_bound_is_told(tmp_path, capsys, difference, code):
+    done = {"updates": 20, "difference": difference, "is_equal": difference == 0, "moved": 0.5, "clipped": 1.0}
+    lines = [
+        {"family": "lstm", "optimizer": "nag", "loss": loss, **done, "epochs": 2, "good": difference < BOUND}
+        for loss in ("cross_entropy", "dynamic")
+    ]
+    path = tmp_path / "parity.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert main(["--families", "lstm", "--optimizers", "nag", "--json", str(path)]) == code
+    out = capsys.readouterr().out
+    assert out.count("| lstm") == 2
+    assert out.count("BAD") == 2 * code
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
