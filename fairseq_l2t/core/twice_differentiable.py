@@ -86,13 +86,16 @@ class ScaledGradient(torch.autograd.Function):
 
 @contextmanager
 def attribute_replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Set ``owner.name`` to ``value`` for the duration of the block."""
-    before = getattr(owner, name)
+    """Set ``owner.name`` to ``value`` for the duration of the block; a method of the class shows again afterwards."""
+    before, is_own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        if is_own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
 @contextmanager

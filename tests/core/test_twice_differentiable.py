@@ -14,6 +14,7 @@ from fairseq_l2t.core.twice_differentiable import (
     VOUCHED_TORCH_MODULES,
     NotTwiceDifferentiableError,
     ScaledGradient,
+    attribute_replaced,
     outer_gradient,
     refuse_unvouched,
     twice_differentiable,
@@ -81,6 +82,19 @@ def test_attention():
         assert torch.autograd.gradgradcheck(
             partial(F.scaled_dot_product_attention, is_causal=True), inputs, atol=1e-6
         )
+
+
+def test_attributes_are_put_back():
+    class Owner:
+        kind = "of the class"
+
+    owner = Owner()
+    owner.own = 1
+    with pytest.raises(KeyError), attribute_replaced(owner, "kind", "replaced"), attribute_replaced(owner, "own", 2):
+        assert (owner.kind, owner.own) == ("replaced", 2)
+        raise KeyError
+    assert (owner.kind, owner.own) == ("of the class", 1)
+    assert vars(owner) == {"own": 1}
 
 
 def test_multihead_attention_in_training():

@@ -172,6 +172,7 @@ def test_the_student_is_left_as_it_was(data_bin):
     quick_check(checked)
     assert checked.omega.dtype == torch.float32 and checked.update == 0
     assert checked.cross_entropy_updates == fresh.cross_entropy_updates == 1
+    assert "next_batch" not in vars(checked) and "step_size" not in vars(checked)
     ends = []
     for student in (fresh, checked):
         unroll(student, spread_teacher(student), 3)
