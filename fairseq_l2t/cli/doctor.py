@@ -33,11 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"FAIL  {error}", flush=True)
         made, failed = made + 1, failed + 1
     except (ValueError, OSError) as error:
-        print(f"l2t-doctor: error: {error}", file=sys.stderr)
-        return _USAGE_ERROR
+        return _refuse(error)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        return _refuse(error)  # fairseq's way to say that data cannot be used
     verdict = "hypergradients of this student can be trusted" if not failed else "hypergradients cannot be trusted"
     print(f"{failed} of {made} checks failed, {time.monotonic() - begun:.0f} s: {verdict}")
     return _CHECK_FAILED if failed else 0
+
+
+def _refuse(error: Exception) -> int:
+    print(f"l2t-doctor: error: {error}", file=sys.stderr)
+    return _USAGE_ERROR
 
 
 if __name__ == "__main__":

@@ -181,21 +181,23 @@ def compare_update(
     pulled = pull_back(student, step, list(cotangents.values()))
     along = unit_direction(step.omega, seed)
     along_phi = None if step.coefficients is None else unit_direction(step.coefficients, seed + 1)
-    known: dict[float, Tensor] = {}
+    # Every product at once: keeping a gradient for each distance would take more memory than an unroll.
+    known: dict[float, dict[str, float]] = {}
 
-    def gradient(distance: float) -> Tensor:
+    def products(distance: float) -> dict[str, float]:
         if distance not in known:
             student.set_omega(step.omega + distance * along)
             phi = None if along_phi is None else step.coefficients + distance * along_phi
-            known[distance] = student_gradient(student, step.batch, phi, step.update)
+            gradient = student_gradient(student, step.batch, phi, step.update)
+            known[distance] = {name: float(torch.dot(v, gradient)) for name, v in cotangents.items()}
         return known[distance]
 
     found = {}
-    for (name, cotangent), (omega_bar, phi_bar) in zip(cotangents.items(), pulled, strict=True):
+    for name, (omega_bar, phi_bar) in zip(cotangents, pulled, strict=True):
         ours = float(torch.dot(omega_bar, along)) + (0.0 if phi_bar is None else float(torch.dot(phi_bar, along_phi)))
 
-        def along_cotangent(distance: float, v: Tensor = cotangent) -> float:
-            return float(torch.dot(v, gradient(distance)))
+        def along_cotangent(distance: float, name: str = name) -> float:
+            return products(distance)[name]
 
         slope = slope_at_zero(along_cotangent, largest, tolerance=tolerance, halvings=halvings, shrink=shrink)
         found[name] = Comparison(ours, slope)

@@ -54,6 +54,34 @@ def test_attention_without_second_derivative_is_found(data_bin):
         DoctorError, match="flash_attention.* is not implemented.*remedy: a module written with"
     ):
         quick_check(student)
+    # The full form goes on to what needs no second derivative, and leaves out what does.
+    with attribute_replaced(student, "second_derivatives", nullcontext):
+        checks = list(Doctor(student).checks())
+    assert [check.name for check in checks if not check.is_good] == ["second derivatives"]
+    assert checks[-1].name == "replay of dropout"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nag", "sgd", "adagrad"])
+def test_a_small_learning_rate_hides_no_wrong_update(data_bin, monkeypatch, optimizer):
+    student = make_student(data_bin, "fconv", optimizer, "--lr", "1e-6")
+    next(check for check in Doctor(student).quick_checks() if check.name.startswith("update by") and check.is_good)
+    real = type(student.rule).apply
+
+    def apply(rule, omega, buffers, gradient, size):
+        new, state = real(rule, omega, buffers, gradient, size)
+        return omega + 1.01 * (new - omega), state
+
+    monkeypatch.setattr(type(student.rule), "apply", apply)
+    check = next(check for check in Doctor(student).quick_checks() if check.name.startswith("update by"))
+    assert not check.is_good
+
+
+@pytest.mark.parametrize("learning_rate", ["0.01", "1e-6"])
+def test_a_small_learning_rate_hides_no_wrong_adjoint(data_bin, monkeypatch, learning_rate):
+    student = make_student(data_bin, "fconv", "adam", "--lr", learning_rate)
+    assert Doctor(student)._adjoint_of_the_rule().is_good
+    monkeypatch.setattr(student, "rule", ForgetfulAdam(**dataclasses.asdict(student.rule)))
+    assert not Doctor(student)._adjoint_of_the_rule().is_good
 
 
 def test_another_optimizer_than_fairseqs_is_found(data_bin, monkeypatch):
