@@ -76,7 +76,8 @@ class Teaching:
 
     def observe(self, logging_outputs: list[dict[str, Any]]) -> None:
         """Take the logging outputs of one update, or of one validation batch."""
-        sums = {key: _number(sum(log.get(key, 0) for log in logging_outputs)) for key in set().union(*logging_outputs)}
+        # Each first made a float64: the unroll, too, adds the losses of micro-batches in float64.
+        sums = {key: sum(_number(log.get(key, 0)) for log in logging_outputs) for key in set().union(*logging_outputs)}
         if sums.get("training_batches"):
             self._state.observe_training(sums["nll_loss"] / sums["ntokens"], sums["n_correct"] / sums["ntokens"])
         elif sums.get("ntokens"):
