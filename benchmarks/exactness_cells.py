@@ -124,7 +124,7 @@ def measure(data: Path, cell: Cell) -> Measured:
     compared, unresolved = _compare(trajectory, ours, (cell.clipping, cell.update_freq, cell.schedule))
     return Measured(
         cell,
-        max(one.error for one in compared),
+        float(torch.tensor([one.error for one in compared], dtype=torch.float64).max()),  # NaN where one is
         max(one.resolution for one in compared),
         unresolved,
         relative_error(ours, plain_hypergradient(trajectory)),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
+import torch
 from fairseq.data import data_utils
 from fairseq.logging import metrics
 from torch import Tensor
@@ -146,10 +147,11 @@ def by_fairseq(data: Path, cell: Cell, folder: Path, *, double: bool = False) ->
 def largest_difference(student: FairseqStudent, parameters: dict[str, Tensor]) -> float:
     """Return the largest difference of a parameter, relative to the norm of the tensor it belongs to."""
     parts = student.parameters.split(student.omega)
-    return max(
-        float((part - parameters[name]).abs().max() / parameters[name].norm().clamp_min(1e-3))
+    differences = [
+        (part - parameters[name]).abs().max() / parameters[name].norm().clamp_min(1e-3)
         for name, part in zip(student.parameters.names, parts, strict=True)
-    )
+    ]
+    return float(torch.stack(differences).max())  # NaN where one is, which Python's max would pass over
 
 
 def write_teacher(student: FairseqStudent, teacher: Teacher, folder: Path) -> None:
