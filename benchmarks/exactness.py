@@ -85,7 +85,8 @@ def _key(record: dict) -> tuple:
 def _read(path: Path | None) -> dict[tuple, dict]:
     if path is None or not path.exists():
         return {}
-    return {_key(record): record for record in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {_key(record): record for record in records if "error" not in record}
 
 
 def _measured(data: Path, cells: list[Cell], jobs: int) -> Iterable[dict]:

@@ -18,6 +18,7 @@ from fairseq_l2t.plugin import FairseqStudent
 __all__ = ["BOUND", "BOUND_FLOAT32", "CLIPPING", "COVERING", "SCHEDULES", "Cell", "Measured", "all_cells", "measure"]
 
 STEPS = 3
+STANDSTILL = 1e-3
 BOUND, BOUND_FLOAT32 = 1e-7, 1e-3
 RESOLVED = BOUND / 2
 """Largest relative error the differences may have themselves, by their own estimate, for a direction to count."""
@@ -95,8 +96,9 @@ class Measured:
 
     @property
     def is_good(self) -> bool:
-        """Whether every error is below its bound."""
-        return self.differences < BOUND and self.autograd < BOUND and self.float32 < BOUND_FLOAT32
+        """Whether every error is below its bound, and the student moved."""
+        is_exact = self.differences < BOUND and self.autograd < BOUND and self.float32 < BOUND_FLOAT32
+        return is_exact and self.moved > STANDSTILL
 
     def as_json(self) -> dict:
         """Return a flat dictionary of plain values."""

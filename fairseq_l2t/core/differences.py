@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -157,9 +158,10 @@ def compare_hypergradient(
 def compare_update(
     student: Student,
     step: Step,
-    cotangents: dict[str, Tensor],
+    cotangents: Mapping[str, Tensor],
     *,
     seed: int,
+    along: Literal["parameters", "coefficients"] = "parameters",
     largest: float = 1e-3,
     tolerance: float = 1e-8,
     halvings: int = 10,
@@ -167,40 +169,40 @@ def compare_update(
 ) -> dict[str, Comparison]:
     """Compare the second derivatives at one update with differences of the student's real gradient.
 
-    For each cotangent v: ``(J^T v) . u`` of the reverse pass with the slope of ``v . g`` along u, where u is one random
-    direction of omega and, where the step has coefficients, of Phi at once.
+    For each cotangent v: ``(J^T v) . u`` of the reverse pass with the slope of ``v . g`` along u, one random direction.
 
     Args:
         student: in float64; its parameters are set to ``step.omega``.
         step: where, and on which batch.
         cotangents: v (n,) by name; v confined to some parameters tells whether *their* gradients are differentiated
-            rightly.
+            rightly. Asked for one at a time, again for each distance: a mapping may make them as it goes.
         seed: of the direction.
+        along: whether u is a direction of omega or, where the step has coefficients, of Phi.
         largest, tolerance, halvings, shrink: see `slope_at_zero`.
     """
-    pulled = pull_back(student, step, list(cotangents.values()))
-    along = unit_direction(step.omega, seed)
-    along_phi = None if step.coefficients is None else unit_direction(step.coefficients, seed + 1)
+    of_omega = along == "parameters"
+    direction = unit_direction(step.omega if of_omega else step.coefficients, seed)
+    pulled = pull_back(student, step, cotangents.values())
+    ours = {
+        name: float(torch.dot(omega_bar if of_omega else phi_bar, direction))
+        for name, (omega_bar, phi_bar) in zip(cotangents, pulled, strict=True)
+    }
     # Every product at once: keeping a gradient for each distance would take more memory than an unroll.
     known: dict[float, dict[str, float]] = {}
 
     def products(distance: float) -> dict[str, float]:
         if distance not in known:
-            student.set_omega(step.omega + distance * along)
-            phi = None if along_phi is None else step.coefficients + distance * along_phi
+            student.set_omega(step.omega + distance * direction if of_omega else step.omega)
+            phi = step.coefficients if of_omega else step.coefficients + distance * direction
             gradient = student_gradient(student, step.batch, phi, step.update)
             known[distance] = {name: float(torch.dot(v, gradient)) for name, v in cotangents.items()}
         return known[distance]
 
-    found = {}
-    for name, (omega_bar, phi_bar) in zip(cotangents, pulled, strict=True):
-        ours = float(torch.dot(omega_bar, along)) + (0.0 if phi_bar is None else float(torch.dot(phi_bar, along_phi)))
-
-        def along_cotangent(distance: float, name: str = name) -> float:
-            return products(distance)[name]
-
-        slope = slope_at_zero(along_cotangent, largest, tolerance=tolerance, halvings=halvings, shrink=shrink)
-        found[name] = Comparison(ours, slope)
+    search = {"tolerance": tolerance, "halvings": halvings, "shrink": shrink}
+    found = {
+        name: Comparison(value, slope_at_zero(lambda distance, of=name: products(distance)[of], largest, **search))
+        for name, value in ours.items()
+    }
     student.set_omega(step.omega)
     return found
 

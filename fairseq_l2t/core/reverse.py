@@ -10,7 +10,7 @@ then clipping, then a rule with buffers, so that one step back is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -101,17 +101,20 @@ def adjoint_sweep(trajectory: Trajectory, grad_omega: Tensor) -> Iterator[StepBa
         student.set_omega(final_omega)
 
 
-def pull_back(student: Student, step: Step, cotangents: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
-    """Return ``J^T v`` (n,) and the cotangent of Phi (entries,) for each v, J the Jacobian of the student's gradient.
+def pull_back(
+    student: Student, step: Step, cotangents: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield ``J^T v`` (n,) and the cotangent of Phi (entries,) for each v, J the Jacobian of the student's gradient.
 
     Args:
         student: its parameters are set to ``step.omega``, and stay there.
         step: where the gradient is taken, and on which batch.
-        cotangents: the v (n,), cotangents of the gradient before clipping.
+        cotangents: the v (n,), cotangents of the gradient before clipping; asked for one at a time.
     """
     student.set_omega(step.omega)
     parts = _differentiable_gradients(student, step)
-    return [_pull_back(student, parts, cotangent, keep_graph=True) for cotangent in cotangents]
+    for cotangent in cotangents:
+        yield _pull_back(student, parts, cotangent, keep_graph=True)
 
 
 def _step_back(student: Student, step: Step, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]):

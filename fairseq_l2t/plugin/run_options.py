@@ -21,7 +21,7 @@ DEFAULT_UNROLL_LENGTH = 20
 
 _MAY_CHANGE = frozenset(
     ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
-    + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update")
+    + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update", "skip_quick_check")
 )
 """Options a resumed run may be given anew: none of them changes what an update computes."""
 
@@ -142,5 +142,10 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         default=3,
         metavar="N",
         help="windows in a row that may end in NaN or infinity (default: %(default)s)",
+    )
+    group.add_argument(
+        "--skip-quick-check",
+        action="store_true",
+        help="start without the quick form of l2t-doctor, which refuses students whose hypergradients are not right",
     )
     group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip

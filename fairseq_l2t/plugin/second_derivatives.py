@@ -9,12 +9,14 @@ import fairseq.models.fconv
 from torch import nn
 
 from fairseq_l2t.core.twice_differentiable import (
+    NotTwiceDifferentiableError,
     ScaledGradient,
     attribute_replaced,
     refuse_unvouched,
     twice_differentiable,
     unvouched_modules,
 )
+from fairseq_l2t.plugin.config import OptionError
 
 __all__ = ["drop_fast_path", "fairseq_twice_differentiable", "refuse_unvouched_fairseq", "unvouched_fairseq_modules"]
 
@@ -48,7 +50,7 @@ VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
         "modules.lightweight_convolution.LightweightConv1dTBC modules.dynamic_convolution.DynamicConv1dTBC"
     ).split()
 )
-"""fairseq classes whose updates are tested here against float64 finite differences (tests/plugin)."""
+"""fairseq classes whose updates are tested here against float64 finite differences (benchmarks/exactness.py)."""
 
 
 @contextmanager
@@ -59,13 +61,24 @@ def fairseq_twice_differentiable() -> Iterator[None]:
 
 
 def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) -> None:
-    """Raise NotTwiceDifferentiableError for a model with modules nobody has vouched for, by name.
+    """Refuse a model with modules nobody has vouched for.
 
     Args:
         model: the student's model.
         trusted: full class names the user answers for (``--trust-module``).
+
+    Raises:
+        NotTwiceDifferentiableError: names every such module.
+        OptionError: a trusted name that is no such module's.
     """
-    refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES | set(trusted))
+    unused = set(trusted) - {name for _, name in unvouched_fairseq_modules(model)}
+    if unused:
+        names = ", ".join(sorted(unused))
+        raise OptionError(f"--trust-module: {names}; the student has no such module, or it is known here already")
+    try:
+        refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES | set(trusted))
+    except NotTwiceDifferentiableError as error:
+        raise NotTwiceDifferentiableError(f"{error}; l2t-doctor measures them, --trust-module takes them") from None
 
 
 def unvouched_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:

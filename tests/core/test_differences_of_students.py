@@ -116,12 +116,14 @@ def confined(student: ToyStudent) -> dict[str, torch.Tensor]:
     return {"whole": whole, "above": whole * above, "below": whole * (1 - above)}
 
 
-@pytest.mark.parametrize("cross_entropy_updates", [0, 2])
+@pytest.mark.parametrize(
+    ("cross_entropy_updates", "along"), [(0, "parameters"), (0, "coefficients"), (2, "parameters")]
+)
 @pytest.mark.parametrize("model", MODELS)
-def test_update(model, cross_entropy_updates):
+def test_update(model, cross_entropy_updates, along):
     trajectory = trajectory_of(model, SGD(), cross_entropy_updates=cross_entropy_updates)
     student, step = trajectory.student, trajectory.steps[1]
-    found = compare_update(student, step, confined(student), seed=1)
+    found = compare_update(student, step, confined(student), seed=1, along=along)
     assert list(found) == ["whole", "above", "below"]
     for one in found.values():
         assert one.error < 1e-8
@@ -187,7 +189,9 @@ def test_the_share_of_the_coefficients_is_compared(monkeypatch):
         return [(omega_bar, torch.zeros_like(phi_bar)) for omega_bar, phi_bar in pull_back(*arguments)]
 
     monkeypatch.setattr("fairseq_l2t.core.differences.pull_back", without_coefficients)
-    assert compare_update(student, step, confined(student), seed=1)["whole"].error > DETECTED
+    found = {along: compare_update(student, step, confined(student), seed=1, along=along)["whole"]
+             for along in ("parameters", "coefficients")}  # fmt: skip
+    assert found["coefficients"].error > DETECTED > 1e-8 > found["parameters"].error
 
 
 SIZES = [StepSize(0.3, 0.3, 1), StepSize(0.2, 0.5, 4)]

@@ -77,6 +77,9 @@ def test_a_module_that_is_wrong(data_bin, tmp_path, bent):
     ended = preloaded.run("l2t-train-teacher", teacher_command(data_bin, *bent, *trust), tmp_path / "work", expect=2)
     assert "error: hypergradients cannot be trusted (l2t-doctor tells more): FAIL  second derivatives" in ended.stderr
     assert not list((tmp_path / "work").rglob("*.safetensors"))
+    skipped = teacher_command(data_bin, *bent, *trust, "--skip-quick-check")
+    ended = preloaded.run("l2t-train-teacher", skipped, tmp_path / "work")
+    assert "--skip-quick-check: nobody has looked" in ended.stdout and "quick check: ok" not in ended.stdout
 
 
 def test_bad_input(data_bin, tmp_path):

@@ -12,7 +12,7 @@ from fairseq_l2t.core import unroll
 from fairseq_l2t.core.twice_differentiable import attribute_replaced, twice_differentiable
 from fairseq_l2t.core.update_rules import Adam
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.plugin.config import parse_student_options
+from fairseq_l2t.plugin.config import OptionError, parse_student_options
 from fairseq_l2t.plugin.doctor import Doctor, DoctorError, quick_check
 from fairseq_l2t.plugin.second_derivatives import refuse_unvouched_fairseq
 from fairseq_l2t.plugin.token_loss import token_loss
@@ -186,6 +186,11 @@ def test_unknown_modules_are_measured(data_bin, monkeypatch):
     assert f"--trust-module {name}" in str(checks[f"module {name}"])
     trusted = student_with(data_bin, monkeypatch, Doubling(), "--trust-module", name)
     assert failures(trusted) == set()
+
+
+def test_a_trusted_name_must_be_that_of_a_module(data_bin):
+    with pytest.raises(OptionError, match="--trust-module: my.Layer; the student has no such module"):
+        make_student(data_bin, "fconv", "nag", "--trust-module", "my.Layer")
 
 
 def test_a_trusted_module_that_is_wrong_is_found(data_bin, monkeypatch):
