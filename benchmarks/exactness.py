@@ -24,9 +24,9 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.exactness_cells import BOUND, BOUND_FLOAT32, Cell, all_cells, check_names, measure
+from benchmarks.exactness_cells import BOUND, BOUND_FLOAT32, ROWS, Cell, all_cells, check_names, measure
 from benchmarks.refusals import REFUSALS, refusal
-from benchmarks.tiny import FAMILIES, OPTIMIZERS, corpus
+from benchmarks.tiny import OPTIMIZERS, corpus
 
 MEASURES = {
     "differences": f"against float64 finite differences (bound {BOUND:g})",
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Exactness of hypergradients, for every student and optimizer.")
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES), metavar="NAME", help=", ".join(FAMILIES))
+    parser.add_argument("--families", nargs="+", default=list(ROWS), metavar="NAME", help=", ".join(ROWS))
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS), metavar="NAME", help=", ".join(OPTIMIZERS))
     parser.add_argument("--full", action="store_true", help="every combination of clipping, --update-freq and schedule")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes of one thread each")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from unittest import mock
 
 import torch
+from fairseq.models.fconv import FConvModel
 
 from benchmarks.differentiable_rules import relative_error
 from benchmarks.plain_autograd import plain_hypergradient
@@ -15,7 +18,7 @@ from fairseq_l2t.core import Trajectory, hypergradient, student_gradient, unroll
 from fairseq_l2t.core.differences import Comparison, compare_hypergradient, unit_direction
 from fairseq_l2t.plugin import FairseqStudent
 
-__all__ = ["BOUND", "BOUND_FLOAT32", "CLIPPING", "COVERING", "SCHEDULES", "Cell", "Measured", "all_cells", "measure"]
+__all__ = ["BOUND", "BOUND_FLOAT32", "COVERING", "ROWS", "Cell", "Measured", "all_cells", "check_names", "measure"]
 
 STEPS = 3
 STANDSTILL = 1e-3
@@ -46,9 +49,14 @@ COVERING = (
 """Settings that hold every value of clipping, ``--update-freq`` and schedule."""
 
 
+_UNSCALED = "fconv_unscaled"
+ROWS = (*FAMILIES, _UNSCALED)
+"""Families of the table; the last is fconv without the scaling of the gradient into its encoder."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """What is checked: a family and an optimizer of `benchmarks.tiny`, and a setting."""
+    """What is checked: a row, an optimizer of `benchmarks.tiny`, and a setting."""
 
     family: str
     optimizer: str
@@ -64,8 +72,9 @@ class Cell:
         if self.schedule == "triangular":
             schedule += ["--max-lr", str(rate)]
             rate /= 4
+        family = FAMILIES["fconv" if self.family == _UNSCALED else self.family]
         return [
-            *(str(data), *FAMILIES[self.family], *optimizer, *BATCHES, *LIFE, "--dev-batch", "8", *schedule),
+            *(str(data), *family, *optimizer, *BATCHES, *LIFE, "--dev-batch", "8", *schedule),
             *("--clip-norm", str(CLIPPING[self.clipping]), "--update-freq", str(self.update_freq), "--lr", str(rate)),
         ]
 
@@ -118,6 +127,23 @@ def measure(data: Path, cell: Cell) -> Measured:
     Raises:
         ValueError: clipping is not what the cell says, or too few directions could be resolved.
     """
+    with _unscaled_fconv() if cell.family == _UNSCALED else nullcontext():
+        return _measure(data, cell)
+
+
+def _unscaled_fconv() -> AbstractContextManager:
+    """Scale by 1: fairseq scales by 1 / (2 x attention layers), and has no option for it."""
+    real = FConvModel.build_model.__func__
+
+    def build_model(cls, args, task):
+        model = real(cls, args, task)
+        model.encoder.num_attention_layers = 0.5
+        return model
+
+    return mock.patch.object(FConvModel, "build_model", classmethod(build_model))
+
+
+def _measure(data: Path, cell: Cell) -> Measured:
     student = FairseqStudent.from_args(cell.arguments(data)).double()
     trajectory = _unroll(student, cell)
     start = trajectory.steps[0].omega
@@ -193,8 +219,8 @@ def _check_clipping(trajectory: Trajectory, cell: Cell) -> None:
 
 
 def check_names(families, optimizers) -> None:
-    """Raise ValueError for a name that is not in `benchmarks.tiny`."""
-    for option, given, known in (("--families", families, FAMILIES), ("--optimizers", optimizers, OPTIMIZERS)):
+    """Raise ValueError for a name that is no row, or no optimizer."""
+    for option, given, known in (("--families", families, ROWS), ("--optimizers", optimizers, OPTIMIZERS)):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"{option}: {', '.join(unknown)}; expected names from {', '.join(known)}")

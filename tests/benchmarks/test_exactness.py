@@ -15,6 +15,7 @@ CELLS = [
     Cell("transformer_attention_dropout", "adamw", *COVERING[0]),
     Cell("transformer_pre_norm", "momentum", *COVERING[1]),
     Cell("fconv_tied", "sgd", *COVERING[2]),
+    Cell("fconv_unscaled", "sgd", *COVERING[0]),
     Cell("dynamicconv", "adagrad", *COVERING[0]),
     Cell("lightconv", "adam", *COVERING[1]),
     Cell("lstm_luong", "nag", *COVERING[2]),
@@ -36,6 +37,11 @@ def test_cells(data_bin, cell):
     assert measured.differences < BOUND and measured.autograd < BOUND and measured.float32 < BOUND_FLOAT32
     assert measured.is_good
     assert measured.moved > 1e-3
+
+
+def test_unscaled_fconv_is_another_student(data_bin):
+    scaled, unscaled = (measure(data_bin, Cell(row, "sgd", *COVERING[0])) for row in ("fconv", "fconv_unscaled"))
+    assert abs(scaled.moved - unscaled.moved) > 1e-6
 
 
 def test_a_wrong_hypergradient_is_not_good(data_bin, monkeypatch):
