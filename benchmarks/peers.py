@@ -39,9 +39,7 @@ def run_cell(data: Path, family: str, optimizer: str, peer: str, *, steps: int, 
         cell.verdict, cell.message = "not installed", INSTALL[module]
         return cell
     errors: list[BaseException] = []
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.peer_cells", *([module] if module else [])])
-    with context.Pool(1, initializer=quiet) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, initializer=quiet) as pool:
         result = pool.apply_async(
             measure_cell, (data, family, optimizer, peer), {"steps": steps, "mended": mended},
             error_callback=errors.append,

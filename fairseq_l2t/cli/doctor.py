@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -14,8 +16,18 @@ _USAGE_ERROR, _CHECK_FAILED = 2, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one line a check; return the exit code (0; 1 a check failed; 2 bad options or data)."""
+    """Print one line a check; return the exit code (0; 1 a check failed; 2 bad options or data; 128 + signal)."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of PyTorch and fairseq, between the lines of the checks
     logging.basicConfig(level=os.environ.get("LOGLEVEL", "WARNING").upper(), stream=sys.stderr)
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("l2t-doctor: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
     from fairseq_l2t.plugin.doctor import Doctor
     from fairseq_l2t.plugin.fairseq_student import FairseqStudent
@@ -24,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     made = failed = 0
     try:
-        options = RunOptions.parse(sys.argv[1:] if arguments is None else arguments)
+        options = RunOptions.parse(arguments)
         for check in Doctor(FairseqStudent(options.student, refuse_modules=False)).checks():
             print(check, flush=True)
             made, failed = made + 1, failed + (not check.is_good)

@@ -31,6 +31,7 @@ from fairseq_l2t.plugin.rules import rule_of
 from fairseq_l2t.plugin.second_derivatives import (
     drop_fast_path,
     fairseq_twice_differentiable,
+    refuse_unused_trust,
     refuse_unvouched_fairseq,
 )
 from fairseq_l2t.plugin.student_data import DevData, TrainBatches
@@ -220,6 +221,7 @@ class FairseqStudent(DevMeasures):
                 model = self.task.build_model(self.options.cfg.model)
             except AssertionError as error:  # how fairseq's modules refuse sizes
                 raise OptionError(f"--arch: {self.options.namespace.arch} with these sizes: {error}") from error
+        refuse_unused_trust(model, self.options.namespace.trust_module)
         if self._refuse_modules:
             refuse_unvouched_fairseq(model, self.options.namespace.trust_module)
         if self._initial_weights is not None:

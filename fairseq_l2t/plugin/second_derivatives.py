@@ -18,7 +18,13 @@ from fairseq_l2t.core.twice_differentiable import (
 )
 from fairseq_l2t.plugin.config import OptionError
 
-__all__ = ["drop_fast_path", "fairseq_twice_differentiable", "refuse_unvouched_fairseq", "unvouched_fairseq_modules"]
+__all__ = [
+    "drop_fast_path",
+    "fairseq_twice_differentiable",
+    "refuse_unused_trust",
+    "refuse_unvouched_fairseq",
+    "unvouched_fairseq_modules",
+]
 
 _FAST_PATH_COPIES = tuple(
     f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias")
@@ -69,16 +75,19 @@ def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) ->
 
     Raises:
         NotTwiceDifferentiableError: names every such module.
-        OptionError: a trusted name that is no such module's.
     """
-    unused = set(trusted) - {name for _, name in unvouched_fairseq_modules(model)}
-    if unused:
-        names = ", ".join(sorted(unused))
-        raise OptionError(f"--trust-module: {names}; the student has no such module, or it is known here already")
     try:
         refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES | set(trusted))
     except NotTwiceDifferentiableError as error:
         raise NotTwiceDifferentiableError(f"{error}; l2t-doctor measures them, --trust-module takes them") from None
+
+
+def refuse_unused_trust(model: nn.Module, trusted: Collection[str]) -> None:
+    """Raise OptionError for a ``--trust-module`` that names no unvouched class of ``model``."""
+    unused = set(trusted) - {name for _, name in unvouched_fairseq_modules(model)}
+    if unused:
+        names = ", ".join(sorted(unused))
+        raise OptionError(f"--trust-module: {names}; the student has no such module, or it is known here already")
 
 
 def unvouched_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:

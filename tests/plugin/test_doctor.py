@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from fairseq.tasks.translation import TranslationTask
 from torch import nn
 
 from benchmarks.tiny import arguments, make_student, spread_teacher
@@ -14,7 +15,6 @@ from fairseq_l2t.core.update_rules import Adam
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.config import OptionError, parse_student_options
 from fairseq_l2t.plugin.doctor import Doctor, DoctorError, quick_check
-from fairseq_l2t.plugin.second_derivatives import refuse_unvouched_fairseq
 from fairseq_l2t.plugin.token_loss import token_loss
 
 
@@ -32,7 +32,8 @@ def test_sound_students_pass(data_bin, family, optimizer):
     assert [str(check) for check in checks if not check.is_good] == []
     names = " ".join(check.name for check in checks)
     parts = ["modules", "parameters", f"update by {optimizer}", "second derivatives, encoder", "replay of dropout"]
-    parts += ["second derivatives, decoder", "adjoint of optimizer", "dev measure", "hypergradient of 2", "in float32"]
+    parts += ["second derivatives, decoder", "adjoint of optimizer", "dev measure", "hypergradient of 2"]
+    parts += ["second derivatives in float32", "hypergradient in float32"]
     assert [part for part in parts if part not in names] == []
     assert all(str(check).startswith("ok    ") for check in checks)
 
@@ -152,6 +153,14 @@ class _WrongSquare(torch.autograd.Function):
         return cotangent * (1 + 0.2 * ctx.saved_tensors[0].detach())
 
 
+class SquareInFloat32(nn.Module):
+    """A layer that is wrong in float32 alone, as a fused kernel may be."""
+
+    def forward(self, value):
+        """Return the value with a little of its square."""
+        return _WrongSquare.apply(value) if value.dtype == torch.float32 else value + 0.1 * value**2
+
+
 class Square(nn.Module):
     """A layer nobody has vouched for; its second derivatives are silently wrong."""
 
@@ -162,19 +171,15 @@ class Square(nn.Module):
 
 def student_with(data_bin, monkeypatch, layer, *more, **options):
     """Return an fconv student whose decoder puts out what ``layer`` makes of it."""
-    real = FairseqStudent._build_model
+    real = TranslationTask.build_model
 
-    def build(self, seed):
-        refuse, self._refuse_modules = self._refuse_modules, False
-        model = real(self, seed)
-        self._refuse_modules = refuse
+    def build_model(self, *given, **named):
+        model = real(self, *given, **named)
         model.decoder.fc3.register_forward_hook(lambda module, inputs, output: layer(output))
         model.decoder.extra = layer
-        if refuse:
-            refuse_unvouched_fairseq(model, self.options.namespace.trust_module)
         return model
 
-    monkeypatch.setattr(FairseqStudent, "_build_model", build)
+    monkeypatch.setattr(TranslationTask, "build_model", build_model)
     return FairseqStudent(parse_student_options([*arguments(data_bin, "fconv", "nag"), *more]), **options)
 
 
@@ -198,6 +203,12 @@ def test_a_trusted_module_that_is_wrong_is_found(data_bin, monkeypatch):
     assert any(name.startswith("second derivatives") for name in failures(student))
     with pytest.raises(DoctorError, match="second derivatives"):
         quick_check(student)
+
+
+def test_what_is_wrong_in_float32_alone_is_found(data_bin, monkeypatch):
+    name = f"{__name__}.SquareInFloat32"
+    student = student_with(data_bin, monkeypatch, SquareInFloat32(), "--trust-module", name)
+    assert "second derivatives in float32" in failures(student)
 
 
 def test_the_student_is_left_as_it_was(data_bin):
