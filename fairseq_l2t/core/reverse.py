@@ -11,14 +11,17 @@ then clipping, then a rule with buffers, so that one step back is
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fairseq_l2t.core.gradients import differentiable_gradient, graphs_of, pull_back_through
+from fairseq_l2t.core.slices import adjoint_in_place
+from fairseq_l2t.core.steps import Revisit, Step
 from fairseq_l2t.core.student import NonFiniteError, Student
-from fairseq_l2t.core.twice_differentiable import outer_gradient
-from fairseq_l2t.core.unroll import Step, Trajectory
+from fairseq_l2t.core.unroll import Trajectory
+from fairseq_l2t.core.window import Window
 
 __all__ = ["Hypergradient", "StepBack", "adjoint_sweep", "hypergradient", "hypergradient_with_adjoint", "pull_back"]
 
@@ -56,7 +59,7 @@ class StepBack:
     theta: dict[str, Tensor] | None
 
 
-def hypergradient(trajectory: Trajectory, grad_omega: Tensor) -> dict[str, Tensor]:
+def hypergradient(trajectory: Trajectory | Window, grad_omega: Tensor) -> dict[str, Tensor]:
     """Return d measure / d theta by name, for ``grad_omega`` = d measure / d omega_T (n,).
 
     The student's parameters are at omega_T again afterwards. States are data: nothing flows through s_t.
@@ -64,7 +67,7 @@ def hypergradient(trajectory: Trajectory, grad_omega: Tensor) -> dict[str, Tenso
     return hypergradient_with_adjoint(trajectory, grad_omega).theta
 
 
-def hypergradient_with_adjoint(trajectory: Trajectory, grad_omega: Tensor) -> Hypergradient:
+def hypergradient_with_adjoint(trajectory: Trajectory | Window, grad_omega: Tensor) -> Hypergradient:
     """As `hypergradient`, with the norm of the adjoint beside it.
 
     Raises:
@@ -73,19 +76,25 @@ def hypergradient_with_adjoint(trajectory: Trajectory, grad_omega: Tensor) -> Hy
     """
     theta_bar = {name: torch.zeros_like(parameter) for name, parameter in trajectory.teacher.named_parameters()}
     adjoint = grad_omega
-    for step_back in adjoint_sweep(trajectory, grad_omega):
-        adjoint = step_back.adjoint
+    for step_back in _sweep(trajectory, grad_omega):
         for name, share in (step_back.theta or {}).items():
             theta_bar[name] += share
+        adjoint = step_back.adjoint
     return Hypergradient(theta_bar, float(adjoint.norm()))
 
 
-def adjoint_sweep(trajectory: Trajectory, grad_omega: Tensor) -> Iterator[StepBack]:
+def adjoint_sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterator[StepBack]:
     """Yield the steps of the reverse pass, last update first: their shares add up to the hypergradient.
 
     The sum over the last W of them is the hypergradient truncated to W updates. Raises as
     `hypergradient_with_adjoint`; the student's parameters are at omega_T again when the sweep ends.
     """
+    for step_back in _sweep(trajectory, grad_omega):
+        yield replace(step_back, adjoint=step_back.adjoint.clone())
+
+
+def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterator[StepBack]:
+    """As `adjoint_sweep`, but every step's adjoint is the same vector, moved on in place."""
     student, teacher = trajectory.student, trajectory.teacher
     if grad_omega.shape != student.omega.shape:
         raise ValueError(f"grad_omega: shape {tuple(grad_omega.shape)}; expected {tuple(student.omega.shape)}")
@@ -93,10 +102,10 @@ def adjoint_sweep(trajectory: Trajectory, grad_omega: Tensor) -> Iterator[StepBa
     omega_bar = grad_omega.to(student.omega).clone()
     buffers_bar = tuple(torch.zeros_like(buffer) for buffer in student.buffers)
     try:
-        for step in reversed(trajectory.steps):
-            omega_bar, buffers_bar, phi_bar = _step_back(student, step, omega_bar, buffers_bar)
-            theta = None if phi_bar is None else _theta_share(teacher, step.state, phi_bar)
-            yield StepBack(step.update, omega_bar, theta)
+        for revisit in trajectory.backwards():
+            phi_bar = _step_back(student, revisit, omega_bar, buffers_bar)
+            theta = None if phi_bar is None else _theta_share(teacher, revisit.step.state, phi_bar)
+            yield StepBack(revisit.step.update, omega_bar, theta)
     finally:
         student.set_omega(final_omega)
 
@@ -112,59 +121,37 @@ def pull_back(
         cotangents: the v (n,), cotangents of the gradient before clipping; asked for one at a time.
     """
     student.set_omega(step.omega)
-    parts = _differentiable_gradients(student, step)
+    graphs = list(graphs_of(student, step.batch, step.coefficients, step.update))
+    scale = 1.0 / student.sample_size(step.batch)
     for cotangent in cotangents:
-        yield _pull_back(student, parts, cotangent, keep_graph=True)
+        yield pull_back_through(student, graphs, cotangent, scale, keep_graph=True)
 
 
-def _step_back(student: Student, step: Step, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]):
-    """Return the cotangents of (omega_t, buffers_t, Phi_t); the last is None under plain cross-entropy."""
+def _step_back(
+    student: Student, revisit: Revisit, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]
+) -> Tensor | None:
+    """Turn the cotangents of (omega_{t+1}, buffers_{t+1}) into those of (omega_t, buffers_t), in place.
+
+    Returns:
+        The cotangent of Phi_t (entries,); None under plain cross-entropy.
+    """
+    step, graphs, gradient = revisit.step, revisit.graphs, revisit.gradient
     student.set_omega(step.omega)
-    parts = _differentiable_gradients(student, step)
-    gradient = sum(part.detach() for part, _ in parts)
+    if graphs is None:
+        # Where the gradient is known, its micro-batches need not all be at hand at once.
+        graphs = graphs_of(student, step.batch, step.coefficients, step.update)
+        graphs = graphs if gradient is not None else list(graphs)
+    if gradient is None:
+        gradient = differentiable_gradient(student, graphs, step.batch)
     clipped = student.clipping.apply(gradient)
-    direct_bar, buffers_bar, clipped_bar = student.rule.adjoint(
-        step.omega, step.buffers, clipped, step.size, omega_bar, buffers_bar
-    )
+    clipped_bar = adjoint_in_place(student.rule, step.omega, step.buffers, clipped, step.size, omega_bar, buffers_bar)
     gradient_bar = student.clipping.adjoint(gradient, clipped_bar)
-    pulled, phi_bar = _pull_back(student, parts, gradient_bar)
-    omega_bar = direct_bar + pulled
+    pulled, phi_bar = pull_back_through(student, graphs, gradient_bar, 1.0 / student.sample_size(step.batch))
+    omega_bar.add_(pulled)
     if not bool(torch.isfinite(omega_bar.sum())):
         bad = student.parameters.first_bad(omega_bar) or "(sum)"
         raise NonFiniteError(f"adjoint of student update {step.update}: {bad} is not finite")
-    return omega_bar, buffers_bar, phi_bar
-
-
-def _differentiable_gradients(student: Student, step: Step) -> list[tuple[Tensor, Tensor | None]]:
-    """Return, for each micro-batch, its share of the gradient (n,) with a graph, and the leaf Phi it depends on."""
-    parts = []
-    scale = 1.0 / student.sample_size(step.batch)
-    phi = None if step.coefficients is None else step.coefficients.clone().requires_grad_()
-    with student.replay(step.update), student.second_derivatives(), torch.enable_grad():
-        for loss in student.losses(step.batch, phi, measure=False):
-            gradients = torch.autograd.grad(
-                loss.total, student.parameters.parameters, create_graph=True, allow_unused=True
-            )
-            parts.append((student.parameters.gather(gradients).to(student.omega.dtype) * scale, phi))
-    return parts
-
-
-def _pull_back(
-    student: Student, parts: list[tuple[Tensor, Tensor | None]], gradient_bar: Tensor, *, keep_graph: bool = False
-):
-    """Return ``J^T v`` (n,) and the cotangent of Phi, summed over the micro-batches."""
-    omega_bar, phi_bar = torch.zeros_like(gradient_bar), None
-    with student.second_derivatives(), outer_gradient():
-        for part, phi in parts:
-            inputs = [*student.parameters.parameters, *([] if phi is None else [phi])]
-            pulled = torch.autograd.grad(
-                part, inputs, grad_outputs=gradient_bar, allow_unused=True, retain_graph=keep_graph
-            )
-            if phi is not None:
-                *pulled, share = pulled
-                phi_bar = share if phi_bar is None else phi_bar + share
-            omega_bar += student.parameters.gather(pulled).to(gradient_bar.dtype)
-    return omega_bar, phi_bar
+    return phi_bar
 
 
 def _theta_share(teacher, state: Tensor, phi_bar: Tensor) -> dict[str, Tensor]:

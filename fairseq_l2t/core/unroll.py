@@ -6,77 +6,82 @@ here with any `core.update_rules.UpdateRule` and gradient clipping in place of p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fairseq_l2t.core.gradients import MeasuredGradient, measured_gradient, student_gradient
+from fairseq_l2t.core.memory import MemoryPlan
+from fairseq_l2t.core.slices import apply_in_place
+from fairseq_l2t.core.steps import Revisit, Step
 from fairseq_l2t.core.student import Batch, NonFiniteError, Student
 from fairseq_l2t.core.teacher import Teacher
-from fairseq_l2t.core.update_rules import StepSize
+from fairseq_l2t.core.window import Window
 
 __all__ = ["Step", "Trajectory", "advance", "replay", "student_gradient", "unroll"]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One update as it was made: everything before it, and the batch it used.
-
-    ``state`` (features,) and ``coefficients`` (entries,) are None where the update used plain cross-entropy.
-    """
-
-    update: int
-    omega: Tensor
-    buffers: tuple[Tensor, ...]
-    size: StepSize
-    batch: Batch
-    state: Tensor | None
-    coefficients: Tensor | None
-
-    def to(self, like: Tensor) -> Step:
-        """Return the step with its vectors in the dtype and on the device of ``like``."""
-        return replace(
-            self,
-            omega=self.omega.to(like),
-            buffers=tuple(buffer.to(like) for buffer in self.buffers),
-            state=None if self.state is None else self.state.to(like),
-            coefficients=None if self.coefficients is None else self.coefficients.to(like),
-        )
-
-
 @dataclass
 class Trajectory:
-    """The updates of one unroll, oldest first, with the student and the teacher that made them."""
+    """The updates of one unroll, oldest first, all kept whole, with the student and the teacher that made them."""
 
     student: Student
     teacher: Teacher
     steps: list[Step] = field(default_factory=list)
+    recomputed = 0
+
+    @property
+    def last_coefficients(self) -> Tensor | None:
+        """Coefficients (entries,) of the last update; None under plain cross-entropy."""
+        return self.steps[-1].coefficients
+
+    def before_update(self, batch: Batch, coefficients: Tensor | None) -> bool:
+        """Keep parameters and optimizer state; no graph is wanted."""
+        self._before = self.student.omega.clone(), tuple(buffer.clone() for buffer in self.student.buffers)
+        return False
+
+    def after_update(self, step: Step, gradient: MeasuredGradient) -> None:
+        """Keep the update with the vectors it started from."""
+        omega, buffers = self._before
+        self.steps.append(replace(step, omega=omega, buffers=buffers))
+
+    def backwards(self) -> Iterator[Revisit]:
+        """Yield the updates, last first."""
+        return map(Revisit, reversed(self.steps))
 
 
-def student_gradient(student: Student, batch: Batch, coefficients: Tensor | None, update: int) -> Tensor:
-    """Return the gradient (n,) of the student's loss per target token, before clipping, at its parameters.
+class _Recorder(Protocol):
+    """What is told of every update: `Trajectory` and `Window`."""
 
-    Measures nothing and changes no state; dropout is that of update number ``update``.
-    """
-    gradient, _, _ = _measured_gradient(student, batch, coefficients, update, measure=False)
-    return gradient
+    def before_update(self, batch: Batch, coefficients: Tensor | None) -> bool: ...
+
+    def after_update(self, step: Step, gradient: MeasuredGradient) -> None: ...
 
 
-def unroll(student: Student, teacher: Teacher, steps: int) -> Trajectory:
+def unroll(
+    student: Student, teacher: Teacher, steps: int, memory: MemoryPlan | None = None
+) -> Trajectory | Window:
     """Make ``steps`` updates of ``student`` under ``teacher``; ``student.omega`` is omega_T afterwards.
 
-    Memory: ``steps`` times the parameters and the optimizer state (for Adam 3 n numbers a step).
+    Args:
+        student, teacher: the teacher does not move meanwhile.
+        steps: number T of updates.
+        memory: how they are kept (`core.memory`). None: every update with its parameters and optimizer state,
+            ``steps`` times as many numbers (for Adam 3 n a step), as a `Trajectory` whose steps can be looked at.
 
     Raises:
-        ValueError: ``steps`` below 1.
+        ValueError: ``steps`` below 1, or a budget that is too small.
         NonFiniteError: NaN or infinity in a loss or gradient, with the update and the first bad tensor.
     """
     if steps < 1:
         raise ValueError(f"--unroll-length: {steps}; expected at least 1")
-    trajectory = Trajectory(student, teacher)
+    recorder = Trajectory(student, teacher) if memory is None else Window(student, teacher, steps, memory)
     for _ in range(steps):
-        trajectory.steps.append(_make_update(student, teacher))
-    return trajectory
+        _make_update(student, teacher, recorder)
+    return recorder
 
 
 def replay(trajectory: Trajectory, teacher: Teacher) -> Tensor:
@@ -104,40 +109,25 @@ def advance(student: Student, teacher: Teacher, steps: int) -> None:
         NonFiniteError: as `unroll`.
     """
     for _ in range(steps):
-        _make_update(student, teacher)
+        _make_update(student, teacher, None)
 
 
-def _make_update(student: Student, teacher: Teacher) -> Step:
+def _make_update(student: Student, teacher: Teacher, recorder: _Recorder | None) -> None:
     state = coefficients = None
     if student.update >= student.cross_entropy_updates:
         state = student.state.vector(student.update).to(student.omega)
         with torch.no_grad():
             coefficients = teacher(state)
-    batch = student.next_batch()
-    size = student.step_size()
-    step = Step(student.update, student.omega.clone(), student.buffers, size, batch, state, coefficients)
-    gradient, loss, accuracy = _measured_gradient(student, batch, coefficients, student.update, measure=True)
+    batch, size = student.next_batch(), student.step_size()
+    step = Step(student.update, student.omega, student.buffers, size, batch, state, coefficients)
+    keep_graphs = recorder is not None and recorder.before_update(batch, coefficients)
+    found = measured_gradient(student, batch, coefficients, student.update, keep_graphs=keep_graphs)
+    gradient = found.vector
     if not bool(torch.isfinite(gradient.sum())):
         bad = student.parameters.first_bad(gradient) or "(sum of the gradient)"
-        raise NonFiniteError(f"student update {student.update}: gradient of {bad} is not finite (loss {loss:g})")
-    omega, buffers = student.rule.apply(student.omega, student.buffers, student.clipping.apply(gradient), size)
-    student.state.observe_training(loss, accuracy)
-    student.finish_update(omega, buffers)
-    return step
-
-
-def _measured_gradient(
-    student: Student, batch: Batch, coefficients: Tensor | None, update: int, *, measure: bool
-) -> tuple[Tensor, float, float]:
-    """Return the gradient (n,), nll per token and accuracy (0 and 0 where not measured)."""
-    total, nll, correct, tokens = None, 0.0, 0.0, 0
-    with student.replay(update), torch.enable_grad():
-        for part in student.losses(batch, coefficients, measure=measure):
-            gradients = torch.autograd.grad(part.total, student.parameters.parameters, allow_unused=True)
-            flat = student.parameters.gather(gradients).to(student.omega.dtype)
-            total = flat if total is None else total.add_(flat)
-            tokens += part.tokens
-            if measure:
-                nll, correct = nll + float(part.nll), correct + float(part.correct)
-    # Summed first and scaled once, as fairseq's Trainer does: the same rounding.
-    return total.mul_(1.0 / student.sample_size(batch)), nll / max(tokens, 1), correct / max(tokens, 1)
+        raise NonFiniteError(f"student update {student.update}: gradient of {bad} is not finite (loss {found.nll:g})")
+    apply_in_place(student.rule, student.omega, student.buffers, student.clipping.apply(gradient), size)
+    student.state.observe_training(found.nll, found.accuracy)
+    student.finish_update(student.omega, student.buffers)
+    if recorder is not None:
+        recorder.after_update(step, found)

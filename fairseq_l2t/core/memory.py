@@ -1,0 +1,171 @@
+"""How much memory the updates of a window may take until the sweep has gone back through them, and where.
+
+Three layouts, all with the same bits:
+
+- *gradients*: the gradient of every update (n numbers), and parameters with optimizer state only at the beginning of
+  blocks of about sqrt(T) updates. Going back, the states of a block are made again by its update rule: no gradient is
+  computed twice.
+- *snapshots*: parameters and optimizer state at few updates, the rest is made again from them, in the order that needs
+  the fewest gradients (binomial checkpointing: Griewank & Walther 2000, "Algorithm 799: revolve").
+- *graphs*, on top of gradients: those of the last updates, as many as fit, so that the sweep need not make them again.
+  Only these have other rounding than fairseq's own updates: the kernels must have second derivatives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.core.gradients import graphs_of
+from fairseq_l2t.core.student import Batch, Student
+
+__all__ = ["DeviceStore", "Layout", "MemoryPlan", "VectorStore", "bytes_of_graph", "layout_for"]
+
+_GRAPH_MARGIN = 1.5
+"""Batches differ, and a backward pass has temporaries beside what the graph keeps."""
+
+
+class VectorStore(Protocol):
+    """Where vectors wait for the sweep."""
+
+    on_device: bool
+    """Whether they stand in the memory of the student's own device."""
+
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> object:
+        """Keep a copy of ``vectors`` and return a handle; ``owned``: nobody else will change them."""
+
+    def get(self, handle: object) -> tuple[Tensor, ...]:
+        """Return the vectors on the device they came from; they must not be changed."""
+
+    def drop(self, handle: object) -> None:
+        """Forget the vectors."""
+
+
+class DeviceStore:
+    """Vectors stay where they are."""
+
+    on_device = True
+
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> tuple[Tensor, ...]:
+        """See `VectorStore.put`; the handle is the vectors."""
+        return vectors if owned else tuple(vector.clone() for vector in vectors)
+
+    def get(self, handle: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """See `VectorStore.get`."""
+        return handle
+
+    def drop(self, handle: tuple[Tensor, ...]) -> None:
+        """The handle held the only reference."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What the updates of a window may take.
+
+    Args:
+        budget: bytes for all that is kept between unroll and sweep, the sweep's own vectors and the graph of one update
+            included (where the vectors are kept on the student's device); None: as much as the gradients take.
+        split: ``(updates, snapshots) -> updates to the next snapshot`` of an optimal binomial schedule; needed where a
+            budget may be too small for the gradients (`storage.memory_plan` gives it).
+        keep_graphs: spend what is left of the budget on graphs.
+        make_store: makes the store of a window.
+
+    Raises:
+        ValueError: graphs without a budget.
+    """
+
+    budget: int | None = None
+    split: Callable[[int, int], int] | None = None
+    keep_graphs: bool = False
+    make_store: Callable[[], VectorStore] = DeviceStore
+
+    def __post_init__(self) -> None:
+        if self.keep_graphs and self.budget is None:
+            raise ValueError("--keep-graphs: needs a --memory-budget; graphs take as much as they are given")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a window of T updates is kept.
+
+    Args:
+        steps: T.
+        block: updates between two states under *gradients*; 0 under *snapshots*.
+        slots: snapshots that may stand at a time under *snapshots*.
+        graphs: last updates whose graph is kept.
+    """
+
+    steps: int
+    block: int
+    slots: int = 0
+    graphs: int = 0
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether no gradient is ever computed twice."""
+        return self.block > 0
+
+
+def layout_for(
+    steps: int, *, vector: int, buffers: int, data: int = 0, graph: int = 0, budget: int | None = None,
+    keep_graphs: bool = False, can_recompute: bool = True,
+) -> Layout:  # fmt: skip
+    """Return the layout of a window.
+
+    Args:
+        steps: updates T.
+        vector: bytes of one vector of parameters.
+        buffers: vectors of optimizer state.
+        data: bytes one update's batch and state take; they are always kept.
+        graph: bytes the graph of one update keeps.
+        budget, keep_graphs: see `MemoryPlan`.
+        can_recompute: whether there is a schedule for snapshots.
+
+    Raises:
+        ValueError: the budget is too small for any layout; names the least that would do.
+    """
+    state = (1 + buffers) * vector
+    block = max(1, round(math.sqrt(steps)))
+    gradients = steps * vector + (-(-steps // block) + block) * state
+    if budget is None:
+        return Layout(steps, block)
+    # The sweep's: cotangents of parameters and buffers, of the gradient, what is pulled back, omega_T, and the state
+    # before an update, with the one it is made from.
+    fixed = 3 * state + 6 * vector + steps * data + round(_GRAPH_MARGIN * graph)
+    left = budget - fixed - gradients
+    if left >= 0:
+        return Layout(steps, block, graphs=min(steps, left // graph) if keep_graphs and graph else 0)
+    slots = (budget - fixed) // state
+    if slots < 1 or not can_recompute:
+        least = fixed + (state if can_recompute else gradients)
+        raise ValueError(
+            f"--memory-budget: {_mebibytes(budget)}; a window of {steps} updates of this student takes at least "
+            f"{_mebibytes(least)}"
+        )
+    return Layout(steps, 0, slots=min(slots, steps))
+
+
+def bytes_of_graph(student: Student, batch: Batch, coefficients: Tensor | None, update: int) -> int:
+    """Return the bytes that the graph of one update keeps beside the parameters, by making it once."""
+    storages: dict[int, int] = {}
+    own = student.parameters.buffer.untyped_storage().data_ptr()
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() != own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # itself would be a cycle that is never freed
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        graphs = list(graphs_of(student, batch, coefficients, update))
+    del graphs
+    return sum(storages.values())
+
+
+def _mebibytes(size: int) -> str:
+    return f"{-(-size // 2**20)}M"

@@ -1,0 +1,188 @@
+"""A window of updates kept within a `MemoryPlan`: recorded while the student moves on, visited again backwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.core.gradients import Graph, MeasuredGradient, student_gradient
+from fairseq_l2t.core.memory import Layout, MemoryPlan, VectorStore, bytes_of_graph, layout_for
+from fairseq_l2t.core.slices import apply_in_place
+from fairseq_l2t.core.steps import Revisit, Step
+from fairseq_l2t.core.student import Batch, Student
+from fairseq_l2t.core.teacher import Teacher
+
+__all__ = ["Window"]
+
+State = tuple[Tensor, tuple[Tensor, ...]]
+"""Parameters omega (n,) and optimizer state before an update."""
+
+
+@dataclass
+class _Kept:
+    """What is held of one update: ``step`` without its vectors and coefficients, and handles of the store."""
+
+    step: Step
+    gradient: object | None = None
+    graphs: list[Graph] | None = None
+
+
+class Window:
+    """The updates of one unroll, as `core.unroll.Trajectory` but within a memory plan.
+
+    It can be swept back through as often as one likes; graphs serve the first sweep only. The teacher must not move in
+    between: coefficients are computed from the states again.
+
+    Args:
+        student, teacher: that make the updates.
+        steps: how many will be recorded.
+        plan: the memory they may take.
+    """
+
+    def __init__(self, student: Student, teacher: Teacher, steps: int, plan: MemoryPlan) -> None:
+        self.student, self.teacher, self._plan, self._length = student, teacher, plan, steps
+        self._store: VectorStore = plan.make_store()
+        self._kept: list[_Kept] = []
+        self._states: dict[int, Any] = {}
+        self._layout: Layout | None = None
+        self._next_snapshot = 0
+        self.recomputed = 0
+        """Student updates that were made again to get back to a state, by the sweeps so far."""
+
+    @property
+    def layout(self) -> Layout:
+        """How the window is kept; known from the first update on."""
+        if self._layout is None:
+            raise ValueError("window: no update recorded yet")
+        return self._layout
+
+    @property
+    def last_coefficients(self) -> Tensor | None:
+        """Coefficients (entries,) of the last update; None under plain cross-entropy."""
+        return self._coefficients(self._kept[-1].step)
+
+    # --- recording --------------------------------------------------------------------------------------------
+
+    def before_update(self, batch: Batch, coefficients: Tensor | None) -> bool:
+        """Keep the student's state if this update begins a block; return whether its graph is to be kept."""
+        index = len(self._kept)
+        if self._layout is None:
+            self._layout = self._fitted(batch, coefficients)
+        layout = self._layout
+        if index == self._next_snapshot:
+            self._keep_state(index, (self.student.omega, self.student.buffers))
+            self._next_snapshot += layout.block or self._advance(index)
+        return index >= layout.steps - layout.graphs
+
+    def after_update(self, step: Step, gradient: MeasuredGradient) -> None:
+        """Keep what is needed of the update that was made."""
+        # Coefficients are entries numbers an update, and follow from the state.
+        kept = _Kept(replace(step, coefficients=None))
+        if self.layout.keeps_gradients:
+            kept.gradient = self._store.put((gradient.vector,), owned=True)
+        kept.graphs = gradient.graphs
+        self._kept.append(kept)
+
+    def _advance(self, index: int) -> int:
+        """Return how far the next snapshot is from the one just taken.
+
+        The state before the last update is kept beside the slots: the sweep begins with it.
+        """
+        left = self.layout.steps - index
+        return self._plan.split(left, self.layout.slots - len(self._states) + 1) if left > 1 else left
+
+    def _fitted(self, batch: Batch, coefficients: Tensor | None) -> Layout:
+        student, plan = self.student, self._plan
+        graph = 0
+        if plan.budget is not None and self._store.on_device:
+            graph = bytes_of_graph(student, batch, coefficients, student.update)
+        return layout_for(
+            self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=_bytes_within(batch),
+            graph=graph, budget=plan.budget, keep_graphs=plan.keep_graphs, can_recompute=plan.split is not None,
+        )  # fmt: skip
+
+    def _keep_state(self, index: int, state: State) -> None:
+        self._states[index] = self._store.put((state[0], *state[1]))
+
+    # --- going back -------------------------------------------------------------------------------------------
+
+    def backwards(self) -> Iterator[Revisit]:
+        """Yield the updates, last first; the student's parameters are moved about meanwhile."""
+        yield from self._by_blocks() if self.layout.keeps_gradients else self._by_snapshots()
+
+    def _by_blocks(self) -> Iterator[Revisit]:
+        for first in reversed(range(0, len(self._kept), self.layout.block)):
+            block = self._kept[first : first + self.layout.block]
+            states = [self._state(first)]
+            for kept in block[:-1]:
+                states.append(self._moved(states[-1], kept, self._gradient(kept)))
+            while states:
+                kept, graphs = block[len(states) - 1], block[len(states) - 1].graphs
+                kept.graphs = None
+                yield Revisit(self._step(kept, states.pop()), self._gradient(kept), graphs)
+
+    def _by_snapshots(self) -> Iterator[Revisit]:
+        standing = sorted(self._states)
+        for last in reversed(range(len(self._kept))):
+            base = standing[-1]
+            state = self._state(base)
+            while base < last:
+                free = self.layout.slots - len(standing)
+                target = base + self._plan.split(last + 1 - base, free + 1)
+                state = self._again(state, self._kept[base:target])
+                base = target
+                if base < last:
+                    self._keep_state(base, state)
+                    standing.append(base)
+            yield Revisit(self._step(self._kept[last], state))
+            # The first state stays: everything can be made from it, should there be another sweep.
+            if standing[-1] == last > 0:
+                self._store.drop(self._states.pop(standing.pop()))
+
+    def _again(self, state: State, updates: list[_Kept]) -> State:
+        """Return the state after ``updates``, whose gradients have to be computed again."""
+        omega, buffers = state[0].clone(), tuple(buffer.clone() for buffer in state[1])
+        for kept in updates:
+            step = kept.step
+            self.student.set_omega(omega)
+            gradient = student_gradient(self.student, step.batch, self._coefficients(step), step.update)
+            self._move(omega, buffers, kept, gradient)
+        self.recomputed += len(updates)
+        return omega, buffers
+
+    def _moved(self, state: State, kept: _Kept, gradient: Tensor) -> State:
+        omega, buffers = state[0].clone(), tuple(buffer.clone() for buffer in state[1])
+        self._move(omega, buffers, kept, gradient)
+        return omega, buffers
+
+    def _move(self, omega: Tensor, buffers: tuple[Tensor, ...], kept: _Kept, gradient: Tensor) -> None:
+        apply_in_place(self.student.rule, omega, buffers, self.student.clipping.apply(gradient), kept.step.size)
+
+    def _state(self, index: int) -> State:
+        omega, *buffers = self._store.get(self._states[index])
+        return omega, tuple(buffers)
+
+    def _gradient(self, kept: _Kept) -> Tensor:
+        return self._store.get(kept.gradient)[0]
+
+    def _coefficients(self, step: Step) -> Tensor | None:
+        if step.state is None:
+            return None
+        with torch.no_grad():
+            return self.teacher(step.state)
+
+    def _step(self, kept: _Kept, state: State) -> Step:
+        return replace(kept.step, omega=state[0], buffers=state[1], coefficients=self._coefficients(kept.step))
+
+
+def _bytes_within(value: Any) -> int:
+    """Return the bytes of all tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_bytes_within, value.values()))
+    return sum(map(_bytes_within, value)) if isinstance(value, (list, tuple)) else 0
