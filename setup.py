@@ -85,6 +85,7 @@ setup(
         "sacrebleu>=2.3",
         "sentencepiece>=0.1.99",
         "safetensors>=0.4",
+        "checkpoint_schedules>=1.0.4",
     ],
     extras_require={
         "classification": ["scikit-learn>=1.3"],

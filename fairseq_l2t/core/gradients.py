@@ -7,8 +7,11 @@ graph of g.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +22,7 @@ from fairseq_l2t.core.twice_differentiable import outer_gradient
 __all__ = [
     "Graph",
     "MeasuredGradient",
+    "Wanted",
     "differentiable_gradient",
     "graphs_of",
     "measured_gradient",
@@ -26,6 +30,14 @@ __all__ = [
     "pull_back_through",
     "student_gradient",
 ]
+
+
+class Wanted(enum.Enum):
+    """What the sweep will want of an update beside its gradient: nothing, its graphs, or what differences need."""
+
+    VECTOR = enum.auto()
+    GRAPHS = enum.auto()
+    FOR_DIFFERENCES = enum.auto()
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,16 @@ class MeasuredGradient:
         nll: negative log-likelihood in nats per target token.
         accuracy: share of the target tokens that are the student's first choice.
         graphs: of the micro-batches, where they were asked for.
+        of_coefficients: (entries,) d loss per target token / d Phi, where it was asked for.
+        notes: of the student's gradient scaling, where it has one and differences will be taken.
     """
 
     vector: Tensor
     nll: float
     accuracy: float
     graphs: list[Graph] | None = None
+    of_coefficients: Tensor | None = None
+    notes: Any = None
 
 
 @dataclass(frozen=True)
@@ -70,45 +86,51 @@ def plain_gradient(
     student: Student, batch: Batch, coefficients: Tensor | None, update: int, *, of_coefficients: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """As `student_gradient`; ``of_coefficients``: with the derivative of the same loss by Phi (entries,) beside it."""
-    phi = coefficients.clone().requires_grad_() if of_coefficients and coefficients is not None else None
-    inputs = [*student.parameters.parameters, *([] if phi is None else [phi])]
-    total, phi_bar = None, None
-    with student.replay(update), torch.enable_grad():
-        for loss in student.losses(batch, coefficients if phi is None else phi, measure=False):
-            gradients = torch.autograd.grad(loss.total, inputs, allow_unused=True)
-            if phi is not None:
-                *gradients, share = gradients
-                phi_bar = share if phi_bar is None else phi_bar + share
-            total = _added(total, student.parameters.gather(gradients).to(student.omega.dtype))
+    total, phi_bar = _summed_gradient(student, batch, coefficients, update, of_coefficients=of_coefficients)
     scale = 1.0 / student.sample_size(batch)
     return total.mul_(scale), None if phi_bar is None else phi_bar * scale
 
 
 def measured_gradient(
-    student: Student, batch: Batch, coefficients: Tensor | None, update: int, *, keep_graphs: bool = False
+    student: Student, batch: Batch, coefficients: Tensor | None, update: int, *, wanted: Wanted = Wanted.VECTOR
 ) -> MeasuredGradient:
     """Return the gradient of an update that is being made.
 
     Args:
         student, batch, coefficients, update: see `student_gradient`.
-        keep_graphs: whether the graphs are kept for `pull_back_through`. The gradient is then computed by kernels that
-            have second derivatives: its rounding may be another one than fairseq's own.
+        wanted: what the sweep will ask for. Under GRAPHS the gradient is computed by kernels that have second
+            derivatives: its rounding may be another one than fairseq's own.
     """
-    measures = _Measures()
-    if keep_graphs:
+    measures, scale = _Measures(), 1.0 / student.sample_size(batch)
+    if wanted is Wanted.GRAPHS:
         graphs = list(graphs_of(student, batch, coefficients, update, measures))
-        total = None
-        for graph in graphs:
-            total = _added(total, _flat(student, graph))
-    else:
-        graphs, total = None, None
-        with student.replay(update), torch.enable_grad():
-            for loss in measures.of(student.losses(batch, coefficients, measure=True)):
-                gradients = torch.autograd.grad(loss.total, student.parameters.parameters, allow_unused=True)
-                total = _added(total, student.parameters.gather(gradients).to(student.omega.dtype))
+        total = differentiable_gradient(student, graphs, batch)
+        return MeasuredGradient(total, measures.nll, measures.accuracy, graphs)
+    for_differences = wanted is Wanted.FOR_DIFFERENCES
+    scaling = student.gradient_scaling if for_differences else None
+    with nullcontext() if scaling is None else scaling.noting() as notes:
+        total, phi_bar = _summed_gradient(
+            student, batch, coefficients, update, of_coefficients=for_differences, measures=measures
+        )
+    phi_bar = None if phi_bar is None else phi_bar * scale
     # Summed first and scaled once, as fairseq's Trainer does: the same rounding.
-    total.mul_(1.0 / student.sample_size(batch))
-    return MeasuredGradient(total, measures.nll, measures.accuracy, graphs)
+    return MeasuredGradient(total.mul_(scale), measures.nll, measures.accuracy, of_coefficients=phi_bar, notes=notes)
+
+
+def _summed_gradient(student, batch, coefficients, update, *, of_coefficients: bool, measures: _Measures | None = None):
+    """Return the gradient (n,) and, where it is asked for, that of Phi (entries,), summed over target tokens."""
+    phi = coefficients.clone().requires_grad_() if of_coefficients and coefficients is not None else None
+    inputs = [*student.parameters.parameters, *([] if phi is None else [phi])]
+    total, phi_bar = None, None
+    with student.replay(update), torch.enable_grad():
+        losses = student.losses(batch, coefficients if phi is None else phi, measure=measures is not None)
+        for loss in losses if measures is None else measures.of(losses):
+            gradients = torch.autograd.grad(loss.total, inputs, allow_unused=True)
+            if phi is not None:
+                *gradients, share = gradients
+                phi_bar = _added(phi_bar, share)
+            total = _added(total, student.parameters.gather(gradients).to(student.omega.dtype))
+    return total, phi_bar
 
 
 def graphs_of(

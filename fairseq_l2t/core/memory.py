@@ -74,6 +74,7 @@ class MemoryPlan:
             budget may be too small for the gradients (`storage.memory_plan` gives it).
         keep_graphs: spend what is left of the budget on graphs.
         make_store: makes the store of a window.
+        for_differences: keep d loss / d Phi of every update beside its gradient, for `core.difference_products`.
 
     Raises:
         ValueError: graphs without a budget.
@@ -83,6 +84,7 @@ class MemoryPlan:
     split: Callable[[int, int], int] | None = None
     keep_graphs: bool = False
     make_store: Callable[[], VectorStore] = DeviceStore
+    for_differences: bool = False
 
     def __post_init__(self) -> None:
         if self.keep_graphs and self.budget is None:

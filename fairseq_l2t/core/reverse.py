@@ -10,12 +10,14 @@ then clipping, then a rule with buffers, so that one step back is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fairseq_l2t.core.difference_products import difference_product, with_gradients
 from fairseq_l2t.core.gradients import differentiable_gradient, graphs_of, pull_back_through
 from fairseq_l2t.core.slices import adjoint_in_place
 from fairseq_l2t.core.steps import Revisit, Step
@@ -23,7 +25,19 @@ from fairseq_l2t.core.student import NonFiniteError, Student
 from fairseq_l2t.core.unroll import Trajectory
 from fairseq_l2t.core.window import Window
 
-__all__ = ["Hypergradient", "StepBack", "adjoint_sweep", "hypergradient", "hypergradient_with_adjoint", "pull_back"]
+__all__ = [
+    "PRODUCTS",
+    "Hypergradient",
+    "StepBack",
+    "adjoint_sweep",
+    "hypergradient",
+    "hypergradient_with_adjoint",
+    "pull_back",
+]
+
+
+PRODUCTS = ("exact", "finite-difference")
+"""How the product with the Jacobian of the student's gradient is taken: by double backward, or from two gradients."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,12 @@ class Hypergradient:
         return float(torch.sqrt(sum(part.double().square().sum() for part in self.theta.values())))
 
 
+    def relative_error(self, exact: Hypergradient) -> float:
+        """Return the norm of the difference to ``exact``, relative to its norm."""
+        gap = sum((part.double() - exact.theta[name].double()).square().sum() for name, part in self.theta.items())
+        return math.sqrt(float(gap)) / exact.norm if exact.norm else (0.0 if float(gap) == 0 else math.inf)
+
+
 @dataclass(frozen=True)
 class StepBack:
     """One step of the sweep.
@@ -59,24 +79,30 @@ class StepBack:
     theta: dict[str, Tensor] | None
 
 
-def hypergradient(trajectory: Trajectory | Window, grad_omega: Tensor) -> dict[str, Tensor]:
+def hypergradient(
+    trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact"
+) -> dict[str, Tensor]:
     """Return d measure / d theta by name, for ``grad_omega`` = d measure / d omega_T (n,).
+
+    ``hvp``: a name in `PRODUCTS`; ``finite-difference`` is faster, and an approximation.
 
     The student's parameters are at omega_T again afterwards. States are data: nothing flows through s_t.
     """
-    return hypergradient_with_adjoint(trajectory, grad_omega).theta
+    return hypergradient_with_adjoint(trajectory, grad_omega, hvp).theta
 
 
-def hypergradient_with_adjoint(trajectory: Trajectory | Window, grad_omega: Tensor) -> Hypergradient:
+def hypergradient_with_adjoint(
+    trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact"
+) -> Hypergradient:
     """As `hypergradient`, with the norm of the adjoint beside it.
 
     Raises:
-        ValueError: ``grad_omega`` is not of the shape of omega.
+        ValueError: ``grad_omega`` is not of the shape of omega, or an unknown ``hvp``.
         NonFiniteError: NaN or infinity in the adjoint, with the update it appeared at.
     """
     theta_bar = {name: torch.zeros_like(parameter) for name, parameter in trajectory.teacher.named_parameters()}
     adjoint = grad_omega
-    for step_back in _sweep(trajectory, grad_omega):
+    for step_back in _sweep(trajectory, grad_omega, hvp):
         for name, share in (step_back.theta or {}).items():
             theta_bar[name] += share
         adjoint = step_back.adjoint
@@ -93,9 +119,11 @@ def adjoint_sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterat
         yield replace(step_back, adjoint=step_back.adjoint.clone())
 
 
-def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterator[StepBack]:
+def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact") -> Iterator[StepBack]:
     """As `adjoint_sweep`, but every step's adjoint is the same vector, moved on in place."""
     student, teacher = trajectory.student, trajectory.teacher
+    if hvp not in PRODUCTS:
+        raise ValueError(f"--hvp: {hvp}; expected one of {', '.join(PRODUCTS)}")
     if grad_omega.shape != student.omega.shape:
         raise ValueError(f"grad_omega: shape {tuple(grad_omega.shape)}; expected {tuple(student.omega.shape)}")
     final_omega = student.omega.clone()
@@ -103,7 +131,7 @@ def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterator[Step
     buffers_bar = tuple(torch.zeros_like(buffer) for buffer in student.buffers)
     try:
         for revisit in trajectory.backwards():
-            phi_bar = _step_back(student, revisit, omega_bar, buffers_bar)
+            phi_bar = _step_back(student, revisit, omega_bar, buffers_bar, hvp)
             theta = None if phi_bar is None else _theta_share(teacher, revisit.step.state, phi_bar)
             yield StepBack(revisit.step.update, omega_bar, theta)
     finally:
@@ -128,25 +156,30 @@ def pull_back(
 
 
 def _step_back(
-    student: Student, revisit: Revisit, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...]
+    student: Student, revisit: Revisit, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...], hvp: str
 ) -> Tensor | None:
     """Turn the cotangents of (omega_{t+1}, buffers_{t+1}) into those of (omega_t, buffers_t), in place.
 
     Returns:
         The cotangent of Phi_t (entries,); None under plain cross-entropy.
     """
-    step, graphs, gradient = revisit.step, revisit.graphs, revisit.gradient
+    step = revisit.step
     student.set_omega(step.omega)
-    if graphs is None:
-        # Where the gradient is known, its micro-batches need not all be at hand at once.
-        graphs = graphs_of(student, step.batch, step.coefficients, step.update)
-        graphs = graphs if gradient is not None else list(graphs)
-    if gradient is None:
+    if hvp == "exact":
+        graphs = revisit.graphs or list(graphs_of(student, step.batch, step.coefficients, step.update))
+        # Not the gradient the update was made with, which other kernels may have rounded in another way: it is not
+        # known under every memory plan, and all plans shall give the same bits.
         gradient = differentiable_gradient(student, graphs, step.batch)
+    else:
+        revisit = with_gradients(student, revisit)
+        gradient = revisit.gradient
     clipped = student.clipping.apply(gradient)
     clipped_bar = adjoint_in_place(student.rule, step.omega, step.buffers, clipped, step.size, omega_bar, buffers_bar)
     gradient_bar = student.clipping.adjoint(gradient, clipped_bar)
-    pulled, phi_bar = pull_back_through(student, graphs, gradient_bar, 1.0 / student.sample_size(step.batch))
+    if hvp == "exact":
+        pulled, phi_bar = pull_back_through(student, graphs, gradient_bar, 1.0 / student.sample_size(step.batch))
+    else:
+        pulled, phi_bar = difference_product(student, revisit, gradient_bar)
     omega_bar.add_(pulled)
     if not bool(torch.isfinite(omega_bar.sum())):
         bad = student.parameters.first_bad(omega_bar) or "(sum)"

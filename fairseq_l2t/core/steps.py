@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -47,8 +48,12 @@ class Revisit:
         step: as it was made.
         gradient: (n,) before clipping, where it is still known.
         graphs: of its micro-batches, where they were kept.
+        gradient_of_coefficients: (entries,) d loss per target token / d Phi, where it is known.
+        notes: of the student's gradient scaling, where it has one and the gradient is known.
     """
 
     step: Step
     gradient: Tensor | None = None
     graphs: list[Graph] | None = None
+    gradient_of_coefficients: Tensor | None = None
+    notes: Any = None

@@ -54,6 +54,8 @@ class Student(Protocol):
     clipping: Clipping
     state: StudentState
     coefficient_count: int
+    gradient_scaling: Any
+    """A `core.difference_products.GradientScaling` where the student scales gradients inside, else None."""
     cross_entropy_updates: int
     """Updates at the start of a life that use plain cross-entropy, whatever the teacher says."""
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.reverse import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.core.student import NonFiniteError, Student
 from fairseq_l2t.core.teacher import Teacher
@@ -83,6 +84,8 @@ class UpdateReport:
 
     ``teacher_update`` counts the updates made, this one included; ``student_life`` counts from 0.
     ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable.
+    ``recomputed_updates``: student updates made again because the memory budget did not hold them.
+    ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
     """
 
     teacher_update: int
@@ -96,6 +99,8 @@ class UpdateReport:
     phi_min: float
     phi_mean: float
     phi_max: float
+    recomputed_updates: int
+    hypergradient_error: float | None
     state: dict[str, float]
 
 
@@ -111,6 +116,8 @@ class TeacherTrainer:
         observe_dev: (updates made before the window) -> None; brings the dev measures of the student's state up
             to date, if they are due. Called after the cross-entropy updates of a life and after each window.
         on_bad_window: told the error of a window that ended in NaN or infinity.
+        memory: how the updates of a window are kept.
+        hvp: a name in `core.reverse.PRODUCTS`; anything but ``exact`` is compared with it on the first window.
     """
 
     def __init__(
@@ -123,10 +130,12 @@ class TeacherTrainer:
         holdout: Callable[[], float],
         observe_dev: Callable[[int], None],
         on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
+        memory: MemoryPlan | None = None,
+        hvp: str = "exact",
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout, self._observe_dev = measure, holdout, observe_dev
-        self._on_bad_window = on_bad_window
+        self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
         self._optimizer = TeacherOptimizer(
             teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm
         )
@@ -161,20 +170,23 @@ class TeacherTrainer:
         if self.life < 0 or self._life_is_spoilt or self.student.update >= self.plan.total_updates:
             self._begin_life()
         steps = min(self.plan.unroll_length, self.plan.total_updates - self.student.update)
-        trajectory = unroll(self.student, self.teacher, steps)
+        trajectory = unroll(self.student, self.teacher, steps, self._memory)
         value, grad_omega = self._measure(self.teacher_update)
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
-        found = hypergradient_with_adjoint(trajectory, grad_omega)
+        found = hypergradient_with_adjoint(trajectory, grad_omega, self._hvp)
+        error = None
+        if self._hvp != "exact" and self.teacher_update == 0:
+            error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
         self._observe_dev(self.student.update - steps)
         holdout = self._end_life(keep_best) if self.student.update >= self.plan.total_updates else None
-        phi = trajectory.steps[-1].coefficients
+        phi = trajectory.last_coefficients
         self._bad_windows = 0
         self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
-        return self._report(value, holdout, found, phi)
+        return self._report(value, holdout, found, phi, trajectory.recomputed, error)
 
     def _begin_life(self) -> None:
         self.life += 1
@@ -194,7 +206,10 @@ class TeacherTrainer:
             keep_best()
         return holdout
 
-    def _report(self, value: float, holdout: float | None, found: Hypergradient, phi: Tensor) -> UpdateReport:
+    def _report(
+        self, value: float, holdout: float | None, found: Hypergradient, phi: Tensor, recomputed: int,
+        error: float | None,
+    ) -> UpdateReport:  # fmt: skip
         state = self.student.state.vector(self.student.update).tolist()
         return UpdateReport(
             teacher_update=self.teacher_update,
@@ -208,6 +223,8 @@ class TeacherTrainer:
             phi_min=float(phi.min()),
             phi_mean=float(phi.mean()),
             phi_max=float(phi.max()),
+            recomputed_updates=recomputed,
+            hypergradient_error=error,
             state=dict(zip(self.student.state.features, state, strict=True)),
         )
 

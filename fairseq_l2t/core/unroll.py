@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fairseq_l2t.core.gradients import MeasuredGradient, measured_gradient, student_gradient
+from fairseq_l2t.core.gradients import MeasuredGradient, Wanted, measured_gradient, student_gradient
 from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.slices import apply_in_place
 from fairseq_l2t.core.steps import Revisit, Step
@@ -38,10 +38,10 @@ class Trajectory:
         """Coefficients (entries,) of the last update; None under plain cross-entropy."""
         return self.steps[-1].coefficients
 
-    def before_update(self, batch: Batch, coefficients: Tensor | None) -> bool:
-        """Keep parameters and optimizer state; no graph is wanted."""
+    def before_update(self, batch: Batch, coefficients: Tensor | None) -> Wanted:
+        """Keep parameters and optimizer state; nothing else is wanted."""
         self._before = self.student.omega.clone(), tuple(buffer.clone() for buffer in self.student.buffers)
-        return False
+        return Wanted.VECTOR
 
     def after_update(self, step: Step, gradient: MeasuredGradient) -> None:
         """Keep the update with the vectors it started from."""
@@ -56,7 +56,7 @@ class Trajectory:
 class _Recorder(Protocol):
     """What is told of every update: `Trajectory` and `Window`."""
 
-    def before_update(self, batch: Batch, coefficients: Tensor | None) -> bool: ...
+    def before_update(self, batch: Batch, coefficients: Tensor | None) -> Wanted: ...
 
     def after_update(self, step: Step, gradient: MeasuredGradient) -> None: ...
 
@@ -120,8 +120,8 @@ def _make_update(student: Student, teacher: Teacher, recorder: _Recorder | None)
             coefficients = teacher(state)
     batch, size = student.next_batch(), student.step_size()
     step = Step(student.update, student.omega, student.buffers, size, batch, state, coefficients)
-    keep_graphs = recorder is not None and recorder.before_update(batch, coefficients)
-    found = measured_gradient(student, batch, coefficients, student.update, keep_graphs=keep_graphs)
+    wanted = Wanted.VECTOR if recorder is None else recorder.before_update(batch, coefficients)
+    found = measured_gradient(student, batch, coefficients, student.update, wanted=wanted)
     gradient = found.vector
     if not bool(torch.isfinite(gradient.sum())):
         bad = student.parameters.first_bad(gradient) or "(sum of the gradient)"

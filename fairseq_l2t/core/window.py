@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_l2t.core.gradients import Graph, MeasuredGradient, student_gradient
+from fairseq_l2t.core.gradients import Graph, MeasuredGradient, Wanted, student_gradient
 from fairseq_l2t.core.memory import Layout, MemoryPlan, VectorStore, bytes_of_graph, layout_for
 from fairseq_l2t.core.slices import apply_in_place
 from fairseq_l2t.core.steps import Revisit, Step
@@ -17,6 +18,9 @@ from fairseq_l2t.core.student import Batch, Student
 from fairseq_l2t.core.teacher import Teacher
 
 __all__ = ["Window"]
+
+_LITTLE = 0.25
+"""Share of a budget that leaves room for any graph that fits beside a student at all."""
 
 State = tuple[Tensor, tuple[Tensor, ...]]
 """Parameters omega (n,) and optimizer state before an update."""
@@ -29,6 +33,8 @@ class _Kept:
     step: Step
     gradient: object | None = None
     graphs: list[Graph] | None = None
+    of_coefficients: Tensor | None = None
+    notes: Any = None
 
 
 class Window:
@@ -67,8 +73,8 @@ class Window:
 
     # --- recording --------------------------------------------------------------------------------------------
 
-    def before_update(self, batch: Batch, coefficients: Tensor | None) -> bool:
-        """Keep the student's state if this update begins a block; return whether its graph is to be kept."""
+    def before_update(self, batch: Batch, coefficients: Tensor | None) -> Wanted:
+        """Keep the student's state if this update begins a block; return what is wanted of it."""
         index = len(self._kept)
         if self._layout is None:
             self._layout = self._fitted(batch, coefficients)
@@ -76,7 +82,9 @@ class Window:
         if index == self._next_snapshot:
             self._keep_state(index, (self.student.omega, self.student.buffers))
             self._next_snapshot += layout.block or self._advance(index)
-        return index >= layout.steps - layout.graphs
+        if index >= layout.steps - layout.graphs:
+            return Wanted.GRAPHS
+        return Wanted.FOR_DIFFERENCES if self._plan.for_differences and layout.keeps_gradients else Wanted.VECTOR
 
     def after_update(self, step: Step, gradient: MeasuredGradient) -> None:
         """Keep what is needed of the update that was made."""
@@ -84,7 +92,7 @@ class Window:
         kept = _Kept(replace(step, coefficients=None))
         if self.layout.keeps_gradients:
             kept.gradient = self._store.put((gradient.vector,), owned=True)
-        kept.graphs = gradient.graphs
+        kept.graphs, kept.of_coefficients, kept.notes = gradient.graphs, gradient.of_coefficients, gradient.notes
         self._kept.append(kept)
 
     def _advance(self, index: int) -> int:
@@ -97,13 +105,25 @@ class Window:
 
     def _fitted(self, batch: Batch, coefficients: Tensor | None) -> Layout:
         student, plan = self.student, self._plan
-        graph = 0
-        if plan.budget is not None and self._store.on_device:
-            graph = bytes_of_graph(student, batch, coefficients, student.update)
-        return layout_for(
-            self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=_bytes_within(batch),
-            graph=graph, budget=plan.budget, keep_graphs=plan.keep_graphs, can_recompute=plan.split is not None,
-        )  # fmt: skip
+
+        def fitted(budget: int | None, graph: int) -> Layout:
+            return layout_for(
+                self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=_bytes_within(batch),
+                graph=graph, budget=budget, keep_graphs=plan.keep_graphs, can_recompute=plan.split is not None,
+            )  # fmt: skip
+
+        if plan.budget is None or not self._store.on_device:
+            return fitted(plan.budget, 0)
+        if not plan.keep_graphs and self._needs_little(batch):
+            return fitted(None, 0)
+        graph = bytes_of_graph(student, batch, coefficients, student.update)
+        return fitted(plan.budget, graph)
+
+    def _needs_little(self, batch: Batch) -> bool:
+        """Whether the gradients of all updates take so little of the budget that no graph need be measured."""
+        vector, length = self.student.omega.nbytes, self._length
+        vectors = length + 5 * math.sqrt(length) * (1 + len(self.student.buffers))
+        return _LITTLE * self._plan.budget > vectors * vector + length * _bytes_within(batch)
 
     def _keep_state(self, index: int, state: State) -> None:
         self._states[index] = self._store.put((state[0], *state[1]))
@@ -123,7 +143,8 @@ class Window:
             while states:
                 kept, graphs = block[len(states) - 1], block[len(states) - 1].graphs
                 kept.graphs = None
-                yield Revisit(self._step(kept, states.pop()), self._gradient(kept), graphs)
+                step = self._step(kept, states.pop())
+                yield Revisit(step, self._gradient(kept), graphs, kept.of_coefficients, kept.notes)
 
     def _by_snapshots(self) -> Iterator[Revisit]:
         standing = sorted(self._states)

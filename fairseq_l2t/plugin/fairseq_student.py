@@ -26,6 +26,7 @@ from fairseq_l2t.core.float64 import KeepFloat64
 from fairseq_l2t.core.update_rules import Clipping, StepSize
 from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
 from fairseq_l2t.plugin.dev_measures import DevMeasures
+from fairseq_l2t.plugin.fconv_differences import scaling_of
 from fairseq_l2t.plugin.initial_weights import load_weights, read_weights
 from fairseq_l2t.plugin.rules import rule_of
 from fairseq_l2t.plugin.second_derivatives import (
@@ -98,6 +99,7 @@ class FairseqStudent(DevMeasures):
         if self._dtype is not None:
             self.model.to(self._dtype)
         self.parameters = FlatParameters(self._reached_parameters())
+        self.gradient_scaling = scaling_of(self.model, self.parameters)
         is_master = self.parameters.buffer.dtype in (torch.float32, torch.float64)
         self.omega = self.parameters.buffer if is_master else self.parameters.buffer.float()
         self.clipping = Clipping(self.options.cfg.optimization.clip_norm, self.parameters.sizes)

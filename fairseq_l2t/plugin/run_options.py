@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairseq_l2t.core.reverse import PRODUCTS
 from fairseq_l2t.core.teacher import DEFAULT_KEYS
 from fairseq_l2t.core.teacher_training import TeachingPlan
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
 from fairseq_l2t.plugin.dev_measures import OBJECTIVES
+from fairseq_l2t.storage import PLACES, bytes_of
 
 __all__ = ["DEFAULT_UNROLL_LENGTH", "RunOptions"]
 
@@ -22,6 +24,7 @@ DEFAULT_UNROLL_LENGTH = 20
 _MAY_CHANGE = frozenset(
     ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
     + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update", "skip_quick_check")
+    + ("keep_steps_in",)
 )
 """Options a resumed run may be given anew: none of them changes what an update computes."""
 
@@ -38,6 +41,7 @@ class RunOptions:
     estimator: str
     samples: int
     alpha: float
+    memory_budget: int | None
     resume: bool
     arguments: tuple[str, ...]
 
@@ -56,6 +60,11 @@ class RunOptions:
             raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
         if not (given.risk_alpha > 0 and math.isfinite(given.risk_alpha)):
             raise OptionError(f"--risk-alpha: {given.risk_alpha}; expected a finite number above 0")
+        budget = None if given.memory_budget is None else bytes_of(given.memory_budget)
+        if given.keep_graphs and budget is None:
+            raise OptionError("--keep-graphs: needs --memory-budget, which says how much memory graphs may take")
+        if given.keep_graphs and given.keep_steps_in != "device":
+            raise OptionError(f"--keep-graphs: graphs stay on the device; --keep-steps-in is {given.keep_steps_in}")
         length = given.unroll_length
         plan = TeachingPlan(
             unroll_length=min(DEFAULT_UNROLL_LENGTH, student.total_updates) if length is None else length,
@@ -69,14 +78,17 @@ class RunOptions:
         )
         return cls(
             student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
-            given.risk_alpha, given.resume,
+            given.risk_alpha, budget, given.resume,
             # Teacher files record the command that made them: without what an interruption adds to it.
             tuple(argument for argument in arguments if argument != "--resume"),
         )  # fmt: skip
 
     def fixed(self) -> dict[str, str]:
         """Return the options a resumed run must share with the one it resumes."""
-        return {key: str(value) for key, value in vars(self.student.namespace).items() if key not in _MAY_CHANGE}
+        given = vars(self.student.namespace)
+        # Which graphs are kept, and so the rounding of some updates, depends on the budget; nothing else does.
+        may_change = _MAY_CHANGE if given["keep_graphs"] else _MAY_CHANGE | {"memory_budget"}
+        return {key: str(value) for key, value in given.items() if key not in may_change}
 
 
 def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +154,30 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         default=3,
         metavar="N",
         help="windows in a row that may end in NaN or infinity (default: %(default)s)",
+    )
+    group.add_argument(
+        "--memory-budget",
+        metavar="SIZE",
+        help="memory for all that is kept of a window, such as 512M or 2G: every gradient while they fit, else a few "
+        "states, from which updates are made again (default: half of the memory of the device)",
+    )
+    group.add_argument(
+        "--keep-steps-in",
+        choices=PLACES,
+        default="device",
+        help="where a window waits for the sweep back: beside the model, in host memory, or in a file in --save-dir",
+    )
+    group.add_argument(
+        "--keep-graphs",
+        action="store_true",
+        help="spend what is left of --memory-budget on the graphs of the last updates: faster, other rounding",
+    )
+    group.add_argument(
+        "--hvp",
+        choices=PRODUCTS,
+        default="exact",
+        help="second derivatives: exact, or from the difference of two gradients: faster, and an approximation whose "
+        "error is told for the first window (default: %(default)s)",
     )
     group.add_argument(
         "--skip-quick-check",

@@ -10,13 +10,15 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
 
 from fairseq_l2t.core import NonFiniteError, Teacher
+from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
 from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.doctor import quick_check
@@ -25,8 +27,10 @@ from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.storage import (
     TeacherSettings,
+    half_of_memory,
     load_run_state,
     lock_run_folder,
+    memory_plan,
     save_run_state,
     save_teacher,
     write_atomically,
@@ -75,6 +79,7 @@ class TeacherRun:
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
             measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev, on_bad_window=_warn_of,
+            memory=self._memory_plan(), hvp=options.student.namespace.hvp,
         )  # fmt: skip
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
         self._states: list[dict[str, float]] = []
@@ -118,6 +123,7 @@ class TeacherRun:
                 done = trainer.teacher_update - first
                 left = (time.monotonic() - begun) / done * (plan.teacher_updates - trainer.teacher_update)
                 progress.log(_statistics(report, seconds, left), tag="teacher", step=trainer.teacher_update)
+                _tell_of_error(report)
                 if self._stop is not None:
                     raise Interrupted(self._stop)
         self._finish()
@@ -148,6 +154,15 @@ class TeacherRun:
             )  # fmt: skip
             self._save(BEST_NAME)
         logger.info("teacher: %s (held-back measure %s)", self.options.folder / BEST_NAME, self.trainer.best_holdout)
+
+    def _memory_plan(self) -> MemoryPlan:
+        options, given, device = self.options, self.options.student.namespace, self._student.omega.device
+        host = torch.device("cpu")
+        budget = options.memory_budget or half_of_memory(device if given.keep_steps_in == "device" else host)
+        if given.keep_steps_in == "file" and options.memory_budget is None:
+            budget = None  # a disk is not memory: as much as the gradients take
+        plan = memory_plan(budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder)
+        return replace(plan, for_differences=given.hvp != "exact")
 
     # --- measures ---------------------------------------------------------------------------------------------
 
@@ -258,10 +273,19 @@ class TeacherRun:
 
 
 def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:
-    chosen = ("progress", "measure", "holdout_measure", "hypergradient_norm", "adjoint_norm")
+    chosen = ("progress", "measure", "holdout_measure", "hypergradient_norm", "adjoint_norm", "hypergradient_error")
     values = {name: getattr(report, name) for name in (*chosen, "phi_min", "phi_mean", "phi_max")}
+    values["recomputed_updates"] = report.recomputed_updates or None
     shown = {name: float(f"{value:.4g}") for name, value in values.items() if value is not None}
     return {**shown, "seconds": round(seconds, 2), "eta_seconds": round(left)}
+
+
+def _tell_of_error(report: UpdateReport) -> None:
+    if report.hypergradient_error is not None:
+        logger.info(
+            "--hvp finite-difference: the hypergradient of the first window is %.2g %% off the exact one",
+            100 * report.hypergradient_error,
+        )
 
 
 def _warn_of(error: NonFiniteError) -> None:

@@ -1,6 +1,7 @@
 """Files: teachers, states of interrupted runs, atomic writing. No pickle anywhere."""
 
 from fairseq_l2t.storage.atomic import remove_leftovers, write_atomically
+from fairseq_l2t.storage.kept_steps import PLACES, bytes_of, half_of_memory, memory_plan
 from fairseq_l2t.storage.run_folder import RunFolderError, lock_run_folder
 from fairseq_l2t.storage.run_state import RunStateError, load_run_state, save_run_state
 from fairseq_l2t.storage.teacher_file import (
@@ -16,15 +17,19 @@ from fairseq_l2t.storage.teacher_file import (
 
 __all__ = [
     "FORMAT_VERSION",
+    "PLACES",
     "RunFolderError",
     "RunStateError",
     "TeacherFile",
     "TeacherFileError",
     "TeacherSettings",
     "Vocabulary",
+    "bytes_of",
+    "half_of_memory",
     "load_run_state",
     "load_teacher",
     "lock_run_folder",
+    "memory_plan",
     "remove_leftovers",
     "save_run_state",
     "save_teacher",

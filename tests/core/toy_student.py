@@ -163,6 +163,8 @@ class RecordedState(StudentState):
 class ToyStudent:
     """Fulfils `core.student.Student`: five fixed updates of ``update_freq`` micro-batches, over and over."""
 
+    gradient_scaling = None
+
     def __init__(
         self,
         model: str = "tanh",

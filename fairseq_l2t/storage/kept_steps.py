@@ -1,0 +1,163 @@
+"""Where the updates of a window wait for the sweep: beside the student, in host memory or in a file; and for how much.
+
+The order in which updates are made again under a small budget is that of the library ``checkpoint_schedules``
+(Dolci, Maddison, Ham, Pallez & Herrmann 2024), which implements "Algorithm 799: revolve" (Griewank & Walther 2000).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from checkpoint_schedules.multistage import n_advance
+from torch import Tensor
+
+from fairseq_l2t.core.memory import DeviceStore, MemoryPlan, VectorStore
+
+__all__ = ["PLACES", "FileStore", "HostStore", "bytes_of", "half_of_memory", "memory_plan"]
+
+PLACES = ("device", "host", "file")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def memory_plan(
+    budget: int | None = None, *, keep_graphs: bool = False, place: str = "device", folder: Path | None = None
+) -> MemoryPlan:
+    """Return the plan of a window.
+
+    Args:
+        budget: bytes for what is kept, at ``place``; None: what the gradients of all updates take.
+        keep_graphs: spend the rest of the budget on graphs (on the student's device only).
+        place: ``device``, ``host`` or ``file``.
+        folder: where the file is made; it has no name and is gone with the process.
+
+    Raises:
+        ValueError: a place that does not exist, a file without a folder, graphs without a budget or off the device.
+    """
+    if place not in PLACES:
+        raise ValueError(f"--keep-steps-in: {place}; expected one of {', '.join(PLACES)}")
+    if place == "file" and folder is None:
+        raise ValueError("--keep-steps-in: file needs a folder")
+    if keep_graphs and place != "device":
+        raise ValueError(f"--keep-graphs: graphs stay on the student's device; --keep-steps-in is {place}")
+    stores = {"device": DeviceStore, "host": HostStore, "file": partial(FileStore, folder)}
+    return MemoryPlan(budget, n_advance, keep_graphs, stores[place])
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes of a size such as ``512M`` or ``2G`` (powers of 1024).
+
+    Raises:
+        ValueError: not such a size, or less than one byte.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise ValueError(f"--memory-budget: {text}; expected a size such as 512M or 2G")
+    return size
+
+
+def half_of_memory(device: torch.device) -> int:
+    """Return half of the memory a device has, in bytes; for a CPU, of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where vectors (n,) of a file begin, and what they are."""
+
+    offset: int
+    length: int
+    dtype: torch.dtype
+    device: torch.device
+    count: int
+
+    @property
+    def size(self) -> int:
+        return self.count * self.length * self.dtype.itemsize
+
+
+class HostStore(VectorStore):
+    """Vectors of a GPU wait in (pinned) host memory."""
+
+    on_device = False
+
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> tuple[torch.device, tuple[Tensor, ...]]:
+        """See `core.memory.VectorStore.put`."""
+        copies = tuple(torch.empty_like(v, device="cpu", pin_memory=v.is_cuda).copy_(v) for v in vectors)
+        return vectors[0].device, copies
+
+    def get(self, handle: tuple[torch.device, tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """See `core.memory.VectorStore.get`."""
+        device, copies = handle
+        return tuple(copy.to(device, non_blocking=True) for copy in copies)
+
+    def drop(self, handle: tuple[torch.device, tuple[Tensor, ...]]) -> None:
+        """The handle held the only reference."""
+
+
+class FileStore(VectorStore):
+    """Vectors wait in an unnamed file, which the operating system removes with the process, however it ends.
+
+    Args:
+        folder: where the file is.
+    """
+
+    on_device = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=".steps-")  # noqa: SIM115  lives as long as the window
+        self._end = 0
+        self._free: dict[int, list[int]] = {}
+
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> _Place:
+        """See `core.memory.VectorStore.put`; all ``vectors`` are of one length and dtype.
+
+        Raises:
+            OSError: the disk is full; names the folder.
+        """
+        first = vectors[0]
+        size = sum(vector.nbytes for vector in vectors)
+        free = self._free.get(size)
+        offset = free.pop() if free else self._end
+        try:
+            end = offset
+            for vector in vectors:
+                end = self._write(vector, end)
+        except OSError as error:
+            raise OSError(error.errno, f"--keep-steps-in file: {error.strerror}", str(self._folder)) from error
+        self._end = max(self._end, end)
+        return _Place(offset, len(first), first.dtype, first.device, len(vectors))
+
+    def get(self, handle: _Place) -> tuple[Tensor, ...]:
+        """See `core.memory.VectorStore.get`."""
+        vectors = torch.empty(handle.count, handle.length, dtype=handle.dtype)
+        self._read(vectors, handle.offset)
+        return tuple(vectors.to(handle.device))
+
+    def drop(self, handle: _Place) -> None:
+        """See `core.memory.VectorStore.drop`: the place is used again."""
+        self._free.setdefault(handle.size, []).append(handle.offset)
+
+    def _write(self, vector: Tensor, place: int) -> int:
+        view = memoryview(vector.detach().cpu().contiguous().numpy()).cast("B")
+        while view:  # one call writes at most 2 GiB
+            done = os.pwrite(self._file.fileno(), view, place)
+            view, place = view[done:], place + done
+        return place
+
+    def _read(self, vector: Tensor, place: int) -> None:
+        view = memoryview(vector.flatten().numpy()).cast("B")
+        while view:
+            done = os.preadv(self._file.fileno(), [view], place)
+            if not done:
+                raise OSError(f"--keep-steps-in file: {self._folder}: the file of kept steps ends before its vectors")
+            view, place = view[done:], place + done
