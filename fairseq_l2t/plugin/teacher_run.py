@@ -18,7 +18,7 @@ from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
 
 from fairseq_l2t.core import NonFiniteError, Teacher
-from fairseq_l2t.core.memory import MemoryPlan
+from fairseq_l2t.core.memory import MemoryPlan, layout_for
 from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
 from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.doctor import quick_check
@@ -161,6 +161,11 @@ class TeacherRun:
         budget = options.memory_budget or half_of_memory(device if given.keep_steps_in == "device" else host)
         if given.keep_steps_in == "file" and options.memory_budget is None:
             budget = None  # a disk is not memory: as much as the gradients take
+        # Refused now what no window can be kept in; what the graph of an update takes, the first window finds out.
+        layout_for(
+            options.plan.unroll_length, vector=self._student.omega.nbytes, buffers=len(self._student.buffers),
+            budget=budget,
+        )  # fmt: skip
         plan = memory_plan(budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder)
         return replace(plan, for_differences=given.hvp != "exact")
 
