@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # Also holds inside the isolated environments in which pip builds fairseq, so that their contents are pinned.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow bench lint clean
 
 install: $(STAMP)
 
@@ -28,6 +28,11 @@ test: install
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "very_slow"
+
+# About 25 minutes on two quiet cores; `make bench BENCH=--quick` is a minute, BENCH=--resume goes on where it stopped.
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
+	$(BIN)/python benchmarks/unroll.py --json out/unroll.jsonl --plot out/unroll.png $(BENCH)
 
 lint: install
 	$(BIN)/ruff check .

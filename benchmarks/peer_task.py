@@ -1,12 +1,14 @@
 """The task every peer is given: a stock fairseq student, real batches, a teacher, and a measure on dev pairs.
 
-The student is built by fairseq itself, without any of our mends. All is float64, and fairseq's casts to float32 are
-undone (`core.float64`): they would blur the comparison, and are nobody's fault here.
+The student is built by fairseq itself, without any of our mends. In float64 fairseq's casts to float32 are undone
+(`core.float64`): they would blur the comparison, and are nobody's fault here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,23 @@ _RECIPE = ["--batch-size", "8", "--seed", str(SEED), "--clip-norm", "0", "--lr-s
 
 @dataclass(frozen=True)
 class Rule:
-    """An optimizer as every peer names its settings; ``betas`` None: (momentum) SGD."""
+    """An optimizer as every peer names its settings; ``betas`` None: (momentum) SGD.
+
+    ``fairseq_eps``: whether plain PyTorch and TorchOpt are given Adam as fairseq (and ``higher``) have it, with eps
+    outside the bias correction. PyTorch's own is another optimizer where gradients are as small as eps.
+    """
 
     lr: float
     momentum: float = 0.0
     betas: tuple[float, float] | None = None
     eps: float = 1e-8
+    fairseq_eps: bool = False
+
+    def adam_step(self, count: int) -> tuple[float, float]:
+        """Return (a, e) for Adam's update ``a m / (sqrt(v) + e)`` number ``count``, from 1."""
+        beta1, beta2 = self.betas
+        root = math.sqrt(1 - beta2**count)
+        return self.lr * root / (1 - beta1**count), self.eps if self.fairseq_eps else self.eps * root
 
     @property
     def options(self) -> list[str]:
@@ -64,7 +77,9 @@ class PeerTask:
 
     ``cfg``, ``translation``: fairseq's configuration and task; ``mended``: whether our mends are around the peer;
     ``loss_shape``: that of the plugin's defaults; ``batches``: one sample of fairseq's for each update; ``states``:
-    s_t (features,) of each; ``trajectory``: the same updates by our own student.
+    s_t (features,) of each; ``dev``: the sample the measure is taken on; ``teacher``: the one of the updates;
+    ``trajectory``: the same updates by our own student, where it is there to compare with; ``every_name``: whether
+    ``functional_call`` is told of a tied weight under each of its names (it loses some by itself, see PEERS.md).
     """
 
     cfg: Any
@@ -75,22 +90,21 @@ class PeerTask:
     batches: list[dict[str, Any]]
     states: list[Tensor]
     dev: dict[str, Any]
-    trajectory: Trajectory
+    teacher: Teacher
+    trajectory: Trajectory | None = None
+    dtype: torch.dtype = torch.float64
+    device: str = "cpu"
+    every_name: bool = False
 
     @property
     def padding(self) -> int:
         """Index of the padding symbol."""
         return self.translation.target_dictionary.pad()
 
-    @property
-    def teacher(self) -> Teacher:
-        """The teacher of the updates."""
-        return self.trajectory.teacher
-
     def student(self) -> nn.Module:
         """Return the student at the beginning of its life, built by fairseq with ``--seed``."""
         utils.set_torch_seed(SEED)
-        model = self.translation.build_model(self.cfg.model).double()
+        model = self.translation.build_model(self.cfg.model).to(device=self.device, dtype=self.dtype)
         if self.mended:
             drop_fast_path(model)
         return model
@@ -100,7 +114,7 @@ class PeerTask:
         sample = self.batches[update]
         utils.set_torch_seed(SEED + update)
         model.train()
-        with KeepFloat64():
+        with self._precision():
             coefficients = teacher(self.states[update])
             total = token_loss(model, sample, self.padding, coefficients, self.loss_shape, measure=False).total
             return total / sample["ntokens"]
@@ -108,11 +122,14 @@ class PeerTask:
     def measure(self, model: Any) -> Tensor:
         """Return the mean probability of the dev targets, in eval mode."""
         model.eval()
-        with KeepFloat64():
+        with self._precision():
             output = model(**self.dev["net_input"])
             log_probs = model.get_normalized_probs(output, log_probs=True)
         target = self.dev["target"]
         return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[target.ne(self.padding)].exp().mean()
+
+    def _precision(self) -> AbstractContextManager:
+        return KeepFloat64() if self.dtype == torch.float64 else nullcontext()
 
 
 def make_task(data: Path, family: str, optimizer: str, *, steps: int = 3, mended: bool = False) -> PeerTask:
@@ -127,7 +144,8 @@ def make_task(data: Path, family: str, optimizer: str, *, steps: int = 3, mended
     states = [step.state for step in trajectory.steps]
     cfg = configuration(arguments)
     translation = tasks.setup_task(cfg.task)
-    return PeerTask(cfg, translation, mended, rule, ours.options.loss_shape, batches, states, dev, trajectory)
+    shape, teacher = ours.options.loss_shape, trajectory.teacher
+    return PeerTask(cfg, translation, mended, rule, shape, batches, states, dev, teacher, trajectory)
 
 
 def trained_values(task: PeerTask) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.peer_task import PeerTask
+from benchmarks.peer_task import PeerTask, Rule
 from fairseq_l2t.core import Teacher
 
 __all__ = ["INSTALL", "UNROLLS", "module_of"]
@@ -23,26 +23,43 @@ hypergradient NaN. TorchOpt documents ``eps_root`` for this; so small, it change
 
 
 class _Functional:
-    """A fairseq model called with other weights, with what a loss asks of a model beside the call."""
+    """A fairseq model called with other weights, with what a loss asks of a model beside the call.
 
-    def __init__(self, model: nn.Module, weights: dict[str, Tensor]) -> None:
-        self._model, self.weights = model, weights
+    ``names``: the key in ``weights`` of every name a weight is used by; None: ``functional_call`` shall find them.
+    """
+
+    def __init__(self, model: nn.Module, weights: dict[str, Tensor], names: dict[str, str] | None) -> None:
+        self._model, self.weights, self._names = model, weights, names
 
     def __call__(self, **inputs: Any) -> Any:
-        return functional_call(self._model, self.weights, (), inputs)
+        if self._names is None:
+            return functional_call(self._model, self.weights, (), inputs)
+        named = {name: self.weights[key] for name, key in self._names.items()}
+        return functional_call(self._model, named, (), inputs, tie_weights=False)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
-def _start_of(model: nn.Module) -> _Functional:
+def _start_of(task: PeerTask) -> _Functional:
+    model = task.student()
     weights = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
-    return _Functional(model, weights)
+    return _Functional(model, weights, _every_name(model) if task.every_name else None)
+
+
+def _every_name(model: nn.Module) -> dict[str, str]:
+    key_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{path}.{name}": key_of[id(parameter)]
+        for path, module in model.named_modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None
+    }
 
 
 def unroll_plain(task: PeerTask, teacher: Teacher, eps_root: float = _EPS_ROOT) -> Tensor:
     """``torch.func.functional_call``, and SGD and Adam written out by hand."""
-    rule, model = task.rule, _start_of(task.student())
+    rule, model = task.rule, _start_of(task)
     means = {name: torch.zeros_like(weight) for name, weight in model.weights.items()}
     squares = dict(means)
     for update in range(len(task.batches)):
@@ -59,9 +76,8 @@ def unroll_plain(task: PeerTask, teacher: Teacher, eps_root: float = _EPS_ROOT) 
                 beta1, beta2 = rule.betas
                 means[name] = beta1 * means[name] + (1 - beta1) * gradient
                 squares[name] = beta2 * squares[name] + (1 - beta2) * gradient**2
-                mean = means[name] / (1 - beta1 ** (update + 1))
-                square = squares[name] / (1 - beta2 ** (update + 1))
-                moved[name] = weight - rule.lr * mean / ((square + eps_root).sqrt() + rule.eps)
+                size, eps = rule.adam_step(update + 1)
+                moved[name] = weight - size * means[name] / ((squares[name] + eps_root).sqrt() + eps)
         model.weights = moved
     return task.measure(model)
 
@@ -101,9 +117,11 @@ def unroll_torchopt_functional(task: PeerTask, teacher: Teacher) -> Tensor:
     """``torchopt.FuncOptimizer`` on the weights of ``torch.func.functional_call``."""
     import torchopt
 
-    rule, model = task.rule, _start_of(task.student())
+    rule, model = task.rule, _start_of(task)
     if rule.betas is None:
         method = torchopt.sgd(rule.lr, momentum=rule.momentum, moment_requires_grad=True)
+    elif rule.fairseq_eps:
+        method = _torchopt_fairseq_adam(rule)
     else:
         method = torchopt.adam(rule.lr, rule.betas, rule.eps, eps_root=_EPS_ROOT, moment_requires_grad=True)
     inner = torchopt.FuncOptimizer(method)
@@ -111,6 +129,28 @@ def unroll_torchopt_functional(task: PeerTask, teacher: Teacher) -> Tensor:
         moved = inner.step(task.loss(model, update, teacher), tuple(model.weights.values()))
         model.weights = dict(zip(model.weights, moved, strict=True))
     return task.measure(model)
+
+
+def _torchopt_fairseq_adam(rule: Rule):
+    """Adam with eps where fairseq has it, as TorchOpt's users write a rule of their own."""
+    from torchopt import pytree
+    from torchopt.base import GradientTransformation
+
+    beta1, beta2 = rule.betas
+
+    def start(params: Any) -> tuple:
+        zeros = pytree.tree_map(torch.zeros_like, params)
+        return zeros, zeros, 0
+
+    def update(updates: Any, state: tuple, *, params: Any = None, inplace: bool = True) -> tuple:
+        means, squares, count = state
+        size, eps = rule.adam_step(count + 1)
+        means = pytree.tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, means, updates)
+        squares = pytree.tree_map(lambda v, g: beta2 * v + (1 - beta2) * g**2, squares, updates)
+        moves = pytree.tree_map(lambda m, v: -size * m / ((v + _EPS_ROOT).sqrt() + eps), means, squares)
+        return moves, (means, squares, count + 1)
+
+    return GradientTransformation(start, update)
 
 
 UNROLLS: dict[str, Callable[[PeerTask, Teacher], Tensor]] = {

@@ -7,6 +7,9 @@ Measured defects (PyTorch 2.13, fairseq 0.12.2), each silent or an error in doub
 - the fused weight normalisation returns a wrong second derivative: it is composed from differentiable parts;
 - a node that only scales gradients (fairseq's ``GradMultiply``) makes the update a vector field that is no
   gradient; double backward through it scales the *forward* path as well. `ScaledGradient` does not.
+
+Right, but slow: LSTMs and layer normalisation are replaced by nodes with hand-written second derivatives
+(`core.fused_lstm`, `core.fused_layer_norm`).
 """
 
 from __future__ import annotations
@@ -19,11 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fairseq_l2t.core.fused_layer_norm import fused_layer_norm
+from fairseq_l2t.core.fused_lstm import fused_lstm
+
 __all__ = [
     "VOUCHED_TORCH_MODULES",
     "NotTwiceDifferentiableError",
     "ScaledGradient",
     "attribute_replaced",
+    "is_twice_differentiable",
     "outer_gradient",
     "refuse_unvouched",
     "twice_differentiable",
@@ -42,6 +49,10 @@ VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
 """torch.nn classes whose double backward is tested here against float64 finite differences."""
 
 
+_FUSED_LSTM = fused_lstm(torch._VF.lstm)
+_FUSED_LAYER_NORM = fused_layer_norm(nn.functional.layer_norm)
+
+
 class NotTwiceDifferentiableError(TypeError):
     """A student holds modules whose second derivatives are not known to be right; the message names them."""
 
@@ -50,6 +61,8 @@ class _Pass:
     """Which gradient is being taken now. Plain module state: autograd's device threads see no context variables."""
 
     outer = False
+    contexts = 0
+    """Contexts of `twice_differentiable` that are open."""
 
 
 _PASS = _Pass()
@@ -107,7 +120,15 @@ def twice_differentiable() -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(attribute_replaced(weight_norm_module, "_weight_norm", _composed_weight_norm))
+        stack.enter_context(attribute_replaced(torch._VF, "lstm", _FUSED_LSTM))
+        stack.enter_context(attribute_replaced(nn.functional, "layer_norm", _FUSED_LAYER_NORM))
+        stack.enter_context(attribute_replaced(_PASS, "contexts", _PASS.contexts + 1))
         yield
+
+
+def is_twice_differentiable() -> bool:
+    """Return whether a context of `twice_differentiable` is open."""
+    return _PASS.contexts > 0
 
 
 def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[tuple[str, str]]:

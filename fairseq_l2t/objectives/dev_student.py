@@ -41,14 +41,17 @@ class DevStudent(Protocol):
     omega: Tensor
     parameters: FlatParameters
 
-    def dev_chunks(self, pairs: Sequence[int], hypotheses_per_pair: int) -> Iterator[list[int]]:
-        """Yield ``pairs`` in lists small enough for one forward and backward pass."""
+    def dev_chunks(self, pairs: Sequence[int]) -> Iterator[list[int]]:
+        """Yield ``pairs`` in lists whose references are few enough for one forward and backward pass."""
 
     def reference_log_probs(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return ``log p(y_r | x, y_<r)`` of the references (pairs, length) and the mask of real tokens."""
 
     def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         """Return ``samples`` hypotheses for each pair, drawn from the student's own distribution."""
+
+    def hypothesis_chunks(self, drawn: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[int]]:
+        """Yield all positions in ``drawn``, in lists whose rows are few enough for one forward and backward pass."""
 
     def hypothesis_log_probs(self, pairs: Sequence[int], hypotheses: Hypotheses) -> Tensor:
         """Return the log-probability (hypotheses,) of each hypothesis given its source, differentiable."""
@@ -83,7 +86,7 @@ def sum_over_references(
     if not pairs:
         raise ValueError("pairs: none; expected at least one dev pair")
     value, tokens, gradient = 0.0, 0, None
-    for chunk in student.dev_chunks(pairs, 1):
+    for chunk in student.dev_chunks(pairs):
         with torch.enable_grad():
             log_probs, keep = student.reference_log_probs(chunk)
             total = token_value(log_probs).masked_fill(~keep, 0.0).sum()

@@ -53,18 +53,22 @@ def expected_bleu(
         raise ValueError(f"--estimator: {estimator}; expected one of {', '.join(ESTIMATORS)}")
     if samples < 2:
         raise ValueError(f"--samples: {samples}; {estimator} needs at least 2")
+    drawn = student.draw(pairs, samples, generator)
+    rewards = [_rewards(student, pair, row, reward) for pair, row in zip(pairs, drawn, strict=True)]
     value, gradient = 0.0, None
-    for chunk in student.dev_chunks(pairs, samples):
-        drawn = student.draw(chunk, samples, generator)
-        references = [student.reference_text(pair) for pair in chunk]
-        rewards = [
-            [reward(student.hypothesis_text(tokens), reference) for tokens in row]
-            for reference, row in zip(references, drawn, strict=True)
-        ]
-        chunk_value, scalar = ESTIMATORS[estimator](student, chunk, drawn, rewards, alpha)
+    for chunk in student.hypothesis_chunks(drawn):
+        own = [[rows[position] for position in chunk] for rows in (pairs, drawn, rewards)]
+        chunk_value, scalar = ESTIMATORS[estimator](student, *own, alpha)
         value += chunk_value
         gradient = add_gradient(gradient, student, scalar)
     return Objective(value / len(pairs), gradient / len(pairs))
+
+
+def _rewards(student: DevStudent, pair: int, drawn: Sequence[tuple[int, ...]], reward: Reward) -> list[float]:
+    """Return the reward of each hypothesis of one pair; none is put into words or scored twice."""
+    reference = student.reference_text(pair)
+    known = {tokens: reward(student.hypothesis_text(tokens), reference) for tokens in dict.fromkeys(drawn)}
+    return [known[tokens] for tokens in drawn]
 
 
 def _reinforce(student: DevStudent, pairs, drawn, rewards, alpha: float) -> tuple[float, Tensor]:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+
 from sacrebleu.metrics import BLEU
 
 __all__ = ["SentenceBleu"]
 
+_REFERENCES_KEPT = 1024
+"""References whose n-grams are kept, about 20 kB each: a night's run must not fill the memory."""
+
 
 class SentenceBleu:
-    """Sentence BLEU / 100 with effective order and exponential smoothing; no pair of texts is scored twice.
+    """Sentence BLEU / 100 with effective order and exponential smoothing; n-grams of a reference are counted once.
 
     Args:
         tokenize: sacrebleu's tokenizer, ``13a`` for detokenised text, ``none`` for ``--eval-tokenized-bleu``.
     """
 
     def __init__(self, tokenize: str = "13a") -> None:
-        self._metric = BLEU(effective_order=True, smooth_method="exp", tokenize=tokenize)
-        self._known: dict[tuple[str, str], float] = {}
+        self._tokenize = tokenize
+        self._metric_for = functools.lru_cache(maxsize=_REFERENCES_KEPT)(self._metric)
 
     def __call__(self, hypothesis: str, reference: str) -> float:
         """Return the reward of one hypothesis; 0 for an empty hypothesis or reference."""
-        key = (hypothesis, reference)
-        if key not in self._known:
-            self._known[key] = self._score(hypothesis, reference)
-        return self._known[key]
+        if not hypothesis.strip() or not reference.strip():
+            return 0.0
+        # The references of a metric are counted when it is made; a corpus of one sentence is that sentence's score.
+        return min(1.0, max(0.0, self._metric_for(reference).corpus_score([hypothesis], None).score / 100))
 
     def signature(self) -> str:
         """Return sacrebleu's signature, for the log."""
-        self._metric.sentence_score("a", ["a"])  # the number of references is known only after a score
-        return str(self._metric.get_signature())
+        return str(self._metric("a").get_signature())
 
-    def _score(self, hypothesis: str, reference: str) -> float:
-        if not hypothesis.strip() or not reference.strip():
-            return 0.0
-        return min(1.0, max(0.0, self._metric.sentence_score(hypothesis, [reference]).score / 100))
+    def _metric(self, reference: str) -> BLEU:
+        return BLEU(effective_order=True, smooth_method="exp", tokenize=self._tokenize, references=[[reference]])

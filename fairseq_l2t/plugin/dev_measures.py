@@ -33,6 +33,9 @@ OBJECTIVES = ("likelihood", "inverse-perplexity", "expected-bleu")
 _ELEMENTS_AT_ONCE = 32_000_000
 """Output scores (tokens times vocabulary) in one forward pass: 128 MB of float32, a few times that with its graph."""
 
+_DRAWN_AT_ONCE = 4_000_000
+"""Next-symbol probabilities (hypotheses times vocabulary) in a step of drawing: 32 MB of float64, and its sums."""
+
 _LENGTH_RATIO, _LENGTH_EXTRA = 1.5, 10
 """A drawn hypothesis is cut after 1.5 times the source's tokens plus 10: early students seldom end by themselves."""
 
@@ -81,7 +84,7 @@ class DevMeasures:
     def observe_dev(self, pairs: Sequence[int]) -> None:
         """Bring the dev measures of the state up to date, as fairseq's validation on these pairs would."""
         sums: dict[str, float] = {}
-        for chunk in self.dev_chunks(pairs, 1):
+        for chunk in self.dev_chunks(pairs):
             with self._precision():
                 _, _, logged = self.task.valid_step(self._dev_sample(chunk), self.model, self._validation_loss)
             for key, value in logged.items():
@@ -91,17 +94,30 @@ class DevMeasures:
 
     # --- what objectives ask for ------------------------------------------------------------------------------
 
-    def dev_chunks(self, pairs: Sequence[int], hypotheses_per_pair: int) -> Iterator[list[int]]:
+    def dev_chunks(self, pairs: Sequence[int]) -> Iterator[list[int]]:
         """Yield ``pairs``, in order, in lists whose output scores stay within a fixed number of elements."""
         chunk: list[int] = []
         longest = 0
         for pair in pairs:
-            length = max(longest, self._max_length(pair))
-            elements = (len(chunk) + 1) * hypotheses_per_pair * length * self.coefficient_count
-            if chunk and elements > _ELEMENTS_AT_ONCE:
+            length = max(longest, len(self.dev.target(pair)))
+            if chunk and (len(chunk) + 1) * length * self.coefficient_count > _ELEMENTS_AT_ONCE:
                 yield chunk
-                chunk, length = [], self._max_length(pair)
+                chunk, length = [], len(self.dev.target(pair))
             chunk, longest = [*chunk, pair], length
+        if chunk:
+            yield chunk
+
+    def hypothesis_chunks(self, drawn: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[int]]:
+        """See `objectives.DevStudent`; pairs with hypotheses of similar length come together."""
+        chunk: list[int] = []
+        elements = 0
+        tokens = [sum(map(len, set(row))) for row in drawn]
+        for position in sorted(range(len(drawn)), key=tokens.__getitem__):
+            own = tokens[position] * self.coefficient_count
+            if chunk and elements + own > _ELEMENTS_AT_ONCE:
+                yield chunk
+                chunk, elements = [], 0
+            chunk, elements = [*chunk, position], elements + own
         if chunk:
             yield chunk
 
@@ -117,8 +133,15 @@ class DevMeasures:
 
     def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         """See `objectives.DevStudent`."""
+        at_once = max(1, _DRAWN_AT_ONCE // (samples * self.coefficient_count))
+        rows = []
+        for start in range(0, len(pairs), at_once):
+            rows += self._draw(pairs[start : start + at_once], samples, generator)
+        return rows
+
+    def _draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         sample = self._dev_sample(pairs)
-        longest = max(self._max_length(pair) for pair in pairs)
+        longest = [self._max_length(pair) for pair in sample["id"].tolist()]
         with self._precision():
             rows = draw_hypotheses(
                 self.model, sample["net_input"], samples, generator, longest, self.task.target_dictionary
@@ -141,14 +164,18 @@ class DevMeasures:
 
     def hypothesis_text(self, tokens: Sequence[int]) -> str:
         """Return text as fairseq's ``--eval-bleu`` scores it: subwords joined, then detokenised."""
-        return self._text(torch.tensor(list(tokens)), "UNKNOWNTOKENINHYP")
+        return self._text(tokens, "UNKNOWNTOKENINHYP")
 
     def reference_text(self, pair: int) -> str:
         """Return the reference as fairseq's ``--eval-bleu`` compares with."""
-        return self._text(self.dev.target(pair), "UNKNOWNTOKENINREF")
+        return self._text(self.dev.target(pair).tolist(), "UNKNOWNTOKENINREF")
 
     def reward(self) -> SentenceBleu:
         """Return sentence BLEU on detokenised text, or as it is with ``--eval-tokenized-bleu``."""
+        return self._reward
+
+    @functools.cached_property
+    def _reward(self) -> SentenceBleu:
         return SentenceBleu("none" if self.options.cfg.task.eval_tokenized_bleu else "13a")
 
     def _validation_loss(self, model, sample: dict[str, Any]):
@@ -157,10 +184,15 @@ class DevMeasures:
         logged = {"nll_loss": result.nll, "n_correct": result.correct, "ntokens": sample["ntokens"]}
         return result.total, sample["ntokens"], logged
 
-    def _text(self, tokens: Tensor, unknown: str) -> str:
-        options = self.options.cfg.task
-        text = self.task.target_dictionary.string(tokens, options.eval_bleu_remove_bpe, unk_string=unknown)
+    def _text(self, tokens: Sequence[int], unknown: str) -> str:
+        text = self.task.target_dictionary.string(tokens, self._subword_mark, unk_string=unknown)
         return self._tokenizer.decode(text) if self._tokenizer is not None else text
+
+    # Looked up once: fairseq's options take longer to be asked than a hypothesis to be put into words.
+
+    @functools.cached_property
+    def _subword_mark(self) -> str | None:
+        return self.options.cfg.task.eval_bleu_remove_bpe
 
     @functools.cached_property
     def _tokenizer(self):

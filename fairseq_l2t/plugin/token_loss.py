@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from fairseq.models import BaseFairseqModel, FairseqDecoder
+from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor
 
 from fairseq_l2t.core import LossShape, dynamic_loss
+from fairseq_l2t.core.target_log_probs import target_log_probs
+from fairseq_l2t.core.twice_differentiable import is_twice_differentiable
 
 __all__ = ["TokenLoss", "token_loss"]
 
@@ -22,7 +26,7 @@ class TokenLoss:
     """Sums over the target tokens of a micro-batch.
 
     ``total``: the loss, a differentiable scalar; ``nll``: negative log-likelihood in nats, detached; ``correct``:
-    number of tokens that are the model's first choice (a tensor), None where not measured.
+    number of tokens that no other is more probable than (a tensor), None where not measured.
     """
 
     total: Tensor
@@ -50,16 +54,37 @@ def token_loss(
         measure: whether to count correct tokens.
     """
     output = model(**sample["net_input"])
-    log_probs = model.get_normalized_probs(output, log_probs=True)
     target = model.get_targets(sample, output)
     keep = target.ne(padding)
-    target_log_probs = log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    nll = -target_log_probs.masked_fill(~keep, 0.0).sum()
-    total = nll if coefficients is None else dynamic_loss(target_log_probs, target, coefficients, keep, shape)
-    correct = _count_correct(log_probs, target, keep) if measure else None
+    if _is_softmax(model) and (coefficients is not None or is_twice_differentiable()):
+        scores = output[0].float()  # as fairseq's own log_softmax does
+        of_targets = target_log_probs(scores, target)
+    else:
+        # Plain cross-entropy is to the bit what fairseq's own criterion computes.
+        scores = model.get_normalized_probs(output, log_probs=True)
+        of_targets = scores.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    nll = -of_targets.masked_fill(~keep, 0.0).sum()
+    total = nll if coefficients is None else dynamic_loss(of_targets, target, coefficients, keep, shape)
+    correct = _count_correct(scores, target, keep) if measure else None
     return TokenLoss(total, nll.detach(), correct)
 
 
+_OWN_NORMALIZERS = (BaseFairseqModel.get_normalized_probs, TransformerModelBase.get_normalized_probs)
+
+
+def _is_softmax(model: Any) -> bool:
+    """Return whether the probabilities of ``model`` are the softmax of its first output, by fairseq's own methods."""
+    decoder = getattr(model, "decoder", None)
+    methods = [(model, "get_normalized_probs", _OWN_NORMALIZERS)]
+    methods += [(model, "get_normalized_probs_scriptable", (BaseFairseqModel.get_normalized_probs_scriptable,))]
+    for name in ("get_normalized_probs", "get_normalized_probs_scriptable"):
+        methods.append((decoder, name, (getattr(FairseqDecoder, name),)))
+    own = all(getattr(getattr(part, name, None), "__func__", None) in known for part, name, known in methods)
+    return own and getattr(decoder, "adaptive_softmax", None) is None
+
+
 @torch.no_grad()
-def _count_correct(log_probs: Tensor, target: Tensor, keep: Tensor) -> Tensor:
-    return (log_probs.argmax(-1).eq(target) & keep).sum()
+def _count_correct(scores: Tensor, target: Tensor, keep: Tensor) -> Tensor:
+    # A comparison with the largest score is several times cheaper than asking for its place.
+    of_targets = scores.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    return (of_targets.eq(scores.amax(-1)) & keep).sum()

@@ -43,7 +43,7 @@ class AutoregressiveStudent:
         self.omega = self.parameters.buffer
         self._at_once = at_once
 
-    def dev_chunks(self, pairs: Sequence[int], hypotheses_per_pair: int) -> Iterator[list[int]]:
+    def dev_chunks(self, pairs: Sequence[int]) -> Iterator[list[int]]:
         """See `objectives.DevStudent`."""
         for start in range(0, len(pairs), self._at_once):
             yield list(pairs[start : start + self._at_once])
@@ -58,6 +58,11 @@ class AutoregressiveStudent:
             before = torch.multinomial(rows.flatten(0, 1), 1, generator=generator).view_as(before)
             steps.append(before)
         return [[_until_end(tokens) for tokens in row] for row in torch.stack(steps, dim=-1).tolist()]
+
+    def hypothesis_chunks(self, drawn: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[int]]:
+        """See `objectives.DevStudent`."""
+        for start in range(0, len(drawn), self._at_once):
+            yield list(range(len(drawn))[start : start + self._at_once])
 
     def hypothesis_log_probs(self, pairs: Sequence[int], hypotheses: Hypotheses) -> Tensor:
         """See `objectives.DevStudent`."""

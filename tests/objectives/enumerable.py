@@ -37,7 +37,7 @@ class EnumerableStudent:
         """Return log p of every sentence (pairs, sentences)."""
         return self.logits.log_softmax(-1)
 
-    def dev_chunks(self, pairs: Sequence[int], hypotheses_per_pair: int) -> Iterator[list[int]]:
+    def dev_chunks(self, pairs: Sequence[int]) -> Iterator[list[int]]:
         """See `objectives.DevStudent`."""
         for start in range(0, len(pairs), self._at_once):
             yield list(pairs[start : start + self._at_once])
@@ -53,6 +53,11 @@ class EnumerableStudent:
         probs = self.log_probs().detach().exp()[list(pairs)]
         drawn = torch.multinomial(probs, samples, replacement=True, generator=generator)
         return [[SENTENCES[choice] for choice in row] for row in drawn.tolist()]
+
+    def hypothesis_chunks(self, drawn: Sequence[Sequence[tuple[int, ...]]]) -> Iterator[list[int]]:
+        """See `objectives.DevStudent`."""
+        for start in range(0, len(drawn), self._at_once):
+            yield list(range(len(drawn))[start : start + self._at_once])
 
     def hypothesis_log_probs(self, pairs: Sequence[int], hypotheses: Hypotheses) -> Tensor:
         """See `objectives.DevStudent`."""

@@ -50,13 +50,12 @@ def test_reinforce_is_its_formula():
     student = EnumerableStudent()
     ours = measured(student, "reinforce", samples=4, seed=1)
     generator, total, value = torch.Generator().manual_seed(1), 0.0, 0.0
-    for chunk in student.dev_chunks(PAIRS, 4):
-        for pair, row in zip(chunk, student.draw(chunk, 4, generator), strict=True):
-            rewards = [REWARDS[student.hypothesis_text(tokens)] for tokens in row]
-            value += sum(rewards) / 4
-            for k, tokens in enumerate(row):
-                baseline = (sum(rewards) - rewards[k]) / 3
-                total = total + (rewards[k] - baseline) * student.log_probs()[pair, SENTENCES.index(tokens)] / 4
+    for pair, row in zip(PAIRS, student.draw(PAIRS, 4, generator), strict=True):
+        rewards = [REWARDS[student.hypothesis_text(tokens)] for tokens in row]
+        value += sum(rewards) / 4
+        for k, tokens in enumerate(row):
+            baseline = (sum(rewards) - rewards[k]) / 3
+            total = total + (rewards[k] - baseline) * student.log_probs()[pair, SENTENCES.index(tokens)] / 4
     torch.testing.assert_close(ours.gradient, gradient_of(student, total / 3), rtol=1e-12, atol=1e-15)
     assert ours.value == pytest.approx(value / 3, rel=1e-12)
 
@@ -66,11 +65,10 @@ def test_risk_is_its_formula(alpha):
     student = EnumerableStudent()
     ours = measured(student, "risk", samples=4, seed=1, alpha=alpha)
     generator, total = torch.Generator().manual_seed(1), 0.0
-    for chunk in student.dev_chunks(PAIRS, 4):
-        for pair, row in zip(chunk, student.draw(chunk, 4, generator), strict=True):
-            kept = sorted(set(row))
-            weights = (alpha * student.log_probs()[pair, [SENTENCES.index(tokens) for tokens in kept]]).softmax(0)
-            total = total + sum(w * REWARDS[student.hypothesis_text(t)] for w, t in zip(weights, kept, strict=True))
+    for pair, row in zip(PAIRS, student.draw(PAIRS, 4, generator), strict=True):
+        kept = sorted(set(row))
+        weights = (alpha * student.log_probs()[pair, [SENTENCES.index(tokens) for tokens in kept]]).softmax(0)
+        total = total + sum(w * REWARDS[student.hypothesis_text(t)] for w, t in zip(weights, kept, strict=True))
     torch.testing.assert_close(ours.gradient, gradient_of(student, total / 3), rtol=1e-12, atol=1e-15)
     assert ours.value == pytest.approx(float(total.detach()) / 3, rel=1e-12)
     control = measured(student, "risk", samples=4, seed=1, alpha=2 * alpha)
@@ -112,6 +110,28 @@ def test_seeds(estimator):
     first, second, other = (measured(student, estimator, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.gradient, second.gradient) and first.value == second.value
     assert not torch.equal(first.gradient, other.gradient)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_no_hypothesis_is_scored_twice(estimator):
+    student, scored = EnumerableStudent(), []
+
+    def counted(hypothesis, reference):
+        scored.append(hypothesis)
+        return reward(hypothesis, reference)
+
+    measured(student, estimator, samples=50, reward=counted)
+    drawn = student.draw(PAIRS, 50, torch.Generator().manual_seed(0))
+    assert len(scored) == sum(len(set(row)) for row in drawn)
+    assert len(scored) < 50  # the control: of 150 that were drawn
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_chunks_do_not_matter(estimator):
+    alone, together = (measured(EnumerableStudent(at_once=n), estimator) for n in (1, 3))
+    torch.testing.assert_close(alone.gradient, together.gradient, rtol=1e-12, atol=1e-15)
+    assert alone.value == pytest.approx(together.value, rel=1e-12)
+    assert (measured(EnumerableStudent(), estimator, seed=1).gradient - alone.gradient).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

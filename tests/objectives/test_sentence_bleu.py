@@ -43,14 +43,25 @@ def test_within_the_unit_interval(hypothesis, reference):
         assert found == pytest.approx(1.0)
 
 
-def test_each_pair_is_scored_once(monkeypatch):
-    reward, scored = SentenceBleu(), []
-    original = SentenceBleu._score
-    monkeypatch.setattr(SentenceBleu, "_score", lambda self, *texts: scored.append(texts) or original(self, *texts))
-    assert reward("a b", "a b") == reward("a b", "a b")
-    assert len(scored) == 1
+def test_each_reference_is_counted_once(monkeypatch):
+    made = []
+    original = SentenceBleu._metric
+    monkeypatch.setattr(SentenceBleu, "_metric", lambda self, text: made.append(text) or original(self, text))
+    reward = SentenceBleu()
+    first, second = reward("a b", "a b c"), reward("a c", "a b c")
+    assert made == ["a b c"]
+    assert first == reward("a b", "a b c") != second
     reward("a b", "a c")
-    assert len(scored) == 2
+    assert made == ["a b c", "a c"]
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr("fairseq_l2t.objectives.sentence_bleu._REFERENCES_KEPT", 3)
+    reward = SentenceBleu()
+    found = [reward("word 1 of it", f"word {number} of it") for number in range(9)]
+    assert reward._metric_for.cache_info().currsize == 3
+    # forgotten ones are counted again, with the same outcome; the control is another reference
+    assert reward("word 1 of it", "word 1 of it") == found[1] != found[2]
 
 
 def test_signature():

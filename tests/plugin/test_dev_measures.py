@@ -105,11 +105,55 @@ def test_chunks_do_not_matter(student, monkeypatch):
     value, gradient = student.dev_objective("likelihood", pairs=pairs)
     limit = 60 * student.coefficient_count
     monkeypatch.setattr(measures, "_ELEMENTS_AT_ONCE", limit)
-    chunks = list(student.dev_chunks(pairs, 1))
+    chunks = list(student.dev_chunks(pairs))
     assert len(chunks) > 1 and [pair for chunk in chunks for pair in chunk] == list(pairs)
     again = student.dev_objective("likelihood", pairs=pairs)
     assert again[0] == pytest.approx(value, rel=1e-12)
     torch.testing.assert_close(again[1], gradient, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "risk"])
+def test_chunks_of_hypotheses_do_not_matter(student, monkeypatch, estimator):
+    pairs = student.dev.teaching[:12]
+
+    def measure(seed):
+        return student.dev_objective("expected-bleu", pairs=pairs, samples=4, estimator=estimator, seed=seed)
+
+    value, gradient = measure(0)
+    limit = 300 * student.coefficient_count
+    monkeypatch.setattr(measures, "_ELEMENTS_AT_ONCE", limit)
+    drawn = student.draw(pairs, 4, torch.Generator().manual_seed(0))
+    chunks = list(student.hypothesis_chunks(drawn))
+    assert len(chunks) > 2 and sorted(position for chunk in chunks for position in chunk) == list(range(12))
+    again = measure(0)
+    assert again[0] == pytest.approx(value, rel=1e-9)
+    torch.testing.assert_close(again[1], gradient, rtol=1e-8, atol=1e-14)
+    assert not torch.allclose(measure(1)[1], gradient, rtol=1e-3)
+
+
+def test_a_hypothesis_is_cut_by_its_own_source(student):
+    # Not by the longest source of the batch it happens to be drawn in.
+    pairs = sorted(student.dev.teaching, key=student.dev.source_length)
+    limits = [student._max_length(pair) for pair in (pairs[0], pairs[-1])]
+    rows = student.draw([pairs[0], pairs[-1]], 30, torch.Generator().manual_seed(0))
+    assert limits[0] < limits[1]
+    assert [max(len(tokens) for tokens in row) for row in rows] <= limits
+    assert max(len(tokens) for tokens in rows[1]) > limits[0]
+
+
+def test_draws_in_parts(student, monkeypatch):
+    pairs = student.dev.teaching[:5]
+    monkeypatch.setattr(measures, "_DRAWN_AT_ONCE", 2 * 3 * student.coefficient_count)
+    generator = torch.Generator().manual_seed(0)
+    rows = student.draw(pairs, 3, generator)
+    again = torch.Generator().manual_seed(0)
+    assert rows == [row for part in (pairs[:2], pairs[2:4], pairs[4:]) for row in student.draw(part, 3, again)]
+    assert torch.equal(generator.get_state(), again.get_state())
+    assert student.draw(pairs, 3, again) != rows
+
+
+def test_the_reward_is_kept(student):
+    assert student.reward() is student.reward()
 
 
 def test_drawn_hypotheses_keep_the_order_of_the_pairs(student):

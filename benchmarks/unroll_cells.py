@@ -1,0 +1,227 @@
+"""One cell of ``make bench``: a student, T updates, and one way to make them and go back; in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import torch
+from fairseq import tasks, utils
+from fairseq.trainer import Trainer
+from torch import Tensor
+
+from benchmarks.peer_cells import quiet
+from benchmarks.peer_task import SEED, PeerTask
+from benchmarks.peer_unrolls import UNROLLS
+from benchmarks.unroll_group import PLAIN, RULE, Cell, Recording, record_group
+from fairseq_l2t.core import Teacher, unroll
+from fairseq_l2t.core.memory import MemoryPlan
+from fairseq_l2t.core.reverse import hypergradient_with_adjoint
+from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
+from fairseq_l2t.storage import memory_plan
+
+__all__ = ["RECORD", "NotOfferedError", "measure_cell", "run_in_child"]
+
+RECORD = "record"
+"""In place of a competitor: make the recording of the group."""
+
+_WARM_UP = 2
+_OURS = ("ours", "ours-gradients", "ours-graphs", "ours-budget", "ours-fast")
+_PEER_UNROLLS = {
+    "plain-autograd": UNROLLS["plain"],
+    "higher": UNROLLS["higher"],
+    "torchopt": UNROLLS["torchopt-functional"],
+    "torchopt-meta": UNROLLS["torchopt-meta"],
+}
+
+
+class NotOfferedError(ValueError):
+    """This version of the package has no such mode."""
+
+
+def run_in_child(cell: Cell, data: Path, recording: Path, answer: Path, log: Path) -> None:
+    """Measure ``cell`` and write the answer as JSON; everything that is said, tracebacks too, goes to ``log``."""
+    os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+    sys.stdout = sys.stderr
+    quiet()
+    torch.set_num_threads(cell.threads)
+    found = record_group(cell, data, recording) if cell.competitor == RECORD else measure_cell(cell, recording)
+    answer.write_text(json.dumps(found), encoding="utf-8")
+
+
+def measure_cell(cell: Cell, recording: Path) -> dict[str, Any]:
+    """Return seconds by part, peak memory in bytes and what else is known; what a competitor raises is not caught.
+
+    Raises:
+        NotOfferedError: a mode of ours that is not there.
+    """
+    # Written by a process of this very run; samples and teacher are more than tensors.
+    record: Recording = torch.load(recording, weights_only=False)
+    if cell.competitor == PLAIN:
+        found = _measure_plain(cell, record)
+    elif cell.competitor in _OURS:
+        found = _measure_ours(cell, record)
+    else:
+        found = _measure_peer(cell, record)
+    return {**found, "peak": _peak(cell.device), "parameters": record.parameters}
+
+
+def _measure_plain(cell: Cell, record: Recording) -> dict[str, Any]:
+    """As ``fairseq-train`` does it: its Trainer, its optimizer, its cross-entropy."""
+    cfg = record.cfg
+    utils.set_torch_seed(SEED)
+    task = tasks.setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    trainer = Trainer(cfg, task, model, criterion)
+    trainer.get_train_iterator(epoch=1, load_dataset=True, disable_iterator_cache=True)
+    trainer.begin_epoch(1)
+    batches = [[_on_device(sample, cell.device)] for sample in record.batches]
+    for batch in batches[:_WARM_UP]:
+        trainer.train_step(batch)
+    clock = _Clock(cell.device)
+    for batch in batches:
+        trainer.train_step(batch)
+    clock.lap("unroll")
+    return dict(clock.laps)
+
+
+def _measure_ours(cell: Cell, record: Recording) -> dict[str, Any]:
+    student, teacher = FairseqStudent(record.options), record.teacher.to(cell.device)
+    sweep, plan = _sweep_of(cell.competitor), _plan_of(cell)
+    batches = [[_on_device(sample, cell.device)] for sample in record.batches]
+    student.next_batch = iter(batches).__next__
+    _, gradient = student.dev_objective()
+    sweep(unroll(student, teacher, min(_WARM_UP, cell.updates), memory=plan), gradient)
+    student.restart(SEED)
+    student.next_batch = iter(batches).__next__
+    gc.collect()
+    before = _resident()
+    clock = _Clock(cell.device)
+    window = unroll(student, teacher, cell.updates, memory=plan)
+    clock.lap("unroll")
+    _, gradient = student.dev_objective()
+    clock.lap("objective")
+    theta = sweep(window, gradient).theta
+    clock.lap("reverse")
+    found = {**clock.laps, "before": before, "error": _error(theta, record.theta)}
+    found["recomputed"] = getattr(window, "recomputed", 0)
+    layout = getattr(window, "layout", None)
+    return found if layout is None else {**found, "layout": asdict(layout)}
+
+
+def _measure_peer(cell: Cell, record: Recording) -> dict[str, Any]:
+    unrolled = _PEER_UNROLLS[cell.competitor]
+    teacher = record.teacher.to(cell.device)
+    batches = [_on_device(sample, cell.device) for sample in record.batches]
+    states = [state.to(cell.device) for state in record.states]
+    task = _TimedTask(
+        record.cfg, tasks.setup_task(record.cfg.task), True, RULE, record.loss_shape, batches, states,
+        _on_device(record.dev, cell.device), teacher, dtype=torch.float32, device=cell.device, every_name=True,
+    )  # fmt: skip
+    with fairseq_twice_differentiable():
+        _peer_hypergradient(replace(task, batches=batches[:_WARM_UP]), unrolled, teacher)
+        gc.collect()
+        before = _resident()
+        task.clock = clock = _Clock(cell.device)
+        theta = _peer_hypergradient(task, unrolled, teacher)
+        clock.lap("reverse")
+    return {**clock.laps, "before": before, "error": _error(theta, record.theta), "recomputed": 0}
+
+
+class _TimedTask(PeerTask):
+    """A task that notes when the measure begins and ends."""
+
+    clock: _Clock | None = None
+
+    def measure(self, model: Any) -> Tensor:
+        """See `PeerTask.measure`."""
+        if self.clock is None:
+            return super().measure(model)
+        self.clock.lap("unroll")
+        value = super().measure(model)
+        self.clock.lap("objective")
+        return value
+
+
+def _peer_hypergradient(task: PeerTask, unrolled: Callable, teacher: Teacher) -> dict[str, Tensor]:
+    measure = unrolled(task, teacher)
+    named = dict(teacher.named_parameters())
+    with outer_gradient():
+        parts = torch.autograd.grad(measure, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, parts, strict=True))
+
+
+class _Clock:
+    """Seconds from one lap to the next, on the wall and of the processor; a GPU has finished its work first."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.laps: dict[str, dict[str, float]] = {"seconds": {}, "cpu_seconds": {}}
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        self._last = perf_counter(), process_time()
+
+    def lap(self, name: str) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        now = perf_counter(), process_time()
+        for laps, here, before in zip(self.laps.values(), now, self._last, strict=True):
+            laps[name] = here - before
+        self._last = now
+
+
+def _plan_of(cell: Cell) -> MemoryPlan | None:
+    if cell.competitor == "ours":
+        return None
+    if cell.competitor == "ours-graphs":
+        return memory_plan(cell.graph_budget, keep_graphs=True)
+    return memory_plan(cell.budget if cell.competitor == "ours-budget" else None)
+
+
+def _sweep_of(competitor: str) -> Callable:
+    if competitor != "ours-fast":
+        return hypergradient_with_adjoint
+    if "hvp" not in inspect.signature(hypergradient_with_adjoint).parameters:
+        raise NotOfferedError("hypergradient_with_adjoint has no hvp= here")
+    return partial(hypergradient_with_adjoint, hvp="finite-difference")
+
+
+def _error(theta: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
+    """Return the relative error on the worst tensor of the teacher."""
+    gaps = [(theta[name].cpu() - part).norm() / part.norm() for name, part in reference.items()]
+    return float(torch.stack(gaps).max())
+
+
+def _on_device(sample: dict[str, Any], device: str) -> dict[str, Any]:
+    return utils.move_to_cuda(sample) if device == "cuda" else sample
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status_of_process("VmHWM")
+
+
+def _resident() -> int:
+    return _status_of_process("VmRSS")
+
+
+def _status_of_process(field: str) -> int:
+    """Bytes; ``resource.getrusage`` would give the peak of the process that was forked, too."""
+    return next(_fields(Path("/proc/self/status"), field))
+
+
+def _fields(path: Path, field: str) -> Iterator[int]:
+    for line in path.read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            yield int(line.split()[1]) * 1024

@@ -1,0 +1,121 @@
+"""Cells of ``make bench`` in processes of their own, watched for time and memory."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import re
+import time
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peer_unrolls import INSTALL, module_of
+from benchmarks.unroll_cells import run_in_child
+from benchmarks.unroll_group import Cell
+
+__all__ = ["START_METHOD", "Watch", "machine", "run_cell"]
+
+START_METHOD = "forkserver"
+"""Processes that are forked from one that has imported everything spare seconds; CUDA does not survive a fork."""
+
+_PRELOADED = ("benchmarks.unroll_cells", "torch._dynamo")
+"""PyTorch's optimizers import the second when the first of them is made."""
+
+_POLL = 0.05
+
+
+class Watch:
+    """How long a cell may take and how much memory its process may have.
+
+    Args:
+        folder: for what processes say and answer.
+        timeout: seconds.
+        memory_limit: bytes of resident memory.
+        threads: of every process.
+    """
+
+    def __init__(self, folder: Path, timeout: float, memory_limit: int, threads: int) -> None:
+        self.folder, self.timeout, self.memory_limit = folder, timeout, memory_limit
+        # Read by OpenMP when it is loaded, so in time for the processes only.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def run_cell(cell: Cell, data: Path, recording: Path, watch: Watch) -> dict[str, Any]:
+    """Return what `unroll_cells.measure_cell` found; ``status`` says how it ended, ``ok`` if well."""
+    module = module_of(cell.competitor)
+    if module is not None and util.find_spec(module) is None:
+        return {"status": f"not installed: {INSTALL[module]}"}
+    answer, log = watch.folder / "answer.json", watch.folder / "log.txt"
+    for path in (answer, log):
+        path.unlink(missing_ok=True)
+    process = _context(cell.device).Process(target=run_in_child, args=(cell, data, recording, answer, log))
+    process.start()
+    try:
+        status = _wait(process, watch)
+    finally:
+        process.kill()
+        process.join()
+    if status is None and answer.exists():
+        return {"status": "ok", **json.loads(answer.read_text(encoding="utf-8"))}
+    return {"status": status or _last_words(log)}
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Return what the figures depend on: processor or card, and versions."""
+    import torch
+
+    card = torch.cuda.get_device_name() if device == "cuda" else None
+    versions = {}
+    for name in ("torch", "fairseq", "higher", "torchopt"):
+        if util.find_spec(name) is not None:
+            versions[name] = metadata.version(name)
+    return {"device": card or _processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+
+
+def _context(device: str):
+    if device == "cuda" or START_METHOD == "spawn":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START_METHOD)
+    context.set_forkserver_preload([*_PRELOADED, *(m for m in INSTALL if util.find_spec(m))])
+    return context
+
+
+def _wait(process, watch: Watch) -> str | None:
+    """Return None when the process has ended by itself."""
+    end = time.monotonic() + watch.timeout
+    while process.is_alive():
+        if time.monotonic() > end:
+            return f"no answer within {watch.timeout:g} s"
+        if _resident(process.pid) > watch.memory_limit:
+            return f"over {watch.memory_limit / 2**30:.3g} GiB"
+        process.join(_POLL)
+    return None
+
+
+def _resident(pid: int) -> int:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):  # it has just ended
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _last_words(log: Path) -> str:
+    """Return what a process has died of: the last line of its traceback that names an error."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    errors = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", line)]
+    if not errors:
+        return "raises: the process ended without an answer"
+    if "OutOfMemoryError" in errors[-1]:
+        return f"out of memory: {errors[-1]}"
+    return f"not offered: {errors[-1]}" if "NotOfferedError" in errors[-1] else f"raises: {errors[-1]}"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
