@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from benchmarks.fairseq_run import configuration
 from benchmarks.tiny import FAMILIES, spread_teacher
-from fairseq_l2t.core import LossShape, Teacher, Trajectory, unroll
+from fairseq_l2t.core import LossShape, Teacher, Trajectory, dynamic_loss, unroll
 from fairseq_l2t.core.float64 import KeepFloat64
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.second_derivatives import drop_fast_path
-from fairseq_l2t.plugin.token_loss import token_loss
 
 __all__ = ["RULES", "PeerTask", "Rule", "make_task", "trained_values"]
 
@@ -115,9 +114,11 @@ class PeerTask:
         utils.set_torch_seed(SEED + update)
         model.train()
         with self._precision():
-            coefficients = teacher(self.states[update])
-            total = token_loss(model, sample, self.padding, coefficients, self.loss_shape, measure=False).total
-            return total / sample["ntokens"]
+            log_probs = model.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
+            target = sample["target"]
+            of_targets = log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+            keep, coefficients = target.ne(self.padding), teacher(self.states[update])
+            return dynamic_loss(of_targets, target, coefficients, keep, self.loss_shape) / sample["ntokens"]
 
     def measure(self, model: Any) -> Tensor:
         """Return the mean probability of the dev targets, in eval mode."""

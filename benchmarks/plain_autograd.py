@@ -1,7 +1,7 @@
 """The hypergradient of a fairseq student by plain autograd through a functional unroll: slow, large, and independent.
 
-Of our own it uses the mended modules (`plugin.second_derivatives`) and the recorded batches; that the modules are
-mended rightly, only finite differences can tell.
+Of our own it uses the mended modules (`plugin.second_derivatives`), without the hand-written nodes, and the recorded
+batches; that the modules are mended rightly, only finite differences can tell.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from benchmarks.differentiable_rules import differentiable_clipping, differentiable_rule
 from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
 
 __all__ = ["every_use", "plain_hypergradient"]
 
@@ -62,7 +63,7 @@ def plain_hypergradient(trajectory):
     student, teacher = trajectory.student, trajectory.teacher
     first = trajectory.steps[0]
     omega, buffers = first.omega.clone().requires_grad_(), first.buffers
-    with student.second_derivatives():
+    with fairseq_twice_differentiable(fused=False):
         for step in trajectory.steps:
             phi = None if step.state is None else teacher(step.state)
             gradient = plain_gradient(student, omega, step, phi)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -204,7 +205,12 @@ def _started(options: argparse.Namespace) -> Iterator[Bench]:
     data = {size: corpus_for(size, options.folder, options.data) for size in options.sizes}
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(Path(folder), options.timeout, options.memory_limit, options.threads)
-        yield Bench(data, watch, records, options.json)
+        # As an interruption by Ctrl-C: the process of a cell must not live on.
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            yield Bench(data, watch, records, options.json)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _progress(cells: list[Cell]) -> Iterator[Cell]:

@@ -129,7 +129,7 @@ def _measure_peer(cell: Cell, record: Recording) -> dict[str, Any]:
         record.cfg, tasks.setup_task(record.cfg.task), True, RULE, record.loss_shape, batches, states,
         _on_device(record.dev, cell.device), teacher, dtype=torch.float32, device=cell.device, every_name=True,
     )  # fmt: skip
-    with fairseq_twice_differentiable():
+    with fairseq_twice_differentiable(fused=False):
         _peer_hypergradient(replace(task, batches=batches[:_WARM_UP]), unrolled, teacher)
         gc.collect()
         before = _resident()

@@ -30,11 +30,11 @@ __all__ = [
     "NotTwiceDifferentiableError",
     "ScaledGradient",
     "attribute_replaced",
-    "is_twice_differentiable",
     "outer_gradient",
     "refuse_unvouched",
     "twice_differentiable",
     "unvouched_modules",
+    "uses_fused_nodes",
 ]
 
 VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
@@ -61,8 +61,8 @@ class _Pass:
     """Which gradient is being taken now. Plain module state: autograd's device threads see no context variables."""
 
     outer = False
-    contexts = 0
-    """Contexts of `twice_differentiable` that are open."""
+    fused_contexts = 0
+    """Contexts of `twice_differentiable` with hand-written nodes that are open."""
 
 
 _PASS = _Pass()
@@ -112,23 +112,28 @@ def attribute_replaced(owner: object, name: str, value: object) -> Iterator[None
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Switch PyTorch's own blocks to forms with right second derivatives, for forward and both backwards."""
+def twice_differentiable(*, fused: bool = True) -> Iterator[None]:
+    """Switch PyTorch's own blocks to forms with right second derivatives, for forward and both backwards.
+
+    ``fused``: with the hand-written nodes, too. Without them the same derivatives are PyTorch's own, slower: what the
+    nodes are compared with.
+    """
     # torch.nn.utils.weight_norm is the function; the module of that name must be asked for by path.
     weight_norm_module = importlib.import_module("torch.nn.utils.weight_norm")
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(attribute_replaced(weight_norm_module, "_weight_norm", _composed_weight_norm))
-        stack.enter_context(attribute_replaced(torch._VF, "lstm", _FUSED_LSTM))
-        stack.enter_context(attribute_replaced(nn.functional, "layer_norm", _FUSED_LAYER_NORM))
-        stack.enter_context(attribute_replaced(_PASS, "contexts", _PASS.contexts + 1))
+        if fused:
+            stack.enter_context(attribute_replaced(torch._VF, "lstm", _FUSED_LSTM))
+            stack.enter_context(attribute_replaced(nn.functional, "layer_norm", _FUSED_LAYER_NORM))
+            stack.enter_context(attribute_replaced(_PASS, "fused_contexts", _PASS.fused_contexts + 1))
         yield
 
 
-def is_twice_differentiable() -> bool:
-    """Return whether a context of `twice_differentiable` is open."""
-    return _PASS.contexts > 0
+def uses_fused_nodes() -> bool:
+    """Return whether a context of `twice_differentiable` with hand-written nodes is open."""
+    return _PASS.fused_contexts > 0
 
 
 def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[tuple[str, str]]:

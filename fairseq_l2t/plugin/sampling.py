@@ -20,9 +20,10 @@ __all__ = ["draw_hypotheses", "score_hypotheses"]
 _SHRINK_BELOW = 0.9
 """Share of unfinished rows under which the finished ones leave the batch: a step costs more than copying its state."""
 
-_PADDED_SHARE, _ROWS_AT_LEAST = 0.8, 64
-"""A scored batch takes in shorter hypotheses down to 0.8 of its longest, or until it has 64: each forward pass has a
-cost of its own, about that of so many rows (measured for the students of benchmarks/objective.py)."""
+_PADDED_SHARE, _ROWS_AT_LEAST, _LEAST_SHARE = 0.8, 64, 0.25
+"""A scored batch takes in hypotheses down to 0.8 of its longest, or until it has 64: each forward pass has a cost of
+its own, about that of so many rows (measured for the students of benchmarks/objective.py). None below a quarter of the
+longest, so that padding takes at most 3 times the memory of what it pads."""
 
 
 @torch.no_grad()
@@ -104,7 +105,8 @@ def _of_similar_length(tokens: Sequence[tuple[int, ...]]) -> Iterator[list[int]]
     """Yield the numbers of all hypotheses in lists, longest first, within which little padding is needed."""
     batch: list[int] = []
     for number in sorted(range(len(tokens)), key=lambda number: -len(tokens[number])):
-        if len(batch) >= _ROWS_AT_LEAST and len(tokens[number]) < _PADDED_SHARE * len(tokens[batch[0]]):
+        share = _LEAST_SHARE if len(batch) < _ROWS_AT_LEAST else _PADDED_SHARE
+        if batch and len(tokens[number]) < share * len(tokens[batch[0]]):
             yield batch
             batch = []
         batch.append(number)

@@ -68,15 +68,16 @@ VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
 
 
 @contextmanager
-def fairseq_twice_differentiable() -> Iterator[None]:
+def fairseq_twice_differentiable(*, fused: bool = True) -> Iterator[None]:
     """`twice_differentiable`, and for fairseq's own blocks what is right under double backward, and cheap.
 
-    fconv's encoder scales its gradient by a node that is right; the loop of the LSTM's decoder is one node.
+    fconv's encoder scales its gradient by a node that is right; the loop of the LSTM's decoder is one node (``fused``:
+    see `twice_differentiable`).
     """
     with (
-        twice_differentiable(),
+        twice_differentiable(fused=fused),
         attribute_replaced(fairseq.models.fconv, "GradMultiply", ScaledGradient),
-        attribute_replaced(LSTMDecoder, "extract_features", _lstm_features),
+        attribute_replaced(LSTMDecoder, "extract_features", _lstm_features if fused else _STOCK_LSTM_FEATURES),
     ):
         yield
 

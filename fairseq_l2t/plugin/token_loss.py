@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fairseq_l2t.core import LossShape, dynamic_loss
 from fairseq_l2t.core.target_log_probs import target_log_probs
-from fairseq_l2t.core.twice_differentiable import is_twice_differentiable
+from fairseq_l2t.core.twice_differentiable import uses_fused_nodes
 
 __all__ = ["TokenLoss", "token_loss"]
 
@@ -56,7 +56,7 @@ def token_loss(
     output = model(**sample["net_input"])
     target = model.get_targets(sample, output)
     keep = target.ne(padding)
-    if _is_softmax(model) and (coefficients is not None or is_twice_differentiable()):
+    if _is_softmax(model) and (coefficients is not None or uses_fused_nodes()):
         scores = output[0].float()  # as fairseq's own log_softmax does
         of_targets = target_log_probs(scores, target)
     else:

@@ -50,7 +50,7 @@ def dev_measure(student: ToyStudent, omega: Tensor) -> Tensor:
 def dev_gradient(student: ToyStudent) -> Tensor:
     """Return d measure / d omega (n,) at the student's parameters: a true gradient, nothing scaled."""
     omega = student.omega.clone().requires_grad_()
-    with twice_differentiable(), outer_gradient():
+    with twice_differentiable(fused=False), outer_gradient():
         return torch.autograd.grad(dev_measure(student, omega), omega)[0]
 
 
@@ -73,7 +73,7 @@ def plain_hypergradient(trajectory: Trajectory) -> dict[str, Tensor]:
     student, teacher = trajectory.student, trajectory.teacher
     first = trajectory.steps[0]
     omega, buffers = first.omega.clone().requires_grad_(), first.buffers
-    with twice_differentiable():
+    with twice_differentiable(fused=False):
         for step in trajectory.steps:
             phi = None if step.state is None else teacher(step.state)
             gradient = _plain_gradient(student, omega, step.batch, phi, step.update)

@@ -205,12 +205,21 @@ def test_probabilities_that_are_not_finite(tiny):
     assert draw(tiny, 2)
 
 
+def test_padding_is_bounded():
+    lengths = [40, 40, 30, 9, 3, 3, 2] + [1] * 80
+    batches = list(sampling._of_similar_length([(5,) * length for length in lengths]))
+    found = [[lengths[number] for number in batch] for batch in batches]
+    assert found == [[40, 40, 30], [9, 3, 3], [2] + [1] * 63, [1] * 17]
+
+
 def test_batches_of_similar_length_do_not_matter(tiny, monkeypatch):
     tokens = [tokens for row in draw(tiny, 100, longest=(12, 12)) for tokens in row]
     owner = [0] * 100 + [1] * 100
-    monkeypatch.setattr(sampling, "_ROWS_AT_LEAST", len(tokens))
+    monkeypatch.setattr(sampling, "_PADDED_SHARE", 0.0)
+    monkeypatch.setattr(sampling, "_LEAST_SHARE", 0.0)
     together = score(tiny, owner, tokens).detach()
     assert len(list(sampling._of_similar_length(tokens))) == 1
+    monkeypatch.undo()
     monkeypatch.setattr(sampling, "_ROWS_AT_LEAST", 3)
     batches = list(sampling._of_similar_length(tokens))
     assert len(batches) > 3 and sorted(number for batch in batches for number in batch) == list(range(200))

@@ -15,8 +15,8 @@ from fairseq_l2t.core.gradients import differentiable_gradient, graphs_of, pull_
 from fairseq_l2t.core.twice_differentiable import (
     ScaledGradient,
     attribute_replaced,
-    is_twice_differentiable,
     twice_differentiable,
+    uses_fused_nodes,
 )
 from fairseq_l2t.plugin import token_loss
 from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
@@ -127,9 +127,11 @@ def test_what_is_left_to_the_stock_decoder(data_bin, case):
 
 
 def test_contexts_are_counted():
-    assert not is_twice_differentiable()
+    assert not uses_fused_nodes()
     with twice_differentiable():
         with twice_differentiable():
-            assert is_twice_differentiable()
-        assert is_twice_differentiable()
-    assert not is_twice_differentiable()
+            assert uses_fused_nodes()
+        assert uses_fused_nodes()
+    assert not uses_fused_nodes()
+    with twice_differentiable(fused=False):
+        assert not uses_fused_nodes()
