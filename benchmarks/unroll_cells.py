@@ -187,7 +187,8 @@ def _plan_of(cell: Cell) -> MemoryPlan | None:
         return None
     if cell.competitor == "ours-graphs":
         return memory_plan(cell.graph_budget, keep_graphs=True)
-    return memory_plan(cell.budget if cell.competitor == "ours-budget" else None)
+    budget = cell.budget if cell.competitor == "ours-budget" else None
+    return memory_plan(budget, for_differences=cell.competitor == "ours-fast")
 
 
 def _sweep_of(competitor: str) -> Callable:

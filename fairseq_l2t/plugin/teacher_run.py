@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -166,8 +166,10 @@ class TeacherRun:
             options.plan.unroll_length, vector=self._student.omega.nbytes, buffers=len(self._student.buffers),
             budget=budget,
         )  # fmt: skip
-        plan = memory_plan(budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder)
-        return replace(plan, for_differences=given.hvp != "exact")
+        return memory_plan(
+            budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder,
+            for_differences=given.hvp != "exact",
+        )  # fmt: skip
 
     # --- measures ---------------------------------------------------------------------------------------------
 

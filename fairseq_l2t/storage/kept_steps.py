@@ -26,8 +26,9 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def memory_plan(
-    budget: int | None = None, *, keep_graphs: bool = False, place: str = "device", folder: Path | None = None
-) -> MemoryPlan:
+    budget: int | None = None, *, keep_graphs: bool = False, place: str = "device", folder: Path | None = None,
+    for_differences: bool = False,
+) -> MemoryPlan:  # fmt: skip
     """Return the plan of a window.
 
     Args:
@@ -35,6 +36,7 @@ def memory_plan(
         keep_graphs: spend the rest of the budget on graphs (on the student's device only).
         place: ``device``, ``host`` or ``file``.
         folder: where the file is made; it has no name and is gone with the process.
+        for_differences: keep what ``hvp="finite-difference"`` needs; without it gradients are computed twice there.
 
     Raises:
         ValueError: a place that does not exist, a file without a folder, graphs without a budget or off the device.
@@ -46,7 +48,7 @@ def memory_plan(
     if keep_graphs and place != "device":
         raise ValueError(f"--keep-graphs: graphs stay on the student's device; --keep-steps-in is {place}")
     stores = {"device": DeviceStore, "host": HostStore, "file": partial(FileStore, folder)}
-    return MemoryPlan(budget, n_advance, keep_graphs, stores[place])
+    return MemoryPlan(budget, n_advance, keep_graphs, stores[place], for_differences)
 
 
 def bytes_of(text: str) -> int:
