@@ -25,10 +25,11 @@ class _TargetLogProbs(torch.autograd.Function):
     def forward(ctx, logits, targets):
         probabilities = torch.softmax(logits, -1)
         largest = logits.amax(-1, keepdim=True)
-        # The largest probability is the inverse of the sum softmax divides by.
-        normalizer = largest - probabilities.amax(-1, keepdim=True).log()
+        # The largest probability is the inverse of the sum softmax divides by. First the difference, as log-softmax
+        # does: adding to a large logit would cost the digits that a large Phi asks for.
+        inverse = probabilities.amax(-1, keepdim=True)
         ctx.save_for_backward(probabilities, logits, targets)
-        return (logits.gather(-1, targets.unsqueeze(-1)) - normalizer).squeeze(-1)
+        return (logits.gather(-1, targets.unsqueeze(-1)) - largest).add_(inverse.log()).squeeze(-1)
 
     @staticmethod
     def backward(ctx, cotangent):

@@ -54,3 +54,11 @@ def test_extreme_logits(dtype):
         outputs, first, second = three_derivatives(lambda z, y=targets: (target_log_probs(z, y),), [logits])
         torch.testing.assert_close(outputs[0], composed(logits, targets)[0].detach(), rtol=1e-6, atol=0)
         assert all(bool(torch.isfinite(part).all()) for part in (*first, *second))
+
+
+def test_large_logits_keep_their_digits():
+    """A shift of all logits by a power of 2 costs nothing: the difference to the largest is taken first."""
+    logits = (normal(2, 3, 5, dtype=torch.float32).detach() * 64).round() / 64
+    expected = composed(logits.double())[0].float()
+    torch.testing.assert_close(fused(logits + 4096)[0], expected, rtol=3e-7, atol=0)
+    torch.testing.assert_close(fused(logits)[0], expected, rtol=3e-7, atol=0)
