@@ -166,7 +166,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parse(arguments)
-    os.environ.setdefault("LOGLEVEL", "WARNING")  # what fairseq says while the processes import it
     total = len(options.families) * options.repeats * (len(LOSSES) + 1)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit="turn", file=sys.stderr) as progress:
         data = write_random_corpus(Path(folder), options.vocabulary)
@@ -182,4 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # What fairseq says while the processes import it. Here, not in `main`: whoever calls that has a log of their own.
+    os.environ.setdefault("LOGLEVEL", "WARNING")
     sys.exit(main())
