@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.unroll import FAMILIES, add_options, check_options, measured, read_records, report_clock
+from benchmarks.unroll import FAMILIES, add_options, check_options, report
 from benchmarks.unroll_group import PLAIN, Cell
 from benchmarks.unroll_report import Group, groups, log_axes, log_memory, machines, markdown, save, spread
 
@@ -122,11 +122,7 @@ def draw(path: str | os.PathLike[str], records: Sequence[dict], clock: str = "se
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parse(arguments)
-    records = read_records(options.report) if options.report else measured(options, _cells(options))
-    clock = report_clock(options)
-    print(table(records, clock))
-    if options.plot:
-        draw(options.plot, records, clock)
+    report(options, _cells(options), table, draw)
     return 0
 
 

@@ -17,7 +17,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ __all__ = [
     "main",
     "measured",
     "read_records",
-    "report_clock",
+    "report",
     "wanted_cells",
 ]
 
@@ -170,12 +170,17 @@ def corpus_for(size: str, folder: Path, data: Path | None = None) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parse(arguments)
-    records = read_records(options.report) if options.report else measured(options, wanted_cells(options))
-    clock = report_clock(options)
+    report(options, wanted_cells(options), tables, draw)
+    return 0
+
+
+def report(options: argparse.Namespace, cells: list[Cell], tables: Callable, draw: Callable) -> None:
+    """Measure ``cells``, or read an earlier run's records; print ``tables`` of them and ``draw`` them."""
+    records = read_records(options.report) if options.report else measured(options, cells)
+    clock = "seconds" if options.clock == "wall" else "cpu_seconds"
     print(tables(records, clock))
     if options.plot:
         draw(options.plot, records, clock)
-    return 0
 
 
 def measured(options: argparse.Namespace, cells: list[Cell]) -> list[dict]:
@@ -185,11 +190,6 @@ def measured(options: argparse.Namespace, cells: list[Cell]) -> list[dict]:
             bench.measure(cell)
     keys = [cell.key for cell in cells]
     return [record for record in bench.records if any(key.items() <= record.items() for key in keys)]
-
-
-def report_clock(options: argparse.Namespace) -> str:
-    """Return the field of a record that ``--clock`` asks for."""
-    return "seconds" if options.clock == "wall" else "cpu_seconds"
 
 
 @contextmanager

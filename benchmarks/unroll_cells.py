@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import json
 import os
 import sys
@@ -31,7 +30,7 @@ from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
 from fairseq_l2t.storage import memory_plan
 
-__all__ = ["RECORD", "NotOfferedError", "measure_cell", "run_in_child"]
+__all__ = ["RECORD", "measure_cell", "run_in_child"]
 
 RECORD = "record"
 """In place of a competitor: make the recording of the group."""
@@ -46,40 +45,31 @@ _PEER_UNROLLS = {
 }
 
 
-class NotOfferedError(ValueError):
-    """This version of the package has no such mode."""
-
-
 def run_in_child(cell: Cell, data: Path, recording: Path, answer: Path, log: Path) -> None:
     """Measure ``cell`` and write the answer as JSON; everything that is said, tracebacks too, goes to ``log``."""
     os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
     sys.stdout = sys.stderr
     quiet()
     torch.set_num_threads(cell.threads)
-    found = record_group(cell, data, recording) if cell.competitor == RECORD else measure_cell(cell, recording)
+    found = record_group(cell, data, recording) if cell.competitor == RECORD else measure_cell(cell, data, recording)
     answer.write_text(json.dumps(found), encoding="utf-8")
 
 
-def measure_cell(cell: Cell, recording: Path) -> dict[str, Any]:
-    """Return seconds by part, peak memory in bytes and what else is known; what a competitor raises is not caught.
-
-    Raises:
-        NotOfferedError: a mode of ours that is not there.
-    """
-    # Written by a process of this very run; samples and teacher are more than tensors.
-    record: Recording = torch.load(recording, weights_only=False)
+def measure_cell(cell: Cell, data: Path, recording: Path) -> dict[str, Any]:
+    """Return seconds by part, peak memory in bytes and what else is known; what a competitor raises is not caught."""
+    record = Recording.load(recording)
     if cell.competitor == PLAIN:
-        found = _measure_plain(cell, record)
+        found = _measure_plain(cell, data, record)
     elif cell.competitor in _OURS:
-        found = _measure_ours(cell, record)
+        found = _measure_ours(cell, data, record)
     else:
-        found = _measure_peer(cell, record)
+        found = _measure_peer(cell, data, record)
     return {**found, "peak": _peak(cell.device), "parameters": record.parameters}
 
 
-def _measure_plain(cell: Cell, record: Recording) -> dict[str, Any]:
+def _measure_plain(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
     """As ``fairseq-train`` does it: its Trainer, its optimizer, its cross-entropy."""
-    cfg = record.cfg
+    cfg = cell.configuration(data)
     utils.set_torch_seed(SEED)
     task = tasks.setup_task(cfg.task)
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
@@ -96,8 +86,8 @@ def _measure_plain(cell: Cell, record: Recording) -> dict[str, Any]:
     return dict(clock.laps)
 
 
-def _measure_ours(cell: Cell, record: Recording) -> dict[str, Any]:
-    student, teacher = FairseqStudent(record.options), record.teacher.to(cell.device)
+def _measure_ours(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
+    student, teacher = FairseqStudent(cell.student_options(data)), record.teacher.to(cell.device)
     sweep, plan = _sweep_of(cell.competitor), _plan_of(cell)
     batches = [[_on_device(sample, cell.device)] for sample in record.batches]
     student.next_batch = iter(batches).__next__
@@ -120,13 +110,14 @@ def _measure_ours(cell: Cell, record: Recording) -> dict[str, Any]:
     return found if layout is None else {**found, "layout": asdict(layout)}
 
 
-def _measure_peer(cell: Cell, record: Recording) -> dict[str, Any]:
+def _measure_peer(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
     unrolled = _PEER_UNROLLS[cell.competitor]
     teacher = record.teacher.to(cell.device)
     batches = [_on_device(sample, cell.device) for sample in record.batches]
     states = [state.to(cell.device) for state in record.states]
+    cfg = cell.configuration(data)
     task = _TimedTask(
-        record.cfg, tasks.setup_task(record.cfg.task), True, RULE, record.loss_shape, batches, states,
+        cfg, tasks.setup_task(cfg.task), True, RULE, record.loss_shape, batches, states,
         _on_device(record.dev, cell.device), teacher, dtype=torch.float32, device=cell.device, every_name=True,
     )  # fmt: skip
     with fairseq_twice_differentiable(fused=False):
@@ -194,8 +185,6 @@ def _plan_of(cell: Cell) -> MemoryPlan | None:
 def _sweep_of(competitor: str) -> Callable:
     if competitor != "ours-fast":
         return hypergradient_with_adjoint
-    if "hvp" not in inspect.signature(hypergradient_with_adjoint).parameters:
-        raise NotOfferedError("hypergradient_with_adjoint has no hvp= here")
     return partial(hypergradient_with_adjoint, hvp="finite-difference")
 
 

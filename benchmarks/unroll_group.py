@@ -83,10 +83,21 @@ class Cell:
         recipe = [*_RECIPE, "--max-tokens", str(self.max_tokens), "--seed", str(SEED)]
         return [str(data), *sizes, *RULE.options, *recipe, *device]
 
+    def configuration(self, data: Path) -> Any:
+        """Return fairseq's configuration."""
+        return configuration(self.arguments(data))
+
+    def student_options(self, data: Path) -> StudentOptions:
+        """Return the checked options of our student."""
+        return parse_student_options([*self.arguments(data), *_LIFE])
+
 
 @dataclass
 class Recording:
-    """What all cells of a group share; ``batches`` and ``dev`` are on the CPU, ``theta`` is ours in exact mode."""
+    """What all cells of a group share, on the CPU; ``theta`` is ours in exact mode.
+
+    In its file stand tensors, numbers and names alone, which ``weights_only`` loads.
+    """
 
     batches: list[dict[str, Any]]
     states: list[Tensor]
@@ -96,15 +107,25 @@ class Recording:
     theta: dict[str, Tensor]
     parameters: int
     """Number of the student's parameters that a loss reaches."""
-    cfg: Any
-    options: StudentOptions
-    """fairseq's configuration and ours, which take seconds to put together."""
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+        teacher = {"features": list(self.teacher.features), "parameters": self.teacher.state_dict()}
+        torch.save({**vars(self), "teacher": teacher, "loss_shape": asdict(self.loss_shape)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Recording:
+        """Read the file."""
+        values = torch.load(path, weights_only=True)
+        parameters = values["teacher"]["parameters"]
+        teacher = Teacher(values["teacher"]["features"], len(parameters["values"]), keys=len(parameters["queries"]))
+        teacher.load_state_dict(parameters)
+        return cls(**{**values, "teacher": teacher, "loss_shape": LossShape(**values["loss_shape"])})
 
 
 def record_group(cell: Cell, data: Path, path: Path) -> dict[str, Any]:
     """Write the `Recording` of a group; the reference is exact also where only gradients are kept."""
-    cfg, options = configuration(cell.arguments(data)), parse_student_options([*cell.arguments(data), *_LIFE])
-    student = FairseqStudent(options)
+    student = FairseqStudent(cell.student_options(data))
     teacher = spread_teacher(student)
     batches, states = [], []
     next_batch = student.next_batch
@@ -119,11 +140,18 @@ def record_group(cell: Cell, data: Path, path: Path) -> dict[str, Any]:
     hook.remove()
     _, gradient = student.dev_objective()
     theta = hypergradient_with_adjoint(window, gradient).theta
-    samples = [utils.move_to_cpu(batch[0]) for batch in batches]
+    samples = [_plain(utils.move_to_cpu(batch[0])) for batch in batches]
     # Coefficients are computed from states again on the way back: the first T are those of the updates.
     states = [state.cpu() for state in states[: cell.updates]]
-    dev = student.dev.sample(student.dev.teaching[: student.options.namespace.dev_batch])
+    dev = _plain(student.dev.sample(student.dev.teaching[: student.options.namespace.dev_batch]))
     shape, count = student.options.loss_shape, len(student.omega)
     theta = {name: part.cpu() for name, part in theta.items()}
-    torch.save(Recording(samples, states, dev, teacher.cpu(), shape, theta, count, cfg, options), path)
+    Recording(samples, states, dev, teacher.cpu(), shape, theta, count).save(path)
     return {"parameters": count}
+
+
+def _plain(value: Any) -> Any:
+    """Return a sample with Python's own numbers in place of NumPy's."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value if value is None or isinstance(value, Tensor) else value.item() if hasattr(value, "item") else value

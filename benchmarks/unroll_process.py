@@ -111,7 +111,7 @@ def _last_words(log: Path) -> str:
         return "raises: the process ended without an answer"
     if "OutOfMemoryError" in errors[-1]:
         return f"out of memory: {errors[-1]}"
-    return f"not offered: {errors[-1]}" if "NotOfferedError" in errors[-1] else f"raises: {errors[-1]}"
+    return f"raises: {errors[-1]}"
 
 
 def _processor() -> str:

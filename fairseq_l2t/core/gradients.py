@@ -136,7 +136,7 @@ def _summed_gradient(student, batch, coefficients, update, *, of_coefficients: b
 def graphs_of(
     student: Student, batch: Batch, coefficients: Tensor | None, update: int, measures: _Measures | None = None
 ) -> Iterator[Graph]:
-    """Yield the graph of each micro-batch; one that is not held is freed before the next is made."""
+    """Yield the graph of each micro-batch at the student's parameters, with the dropout of ``update``."""
     phi = None if coefficients is None else coefficients.clone().requires_grad_()
     with student.replay(update), student.second_derivatives(), torch.enable_grad():
         losses = student.losses(batch, phi, measure=measures is not None)
@@ -172,9 +172,9 @@ def pull_back_through(
     parameters = student.parameters
     parts = parameters.split(scaled.to(parameters.buffer.dtype))
     for graph in graphs:
-        if all(gradient is None for gradient in graph.gradients):
-            continue
         used = [(g, part) for g, part in zip(graph.gradients, parts, strict=True) if g is not None and g.requires_grad]
+        if not used:
+            continue
         inputs = [*parameters.parameters, *([] if graph.phi is None else [graph.phi])]
         with student.second_derivatives(), outer_gradient():
             pulled = torch.autograd.grad(
@@ -185,7 +185,7 @@ def pull_back_through(
             *pulled, share = pulled
             phi_bar = _added(phi_bar, share)
         omega_bar = _added(omega_bar, parameters.gather(pulled).to(cotangent.dtype))
-    return omega_bar, phi_bar
+    return torch.zeros_like(cotangent) if omega_bar is None else omega_bar, phi_bar
 
 
 class _Measures:

@@ -1,6 +1,6 @@
 """How much memory the updates of a window may take until the sweep has gone back through them, and where.
 
-Three layouts, all with the same bits:
+Three layouts, the first two with the same bits:
 
 - *gradients*: the gradient of every update (n numbers), and parameters with optimizer state only at the beginning of
   blocks of about sqrt(T) updates. Going back, the states of a block are made again by its update rule: no gradient is
@@ -8,7 +8,7 @@ Three layouts, all with the same bits:
 - *snapshots*: parameters and optimizer state at few updates, the rest is made again from them, in the order that needs
   the fewest gradients (binomial checkpointing: Griewank & Walther 2000, "Algorithm 799: revolve").
 - *graphs*, on top of gradients: those of the last updates, as many as fit, so that the sweep need not make them again.
-  Only these have other rounding than fairseq's own updates: the kernels must have second derivatives.
+  These updates have another rounding than fairseq's own: their kernels must have second derivatives.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def layout_for(
         steps: updates T.
         vector: bytes of one vector of parameters.
         buffers: vectors of optimizer state.
-        data: bytes one update's batch and state take; they are always kept.
+        data: bytes that are kept of every update beside vectors: its batch, and what differences need.
         graph: bytes the graph of one update keeps.
         budget, keep_graphs: see `MemoryPlan`.
         can_recompute: whether there is a schedule for snapshots.

@@ -105,25 +105,26 @@ class Window:
 
     def _fitted(self, batch: Batch, coefficients: Tensor | None) -> Layout:
         student, plan = self.student, self._plan
+        data = _bytes_within([batch, coefficients if plan.for_differences else None])
 
         def fitted(budget: int | None, graph: int) -> Layout:
             return layout_for(
-                self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=_bytes_within(batch),
+                self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=data,
                 graph=graph, budget=budget, keep_graphs=plan.keep_graphs, can_recompute=plan.split is not None,
             )  # fmt: skip
 
         if plan.budget is None or not self._store.on_device:
             return fitted(plan.budget, 0)
-        if not plan.keep_graphs and self._needs_little(batch):
+        if not plan.keep_graphs and self._needs_little(data):
             return fitted(None, 0)
         graph = bytes_of_graph(student, batch, coefficients, student.update)
         return fitted(plan.budget, graph)
 
-    def _needs_little(self, batch: Batch) -> bool:
+    def _needs_little(self, data: int) -> bool:
         """Whether the gradients of all updates take so little of the budget that no graph need be measured."""
         vector, length = self.student.omega.nbytes, self._length
         vectors = length + 5 * math.sqrt(length) * (1 + len(self.student.buffers))
-        return _LITTLE * self._plan.budget > vectors * vector + length * _bytes_within(batch)
+        return _LITTLE * self._plan.budget > vectors * vector + length * data
 
     def _keep_state(self, index: int, state: State) -> None:
         self._states[index] = self._store.put((state[0], *state[1]))

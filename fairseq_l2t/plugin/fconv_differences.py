@@ -52,14 +52,14 @@ class FConvScaling:
         self._scale = 1.0 / (2.0 * encoder.num_attention_layers)
         self._embeddings = (encoder.embed_tokens.weight, encoder.embed_positions.weight)
         within = {id(parameter) for parameter in encoder.parameters()} - {id(weight) for weight in self._embeddings}
-        self._factors = [self._scale if id(one) in within else 1.0 for one in parameters.parameters]
+        factors = [self._scale if id(one) in within else 1.0 for one in parameters.parameters]
+        dtype = torch.promote_types(parameters.buffer.dtype, torch.float32)
+        each = torch.tensor(factors, dtype=dtype).repeat_interleave(torch.tensor(parameters.sizes))
+        self._factors = each.to(parameters.buffer.device)
 
     def direction(self, cotangent: Tensor) -> Tensor:
         """See `GradientScaling.direction`; embeddings are moved by v, and held back on way a by `noting`."""
-        moved = cotangent.clone()
-        for part, factor in zip(moved.split(self._parameters.sizes), self._factors, strict=True):
-            part.mul_(factor)
-        return moved
+        return cotangent * self._factors
 
     def _of_embeddings(self, vector: Tensor) -> list[Tensor]:
         """Return the views of ``vector`` (n,) that belong to the embeddings."""
@@ -89,8 +89,7 @@ class FConvScaling:
 
     def corrected(self, difference: Tensor, before: list[_Note], after: list[_Note], scale: float) -> Tensor:
         """See `GradientScaling.corrected`."""
-        for part, factor in zip(difference.split(self._parameters.sizes), self._factors, strict=True):
-            part.div_(factor)
+        difference.div_(self._factors)
         targets = self._of_embeddings(difference)
         for one, other in zip(before, after, strict=True):
             with torch.enable_grad():
