@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq import utils
 from torch import Tensor
@@ -154,4 +155,4 @@ def _plain(value: Any) -> Any:
     """Return a sample with Python's own numbers in place of NumPy's."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
-    return value if value is None or isinstance(value, Tensor) else value.item() if hasattr(value, "item") else value
+    return value.item() if isinstance(value, np.generic) else value
