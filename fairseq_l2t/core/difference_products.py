@@ -112,10 +112,12 @@ def _where_gradients_are_real(student: Student, gradient: Tensor, cotangent: Ten
     nothing else, or switches units on. Measured on a Transformer that learns from update 0 on, without warm-up: 9e8
     times off with all of them, 2 times off without; where training is calm it makes no difference.
     """
-    sizes = torch.tensor(student.parameters.sizes, device=gradient.device)
-    norms = torch.stack(torch._foreach_norm(gradient.split(student.parameters.sizes)))
-    roots = norms / sizes.sqrt()
+    sizes = student.parameters.sizes
+    norms = torch.stack(torch._foreach_norm(gradient.split(sizes)))
+    roots = norms / torch.tensor(sizes, device=gradient.device).sqrt()
     least = torch.where(roots < _ROUNDING * roots.max(), torch.inf, _SMALL * roots)
     # 1 where the gradient is larger, else 0; comparing and filling take ten times as long.
-    kept = gradient.abs().sub_(least.repeat_interleave(sizes)).sign_().clamp_(min=0.0)
+    kept = gradient.abs()
+    torch._foreach_sub_(kept.split(sizes), least.unbind())
+    kept.sign_().clamp_(min=0.0)
     return cotangent * kept
