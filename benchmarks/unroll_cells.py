@@ -24,6 +24,7 @@ from benchmarks.peer_unrolls import UNROLLS
 from benchmarks.unroll_group import PLAIN, RULE, Cell, Recording, record_group
 from fairseq_l2t.core import Teacher, unroll
 from fairseq_l2t.core.memory import MemoryPlan
+from fairseq_l2t.core.peak_memory import peak_bytes
 from fairseq_l2t.core.reverse import hypergradient_with_adjoint
 from fairseq_l2t.core.twice_differentiable import outer_gradient
 from fairseq_l2t.plugin import FairseqStudent
@@ -88,7 +89,7 @@ def _measure_plain(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
 
 def _measure_ours(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
     student, teacher = FairseqStudent(cell.student_options(data)), record.teacher.to(cell.device)
-    sweep, plan = _sweep_of(cell.competitor), _plan_of(cell)
+    sweep, plan = _sweep_of(cell.competitor), _plan_of(cell, student)
     batches = [[_on_device(sample, cell.device)] for sample in record.batches]
     student.next_batch = iter(batches).__next__
     _, gradient = student.dev_objective()
@@ -173,13 +174,14 @@ class _Clock:
         self._last = now
 
 
-def _plan_of(cell: Cell) -> MemoryPlan | None:
+def _plan_of(cell: Cell, student: FairseqStudent) -> MemoryPlan | None:
     if cell.competitor == "ours":
         return None
     if cell.competitor == "ours-graphs":
-        return memory_plan(cell.graph_budget, keep_graphs=True)
-    budget = cell.budget if cell.competitor == "ours-budget" else None
-    return memory_plan(budget, for_differences=cell.competitor == "ours-fast")
+        return memory_plan(cell.graph_budget, keep_graphs=True, reserve=peak_bytes(student.dev_objective))
+    if cell.competitor == "ours-budget":
+        return memory_plan(cell.budget, reserve=peak_bytes(student.dev_objective))
+    return memory_plan(for_differences=cell.competitor == "ours-fast")
 
 
 def _sweep_of(competitor: str) -> Callable:

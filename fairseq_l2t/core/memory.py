@@ -68,13 +68,15 @@ class MemoryPlan:
     """What the updates of a window may take.
 
     Args:
-        budget: bytes for all that is kept between unroll and sweep, the sweep's own vectors and the graph of one update
-            included (where the vectors are kept on the student's device); None: as much as the gradients take.
+        budget: bytes for all that is kept between unroll and sweep and, where that is on the student's device, for what
+            stands beside it: the measure on dev, and after it the sweep's own vectors with the graph of one update;
+            None: as much as the gradients take.
         split: ``(updates, snapshots) -> updates to the next snapshot`` of an optimal binomial schedule; needed where a
             budget may be too small for the gradients (`storage.memory_plan` gives it).
         keep_graphs: spend what is left of the budget on graphs.
         make_store: makes the store of a window.
         for_differences: keep d loss / d Phi of every update beside its gradient, for `core.difference_products`.
+        reserve: bytes of the budget for the measure on dev (`peak_memory.peak_bytes`).
 
     Raises:
         ValueError: graphs without a budget.
@@ -85,6 +87,7 @@ class MemoryPlan:
     keep_graphs: bool = False
     make_store: Callable[[], VectorStore] = DeviceStore
     for_differences: bool = False
+    reserve: int = 0
 
     def __post_init__(self) -> None:
         if self.keep_graphs and self.budget is None:
@@ -115,7 +118,7 @@ class Layout:
 
 def layout_for(
     steps: int, *, vector: int, buffers: int, data: int = 0, graph: int = 0, budget: int | None = None,
-    keep_graphs: bool = False, can_recompute: bool = True,
+    keep_graphs: bool = False, can_recompute: bool = True, reserve: int = 0,
 ) -> Layout:  # fmt: skip
     """Return the layout of a window.
 
@@ -127,6 +130,7 @@ def layout_for(
         graph: bytes the graph of one update keeps.
         budget, keep_graphs: see `MemoryPlan`.
         can_recompute: whether there is a schedule for snapshots.
+        reserve: see `MemoryPlan`.
 
     Raises:
         ValueError: the budget is too small for any layout; names the least that would do.
@@ -138,7 +142,8 @@ def layout_for(
         return Layout(steps, block)
     # The sweep's: cotangents of parameters and buffers, of the gradient, what is pulled back, omega_T, and the state
     # before an update, with the one it is made from.
-    fixed = 3 * state + 6 * vector + steps * data + round(_GRAPH_MARGIN * graph)
+    sweep = 3 * state + 6 * vector + round(_GRAPH_MARGIN * graph)
+    fixed = steps * data + max(sweep, reserve)
     left = budget - fixed - gradients
     if left >= 0:
         return Layout(steps, block, graphs=min(steps, left // graph) if keep_graphs and graph else 0)

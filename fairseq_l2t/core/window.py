@@ -111,6 +111,7 @@ class Window:
             return layout_for(
                 self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=data,
                 graph=graph, budget=budget, keep_graphs=plan.keep_graphs, can_recompute=plan.split is not None,
+                reserve=plan.reserve if self._store.on_device else 0,
             )  # fmt: skip
 
         if plan.budget is None or not self._store.on_device:
@@ -124,7 +125,7 @@ class Window:
         """Whether the gradients of all updates take so little of the budget that no graph need be measured."""
         vector, length = self.student.omega.nbytes, self._length
         vectors = length + 5 * math.sqrt(length) * (1 + len(self.student.buffers))
-        return _LITTLE * self._plan.budget > vectors * vector + length * data
+        return _LITTLE * self._plan.budget > vectors * vector + length * data + self._plan.reserve
 
     def _keep_state(self, index: int, state: State) -> None:
         self._states[index] = self._store.put((state[0], *state[1]))

@@ -13,24 +13,21 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
 
 from fairseq_l2t.core import NonFiniteError, Teacher
-from fairseq_l2t.core.memory import MemoryPlan, layout_for
 from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
 from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.doctor import quick_check
 from fairseq_l2t.plugin.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.task import vocabulary_of
+from fairseq_l2t.plugin.window_memory import plan_of_run
 from fairseq_l2t.storage import (
     TeacherSettings,
-    half_of_memory,
     load_run_state,
     lock_run_folder,
-    memory_plan,
     save_run_state,
     save_teacher,
     write_atomically,
@@ -79,7 +76,7 @@ class TeacherRun:
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
             measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev, on_bad_window=_warn_of,
-            memory=self._memory_plan(), hvp=options.student.namespace.hvp,
+            memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
         )  # fmt: skip
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
         self._states: list[dict[str, float]] = []
@@ -155,22 +152,6 @@ class TeacherRun:
             self._save(BEST_NAME)
         logger.info("teacher: %s (held-back measure %s)", self.options.folder / BEST_NAME, self.trainer.best_holdout)
 
-    def _memory_plan(self) -> MemoryPlan:
-        options, given, device = self.options, self.options.student.namespace, self._student.omega.device
-        host = torch.device("cpu")
-        budget = options.memory_budget or half_of_memory(device if given.keep_steps_in == "device" else host)
-        if given.keep_steps_in == "file" and options.memory_budget is None:
-            budget = None  # a disk is not memory: as much as the gradients take
-        # Refused now what no window can be kept in; what the graph of an update takes, the first window finds out.
-        layout_for(
-            options.plan.unroll_length, vector=self._student.omega.nbytes, buffers=len(self._student.buffers),
-            budget=budget,
-        )  # fmt: skip
-        return memory_plan(
-            budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder,
-            for_differences=given.hvp != "exact",
-        )  # fmt: skip
-
     # --- measures ---------------------------------------------------------------------------------------------
 
     def _measure(self, teacher_update: int):
@@ -184,7 +165,7 @@ class TeacherRun:
     def _holdout(self) -> float:
         return self._dev_objective(self._student.dev.holdout, self.trainer.teacher_update)[0]
 
-    def _dev_objective(self, pairs: Sequence[int], draw: int):
+    def _dev_objective(self, pairs: Sequence[int], draw: int = 0):
         options = self.options
         return self._student.dev_objective(
             options.objective, pairs=pairs, samples=options.samples, estimator=options.estimator, alpha=options.alpha,

@@ -27,7 +27,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def memory_plan(
     budget: int | None = None, *, keep_graphs: bool = False, place: str = "device", folder: Path | None = None,
-    for_differences: bool = False,
+    for_differences: bool = False, reserve: int = 0,
 ) -> MemoryPlan:  # fmt: skip
     """Return the plan of a window.
 
@@ -37,6 +37,7 @@ def memory_plan(
         place: ``device``, ``host`` or ``file``.
         folder: where the file is made; it has no name and is gone with the process.
         for_differences: keep what ``hvp="finite-difference"`` needs; without it gradients are computed twice there.
+        reserve: bytes of the budget that the measure on dev takes, on the student's device.
 
     Raises:
         ValueError: a place that does not exist, a file without a folder, graphs without a budget or off the device.
@@ -48,7 +49,7 @@ def memory_plan(
     if keep_graphs and place != "device":
         raise ValueError(f"--keep-graphs: graphs stay on the student's device; --keep-steps-in is {place}")
     stores = {"device": DeviceStore, "host": HostStore, "file": partial(FileStore, folder)}
-    return MemoryPlan(budget, n_advance, keep_graphs, stores[place], for_differences)
+    return MemoryPlan(budget, n_advance, keep_graphs, stores[place], for_differences, reserve)
 
 
 def bytes_of(text: str) -> int:

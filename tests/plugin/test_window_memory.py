@@ -1,0 +1,54 @@
+"""The measure on dev stands beside a full window, and has its place in the budget."""
+
+import pytest
+
+from benchmarks.tiny import make_student, spread_teacher
+from fairseq_l2t.core import hypergradient, unroll
+from fairseq_l2t.core.memory import layout_for
+from fairseq_l2t.core.peak_memory import peak_bytes
+from fairseq_l2t.core.window import _bytes_within
+from fairseq_l2t.storage import memory_plan
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def student(data_bin):
+    return make_student(data_bin)
+
+
+def run_of(student, plan, counted_sweep=True):
+    """Return the peak of a window, its measure on dev and its sweep, and the hypergradient."""
+    student.restart(1)
+    found = []
+
+    def measured():
+        window = unroll(student, spread_teacher(student), STEPS, plan)
+        found[:] = window, student.dev_objective(pairs=student.dev.teaching)[1]
+
+    def swept():
+        found[:] = [hypergradient(*found)]
+
+    peak = peak_bytes(lambda: (measured(), swept())) if counted_sweep else peak_bytes(measured)
+    return peak, found[0] if counted_sweep else hypergradient(*found)
+
+
+def test_the_peak_stays_under_the_budget(student):
+    reserve = peak_bytes(lambda: student.dev_objective(pairs=student.dev.teaching))
+    state = (1 + len(student.buffers)) * student.omega.nbytes
+    sweep = 3 * state + 6 * student.omega.nbytes
+    assert reserve > 2 * sweep, "the measure must matter for the test to mean anything"
+    data = 2 * _bytes_within(student.next_batch())  # batches differ
+    budget = reserve + 2 * state + STEPS * data
+    # Beside the window stand parameters and optimizer state, which are the student's own.
+    peak, found = run_of(student, memory_plan(budget, reserve=reserve))
+    assert peak <= budget + state
+    without, expected = run_of(student, memory_plan(budget), counted_sweep=False)
+    assert without > budget + state
+    assert all(found[name].equal(part) for name, part in expected.items())
+
+
+def test_a_reserve_beyond_the_budget_is_refused():
+    with pytest.raises(ValueError, match="--memory-budget: 40M; .* at least 53M"):
+        layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20, reserve=50 * 2**20)
+    assert layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20).slots == 8
