@@ -31,7 +31,7 @@ from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
 from fairseq_l2t.storage import memory_plan
 
-__all__ = ["RECORD", "measure_cell", "run_in_child"]
+__all__ = ["RECORD", "Clock", "measure_cell", "run_in_child"]
 
 RECORD = "record"
 """In place of a competitor: make the recording of the group."""
@@ -56,19 +56,25 @@ def run_in_child(cell: Cell, data: Path, recording: Path, answer: Path, log: Pat
     answer.write_text(json.dumps(found), encoding="utf-8")
 
 
-def measure_cell(cell: Cell, data: Path, recording: Path) -> dict[str, Any]:
-    """Return seconds by part, peak memory in bytes and what else is known; what a competitor raises is not caught."""
+def measure_cell(
+    cell: Cell, data: Path, recording: Path, new_clock: Callable[[str], Clock] | None = None
+) -> dict[str, Any]:
+    """Return seconds by part, peak memory in bytes and what else is known; what a competitor raises is not caught.
+
+    ``new_clock`` makes the clock, given the device, when what is to be measured begins (default: `Clock`).
+    """
+    new_clock = new_clock or Clock
     record = Recording.load(recording)
     if cell.competitor == PLAIN:
-        found = _measure_plain(cell, data, record)
+        found = _measure_plain(cell, data, record, new_clock)
     elif cell.competitor in _OURS:
-        found = _measure_ours(cell, data, record)
+        found = _measure_ours(cell, data, record, new_clock)
     else:
-        found = _measure_peer(cell, data, record)
+        found = _measure_peer(cell, data, record, new_clock)
     return {**found, "peak": _peak(cell.device), "parameters": record.parameters}
 
 
-def _measure_plain(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
+def _measure_plain(cell: Cell, data: Path, record: Recording, new_clock: Callable[[str], Clock]) -> dict[str, Any]:
     """As ``fairseq-train`` does it: its Trainer, its optimizer, its cross-entropy."""
     cfg = cell.configuration(data)
     utils.set_torch_seed(SEED)
@@ -80,14 +86,14 @@ def _measure_plain(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
     batches = [[_on_device(sample, cell.device)] for sample in record.batches]
     for batch in batches[:_WARM_UP]:
         trainer.train_step(batch)
-    clock = _Clock(cell.device)
+    clock = new_clock(cell.device)
     for batch in batches:
         trainer.train_step(batch)
     clock.lap("unroll")
     return dict(clock.laps)
 
 
-def _measure_ours(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
+def _measure_ours(cell: Cell, data: Path, record: Recording, new_clock: Callable[[str], Clock]) -> dict[str, Any]:
     student, teacher = FairseqStudent(cell.student_options(data)), record.teacher.to(cell.device)
     sweep, plan = _sweep_of(cell.competitor), _plan_of(cell, student)
     batches = [[_on_device(sample, cell.device)] for sample in record.batches]
@@ -98,7 +104,7 @@ def _measure_ours(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
     student.next_batch = iter(batches).__next__
     gc.collect()
     before = _resident()
-    clock = _Clock(cell.device)
+    clock = new_clock(cell.device)
     window = unroll(student, teacher, cell.updates, memory=plan)
     clock.lap("unroll")
     _, gradient = student.dev_objective()
@@ -111,7 +117,7 @@ def _measure_ours(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
     return found if layout is None else {**found, "layout": asdict(layout)}
 
 
-def _measure_peer(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
+def _measure_peer(cell: Cell, data: Path, record: Recording, new_clock: Callable[[str], Clock]) -> dict[str, Any]:
     unrolled = _PEER_UNROLLS[cell.competitor]
     teacher = record.teacher.to(cell.device)
     batches = [_on_device(sample, cell.device) for sample in record.batches]
@@ -125,7 +131,7 @@ def _measure_peer(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
         _peer_hypergradient(replace(task, batches=batches[:_WARM_UP]), unrolled, teacher)
         gc.collect()
         before = _resident()
-        task.clock = clock = _Clock(cell.device)
+        task.clock = clock = new_clock(cell.device)
         theta = _peer_hypergradient(task, unrolled, teacher)
         clock.lap("reverse")
     return {**clock.laps, "before": before, "error": _error(theta, record.theta), "recomputed": 0}
@@ -134,7 +140,7 @@ def _measure_peer(cell: Cell, data: Path, record: Recording) -> dict[str, Any]:
 class _TimedTask(PeerTask):
     """A task that notes when the measure begins and ends."""
 
-    clock: _Clock | None = None
+    clock: Clock | None = None
 
     def measure(self, model: Any) -> Tensor:
         """See `PeerTask.measure`."""
@@ -154,7 +160,7 @@ def _peer_hypergradient(task: PeerTask, unrolled: Callable, teacher: Teacher) ->
     return dict(zip(named, parts, strict=True))
 
 
-class _Clock:
+class Clock:
     """Seconds from one lap to the next, on the wall and of the processor; a GPU has finished its work first."""
 
     def __init__(self, device: str) -> None:
@@ -166,6 +172,7 @@ class _Clock:
         self._last = perf_counter(), process_time()
 
     def lap(self, name: str) -> None:
+        """End the part ``name``; the next one begins."""
         if self._device == "cuda":
             torch.cuda.synchronize()
         now = perf_counter(), process_time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ from fairseq_l2t.core.memory import DeviceStore, MemoryPlan, VectorStore
 __all__ = ["PLACES", "FileStore", "HostStore", "bytes_of", "half_of_memory", "memory_plan"]
 
 PLACES = ("device", "host", "file")
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Of the second and first version of Linux's control groups, as a process in a container sees its own."""
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -65,11 +69,18 @@ def bytes_of(text: str) -> int:
     return size
 
 
-def half_of_memory(device: torch.device) -> int:
-    """Return half of the memory a device has, in bytes; for a CPU, of the machine."""
+def half_of_memory(device: torch.device, limits: Sequence[Path] = _CONTAINER_LIMITS) -> int:
+    """Return half of the memory a device has, in bytes; for a CPU, of the machine or of what its container may take.
+
+    ``limits`` are files that may hold a container's limit.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in limits:
+        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        sizes += [int(text)] if text.isdecimal() else []  # "max": no limit
+    return min(sizes) // 2
 
 
 @dataclass(frozen=True)

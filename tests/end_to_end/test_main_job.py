@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fairseq_l2t
+from fairseq_l2t.compat.checkpoint_types import checkpoint_types
 from tests.end_to_end import preloaded
 from tests.end_to_end.settings import (
     MODEL,
@@ -61,7 +62,8 @@ def validation_log(text):
 
 
 def checkpoint(path):
-    return torch.load(path, weights_only=False)  # made by these tests
+    with torch.serialization.safe_globals(checkpoint_types()):
+        return torch.load(path, weights_only=True)
 
 
 def same_tensors(first, second):

@@ -98,3 +98,14 @@ def test_plans_that_make_no_sense(more, expected):
 
 def test_half_of_the_machine():
     assert 2**26 < half_of_memory(torch.device("cpu")) < 2**50
+
+
+UNLIMITED = ["max\n", "9223372036854771712"]
+
+
+@pytest.mark.parametrize(("text", "limited"), [("1073741824\n", True), *((text, False) for text in UNLIMITED)])
+def test_half_of_what_a_container_may_take(tmp_path, text, limited):
+    cpu, path = torch.device("cpu"), tmp_path / "memory.max"
+    path.write_text(text, encoding="ascii")
+    found = half_of_memory(cpu, [tmp_path / "missing", path])
+    assert found == (2**29 if limited else half_of_memory(cpu, []))

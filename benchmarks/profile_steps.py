@@ -1,0 +1,154 @@
+"""Where the time of an unrolled step goes, forward and back, by PyTorch's profiler.
+
+    python benchmarks/profile_steps.py --families transformer fconv
+
+The cells of ``make bench``, one after the other in this process. The profiler slows small operations down: shares are
+what to read, and numbers of operations; how long a step really takes, `unroll.py` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
+
+if str(Path(__file__).resolve().parent.parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.peer_cells import quiet
+from benchmarks.unroll import COMPETITORS, FAMILIES, add_options, check_options, corpus_for
+from benchmarks.unroll_cells import Clock, measure_cell
+from benchmarks.unroll_group import PLAIN, Cell, record_group
+
+__all__ = ["GROUPS", "PartsClock", "main", "profiled"]
+
+GROUPS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "dot", "linear", "convolution", "conv_tbc"),
+    "moving data": ("copy_", "clone", "cat", "stack", "index", "gather", "scatter", "embedding", "fill_", "zero_",
+                    "empty"),
+}
+"""Parts of operators' names; what fits none is elementwise work and reductions."""
+
+_ELEMENTWISE, _OUTSIDE = "elementwise, reductions", "outside operators"
+
+
+class PartsClock(Clock):
+    """A clock that profiles every part."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self.parts: dict[str, dict[str, float]] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._profile = profile(activities=[ProfilerActivity.CPU], acc_events=True)
+        self._profile.start()
+        self._start = perf_counter()
+
+    def lap(self, name: str) -> None:
+        """See `Clock.lap`."""
+        wall = perf_counter() - self._start
+        self._profile.stop()
+        self.parts[name] = _by_group(self._profile.key_averages(), wall)
+        super().lap(name)
+        self._begin()
+
+    def close(self) -> None:
+        """End the part that has just begun."""
+        self._profile.stop()
+
+
+def _by_group(averages: Sequence, wall: float) -> dict[str, float]:
+    """Return seconds by group, and how many operators there were."""
+    seconds: Counter[str] = Counter()
+    operators = 0
+    for average in averages:
+        name = average.key.removeprefix("aten::")
+        if name == average.key:  # autograd's nodes: their own time is no operator's
+            continue
+        seconds[_group(name)] += average.self_cpu_time_total / 1e6
+        operators += average.count
+    return {**seconds, _OUTSIDE: max(0.0, wall - seconds.total()), "operators": operators}
+
+
+def _group(operator: str) -> str:
+    for group, names in GROUPS.items():
+        if operator in names or any(operator.startswith(name) for name in names if len(name) > 4):
+            return group
+    return _ELEMENTWISE
+
+
+def profiled(cell: Cell, data: Path, recording: Path) -> dict[str, dict[str, float]]:
+    """Return milliseconds a step by group, and operators a step, for every part of a cell but the measure on dev."""
+    clocks: list[PartsClock] = []
+
+    def new_clock(device: str) -> Clock:
+        clocks.append(PartsClock(device))
+        return clocks[0]
+
+    try:
+        measure_cell(cell, data, recording, new_clock)
+    finally:
+        for clock in clocks:
+            clock.close()
+    scales = {"operators": 1 / cell.updates}
+    return {
+        part: {group: value * scales.get(group, 1e3 / cell.updates) for group, value in found.items()}
+        for part, found in clocks[0].parts.items() if part != "objective"
+    }  # fmt: skip
+
+
+def _rows(family: str, competitor: str, found: dict[str, dict[str, float]]) -> list[list[str]]:
+    groups = [*GROUPS, _ELEMENTWISE, _OUTSIDE]
+    rows = []
+    for part, values in found.items():
+        whole = sum(values.get(group, 0.0) for group in groups)
+        shares = [f"{100 * values.get(group, 0.0) / whole:.0f} %" for group in groups]
+        rows.append([family, competitor, part, f"{whole:.1f}", *shares, f"{values['operators']:.0f}"])
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Profile, print the table, and write a line of JSON a cell."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser, FAMILIES)
+    parser.add_argument("--updates", type=int, nargs="+", default=[5], help="T (default: 5)")
+    parser.add_argument("--competitors", nargs="+", choices=COMPETITORS,
+                        default=[PLAIN, "ours-gradients", "plain-autograd"])  # fmt: skip
+    options = parser.parse_args(arguments)
+    check_options(parser, options)
+    torch.set_num_threads(options.threads)
+    quiet()
+    rows, lines = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder, "recording.pt")
+        for size in options.sizes:
+            data = corpus_for(size, options.folder, options.data)
+            for family in options.families:
+                cell = Cell(
+                    size, family, options.updates[0], PLAIN, threads=options.threads, max_tokens=options.max_tokens
+                )
+                record_group(cell, data, recording)
+                for competitor in options.competitors:
+                    found = profiled(replace(cell, competitor=competitor), data, recording)
+                    rows += _rows(family, competitor, found)
+                    lines.append(json.dumps({"size": size, "family": family, "competitor": competitor, "parts": found}))
+    if options.json:
+        options.json.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = ["", "", "part", "ms a step", *GROUPS, _ELEMENTWISE, _OUTSIDE, "operators a step"]
+    print(tabulate(rows, headers=names, tablefmt="github", disable_numparse=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
