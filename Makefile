@@ -29,7 +29,7 @@ test: install
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "very_slow"
 
-# About 25 minutes on two quiet cores; `make bench BENCH=--quick` is a minute, BENCH=--resume goes on where it stopped.
+# Half an hour to an hour; `make bench BENCH=--quick` is a minute, BENCH=--resume goes on where it stopped.
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
 	$(BIN)/python benchmarks/unroll.py --json out/unroll.jsonl --plot out/unroll.png $(BENCH)
