@@ -68,7 +68,7 @@ class TeachingPlan:
     def __post_init__(self) -> None:
         _require_whole("--total-updates", self.total_updates, 1)
         _require_whole("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
-        _require_whole("--teacher-updates", self.teacher_updates, 1)
+        _require_whole("--teacher-updates", self.teacher_updates, 0)
         _require_whole("--max-bad-steps", self.max_bad_steps, 1)
         if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
             raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")

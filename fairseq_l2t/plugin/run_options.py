@@ -100,7 +100,11 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
     )
     group.add_argument(
-        "--teacher-updates", type=int, default=100, metavar="K", help="teacher updates in all (default: %(default)s)"
+        "--teacher-updates",
+        type=int,
+        default=100,
+        metavar="K",
+        help="teacher updates in all (default: %(default)s); 0: the teacher as it begins, which is a fixed loss",
     )
     group.add_argument(
         "--teacher-lr",

@@ -143,7 +143,10 @@ class TeacherRun:
         return report, seconds
 
     def _finish(self) -> None:
-        if self.trainer.best_holdout is None:
+        if self.options.plan.teacher_updates == 0:
+            logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
+            self._save(BEST_NAME)
+        elif self.trainer.best_holdout is None:
             logger.warning(
                 "no student's life was completed, so no teacher was chosen on held-back pairs: %s is the last one "
                 "(%d windows of %d updates are one life)", BEST_NAME,

@@ -183,7 +183,7 @@ def test_another_plan_is_not_resumed_but_more_updates_are():
         ("--unroll-length", {"unroll_length": 0}),
         ("--unroll-length", {"unroll_length": 9}),
         ("--total-updates", {"total_updates": 0}),
-        ("--teacher-updates", {"teacher_updates": 0}),
+        ("--teacher-updates", {"teacher_updates": -1}),
         ("--teacher-lr", {"teacher_lr": 0.0}),
         ("--teacher-lr", {"teacher_lr": math.nan}),
         ("--teacher-lr", {"teacher_lr": math.inf}),

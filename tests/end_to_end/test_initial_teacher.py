@@ -1,0 +1,34 @@
+"""What a learned loss is compared with: the teacher as it begins, and one that cannot see the state."""
+
+import pytest
+import torch
+
+from fairseq_l2t.core import Teacher
+from fairseq_l2t.storage import load_teacher
+from tests.end_to_end import preloaded
+from tests.end_to_end.settings import RUN_FOLDER, teacher_command
+
+pytestmark = pytest.mark.slow
+COMMAND = "l2t-train-teacher"
+
+
+def trained(data_bin, folder, *more):
+    result = preloaded.run(COMMAND, teacher_command(data_bin, *more), folder)
+    return result, load_teacher(folder / RUN_FOLDER / "teacher.safetensors").teacher
+
+
+def test_no_updates_give_the_initial_teacher(data_bin, tmp_path):
+    result, teacher = trained(data_bin, tmp_path, "--teacher-updates", "0", "--initial-coefficient", "0.3")
+    expected = Teacher(teacher.features, teacher.entries, initial_coefficient=0.3, seed=3)
+    assert teacher.values.equal(expected.values) and teacher.queries.equal(expected.queries)
+    assert "--teacher-updates 0: the teacher as it begins" in result.stdout
+    assert not (tmp_path / RUN_FOLDER / "teacher_log.jsonl").exists()
+
+
+def test_one_key_is_a_loss_that_is_the_same_in_every_state(data_bin, tmp_path):
+    states = torch.rand(2, 5, generator=torch.Generator().manual_seed(1))
+    for keys, same in (("1", True), ("5", False)):
+        _, teacher = trained(data_bin, tmp_path / keys, "--teacher-updates", "1", "--teacher-keys", keys)
+        first, second = (teacher(state[: len(teacher.features)].to(teacher.values)) for state in states)
+        assert first.equal(second) is same
+        assert first.std() > 0  # learned, word by word
