@@ -35,7 +35,8 @@ class Step:
     for. ``work`` is a folder the command resumes from by itself; it is emptied when command or inputs
     are not those it was started with. ``resume`` is appended to the command when it continues in that folder.
     ``output`` gets the standard output, if that is wanted apart from the log. ``progress`` tells the share
-    done, from 0 to 1.
+    done, from 0 to 1. ``late`` gives the rest of the command once the steps of ``after`` are done, where what
+    they found decides it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Step:
     resume: tuple[str, ...] = ()
     output: Path | None = None
     progress: Callable[[], float] | None = field(default=None, compare=False)
+    late: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)
 
     @property
     def log(self) -> Path:
@@ -65,7 +67,7 @@ class Step:
 
     def identity(self) -> dict:
         """What a finished or interrupted step is recognised by."""
-        return {"command": list(self.command), "inputs": [_digest(path) for path in self.inputs]}
+        return {"command": [*self.command, *self.late()], "inputs": [_digest(path) for path in self.inputs]}
 
     def is_done(self) -> bool:
         """Whether this very command has finished before on the same inputs."""
@@ -84,8 +86,13 @@ def console_script(name: str) -> str:
     return str(path)
 
 
-def run_steps(steps: Sequence[Step], jobs: int = 1, threads: int = 1, report_seconds: float = 30.0) -> None:
+def run_steps(
+    steps: Sequence[Step], jobs: int = 1, threads: int = 1, report_seconds: float = 30.0,
+    on_done: Callable[[Step], None] = lambda step: None,
+) -> None:
     """Run steps in the given order, ``jobs`` at a time, each with ``threads`` threads; skip finished ones.
+
+    ``on_done`` is called after each step, those that were finished before included.
 
     Raises:
         StepFailed: a step ended with an error; those still running are stopped.
@@ -98,6 +105,7 @@ def run_steps(steps: Sequence[Step], jobs: int = 1, threads: int = 1, report_sec
                 if step.is_done():
                     print(f"  {step.name}: done before", flush=True)
                     done.add(step.name)
+                    on_done(step)
                 elif len(running) < jobs:
                     running.append(_Running(step, threads))
                 else:
@@ -107,6 +115,7 @@ def run_steps(steps: Sequence[Step], jobs: int = 1, threads: int = 1, report_sec
                 print(f"  {process.step.name}: {process.seconds():.0f} s", flush=True)
                 running.remove(process)
                 done.add(process.step.name)
+                on_done(process.step)
             if running and time.monotonic() - shown > report_seconds:
                 shown = time.monotonic()
                 print("  ... " + "; ".join(process.describe() for process in running), flush=True)
@@ -144,9 +153,10 @@ class _Running:
         # inputs are made by earlier steps, so they are looked at now, not when the step is described
         self._identity = step.identity()
         continues = self._continues()
-        command = step.command + (step.resume if continues else ())
+        command = (*self._identity["command"], *(step.resume if continues else ()))
         write_lines(step.started, [json.dumps(self._identity)])
-        log = self._open(step.log)
+        # The log of what is continued holds the beginning of its learning curve.
+        log = self._open(step.log, "a" if continues else "w")
         output = log if step.output is None else self._open(step.output)
         log.write(f"$ {shlex.join(command)}\n")
         log.flush()
@@ -165,8 +175,8 @@ class _Running:
         shutil.rmtree(work)
         return False
 
-    def _open(self, path: Path) -> IO[str]:
-        handle = path.open("w", encoding="utf-8")
+    def _open(self, path: Path, mode: str = "w") -> IO[str]:
+        handle = path.open(mode, encoding="utf-8")
         self._files.append(handle)
         return handle
 
