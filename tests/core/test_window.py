@@ -7,7 +7,7 @@ import torch
 from checkpoint_schedules.multistage import n_advance, optimal_extra_steps
 
 from fairseq_l2t.core import Teacher, hypergradient, unroll
-from fairseq_l2t.core.memory import MemoryPlan, bytes_of_graph, layout_for
+from fairseq_l2t.core.memory import _GRAPH_MARGIN, MemoryPlan, bytes_of_graph, layout_for
 from fairseq_l2t.core.reverse import adjoint_sweep
 from fairseq_l2t.core.update_rules import SGD, Adam
 from fairseq_l2t.storage import memory_plan
@@ -35,7 +35,7 @@ def smallest_budget(student, steps, slots):
     vector = student.omega.nbytes
     state = (1 + len(student.buffers)) * vector
     graph = bytes_of_graph(student, student.next_batch(), None, 0)
-    return 3 * state + 6 * vector + round(1.5 * graph) + slots * state
+    return 3 * state + 6 * vector + round(_GRAPH_MARGIN * graph) + slots * state
 
 
 def assert_same(found, expected):
@@ -151,6 +151,11 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do():
         unroll(student, Teacher.for_student(student), STEPS, memory_plan(2**10))
     least = layout_for(13, vector=2**20, buffers=2, budget=18 * 2**20)
     assert (least.slots, least.block) == (1, 0)
+    # Between what nothing takes less than and the margin for larger batches: one state, and no refusal.
+    graph = 4 * 2**20
+    assert layout_for(13, vector=2**20, buffers=2, budget=22 * 2**20, graph=graph).slots == 1
+    with pytest.raises(ValueError, match="at least 22M"):
+        layout_for(13, vector=2**20, buffers=2, budget=22 * 2**20 - 1, graph=graph)
     with pytest.raises(ValueError, match="at least 52M"):
         layout_for(13, vector=2**20, buffers=2, budget=18 * 2**20, can_recompute=False)
 

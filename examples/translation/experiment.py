@@ -1,0 +1,108 @@
+"""A grid of experiments: corpora, noise, students, losses, learning rates and seeds, by the console scripts.
+
+    python examples/translation/experiment.py examples/translation/grids/cpu.yaml --raw-dir DIR --output-dir out/cpu
+
+prepares the corpora, trains teachers and students, decodes the test set once for each student that counts, and writes
+``runs.jsonl`` (a line a run), ``results.md`` and plots. What is finished is not done again: the same command
+goes on after an interruption. ``--dry-run`` lists the commands, ``--report`` writes tables and plots of what is there.
+
+How a student is chosen: every learning rate (and every choice of a loss, such as the amount of label smoothing) is
+trained with the first seed; the one with the best dev BLEU is trained with the other seeds. Nothing looks at the test
+set before that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from commands import StepFailed, run_steps
+from corpus import write_corpus
+from experiment_report import write_report
+from experiment_runs import Outcome
+from experiment_steps import Experiment, Setting, settings_of
+from grid import load_grid
+from prepare import PrepareSettings, prepare
+from recipe import stop_children_on_sigterm
+from textfiles import BadInput
+
+__all__ = ["main"]
+
+_RAW = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def run_experiment(options: argparse.Namespace) -> None:
+    """Do what is not done yet of a grid, and report.
+
+    Raises:
+        BadInput: a grid or corpus that cannot be used.
+        StepFailed: a program ended with an error.
+    """
+    grid = load_grid(options.grid)
+    settings = [one for one in settings_of(grid, options.output_dir) if _is_there(one, options.raw_dir)]
+    if not settings:
+        raise BadInput(f"--raw-dir: {options.raw_dir}; none of the corpora of {options.grid} is there")
+    experiments = [Experiment(grid, setting) for setting in settings]
+    steps = [step for experiment in experiments for step in experiment.steps()]
+    if options.dry_run:
+        for step in steps:
+            print(f"{step.name}\n  $ {shlex.join(step.command)}")
+        print(f"{len(steps)} steps")
+        return
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    outcome = Outcome(experiments, options.output_dir)
+    if not options.report:
+        for setting in settings:
+            _prepare(setting, options.raw_dir)
+        run_steps(steps, options.jobs, on_done=outcome.note)
+    write_report(experiments, outcome.write(), options.output_dir)
+
+
+def _is_there(setting: Setting, raw: Path) -> bool:
+    corpus = setting.corpus
+    if corpus.raw is None or (raw / corpus.raw).is_dir():
+        return True
+    print(f"{setting.name}: left out, no folder {raw / corpus.raw}", flush=True)
+    return False
+
+
+def _prepare(setting: Setting, raw: Path) -> None:
+    corpus = setting.corpus
+    text = setting.folder / "raw" if corpus.raw is None else raw / corpus.raw
+    if corpus.embedded is not None:
+        write_corpus(text, corpus.embedded)
+    prepare(text, setting.folder / "data",
+            PrepareSettings(corpus.vocabulary, noise=setting.noise, train_limit=corpus.train_limit))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("grid", type=Path, metavar="GRID.yaml")
+    parser.add_argument("--output-dir", type=Path, required=True, help="what was finished there before is kept")
+    parser.add_argument("--raw-dir", type=Path, default=_RAW, metavar="DIR",
+                        help="folder of the corpora that a grid names as raw (default: ../shared/data)")
+    parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="list the commands")
+    what.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs: {options.jobs}, expected at least 1")
+    stop_children_on_sigterm()
+    start = time.monotonic()
+    try:
+        run_experiment(options)
+    except (BadInput, StepFailed) as error:
+        print(f"experiment.py: error: {error}", file=sys.stderr)
+        return 1
+    print(f"wall time: {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Tables and plots of a grid, from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+from experiment_runs import teachers_cost
+from experiment_steps import Experiment
+from matplotlib.figure import Figure
+from runs import teacher_lines
+from textfiles import write_lines
+
+__all__ = ["tables", "write_report"]
+
+_COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+
+
+def write_report(experiments: Sequence[Experiment], records: Sequence[dict], output: Path) -> None:
+    """Write ``results.md``, ``curves.png`` and ``teachers.png`` and print the tables."""
+    text = tables(experiments, records)
+    write_lines(output / "results.md", text.split("\n"))
+    print(text)
+    if records:
+        _draw_curves(experiments, records, output / "curves.png")
+    if any(teacher_lines(folder) for _, folder in _teachers(experiments)):
+        _draw_teachers(experiments, output / "teachers.png")
+
+
+def tables(experiments: Sequence[Experiment], records: Sequence[dict]) -> str:
+    """Return the Markdown tables: test scores of each setting, what was chosen on dev, and what teachers cost."""
+    parts = []
+    for experiment in experiments:
+        mine = [record for record in records if _is_of(record, experiment)]
+        parts += [f"### {experiment.setting.corpus.name}, {100 * experiment.setting.noise:g} % noise", ""]
+        rows = [row for student in experiment.students for row in _rows(experiment, student.name, mine)]
+        parts += _markdown(
+            ["student", "loss", "chosen on dev", "seeds", "dev BLEU", "best update", "test BLEU", "gain", "p", "chrF",
+             "gain"], rows,
+        )
+    costs = list(_costs(experiments))
+    if costs:
+        parts += ["### What the teachers cost", ""]
+        parts += _markdown(["corpus, noise", "teacher", "teacher updates", "student updates", "seconds"], costs)
+    signatures = next((record["test"]["signatures"] for record in records if record["test"]), {})
+    return "\n".join([*parts, *(f"    {metric}: {text}" for metric, text in signatures.items())])
+
+
+def _is_of(record: dict, experiment: Experiment) -> bool:
+    return (record["corpus"], record["noise"]) == (experiment.setting.corpus.name, experiment.setting.noise)
+
+
+def _rows(experiment: Experiment, student: str, records: Sequence[dict]) -> Iterator[list[str]]:
+    seeds = experiment.grid.seeds
+    for loss in experiment.grid.losses:
+        runs = [record for record in records if (record["student"], record["loss"]) == (student, loss)]
+        counting = {run["seed"]: run for run in runs if run["counts"]}
+        if not counting:
+            yield [student, loss, f"{len(runs)} trials finished"] + 8 * [""]
+            continue
+        done = [counting[seed] for seed in seeds if seed in counting]
+        chosen = " ".join(done[0]["options"])
+        yield [student, loss, f"`{chosen}`", f"{len(done)} of {len(seeds)}", _mean([run["dev_bleu"] for run in done]),
+               _mean([float(run["best_update"]) for run in done], ".0f"), *_scores(done)]  # fmt: skip
+
+
+def _scores(runs: Sequence[dict]) -> list[str]:
+    tests = [run["test"] for run in runs]
+    if not all(tests):
+        return 5 * [""]
+    cells = []
+    for metric, column in zip(tests[0]["signatures"], ("p", None), strict=False):
+        cells.append(_mean([test[metric]["score"] for test in tests]))
+        differences = [test[metric]["difference"] for test in tests]
+        cells.append("" if any(value is None for value in differences) else f"{mean(differences):+.2f}")
+        if column:
+            values = [test[metric]["p_value"] for test in tests]
+            cells.append("" if any(value is None for value in values) else ", ".join(f"{p:.3f}" for p in values))
+    return cells
+
+
+def _mean(values: Sequence[float], form: str = ".2f") -> str:
+    spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
+    return f"{mean(values):{form}}{spread}"
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(columns) + " |", "|" + len(columns) * "---|"]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _teachers(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Path]]:
+    for experiment in experiments:
+        for name in experiment.used_teachers:
+            yield f"{experiment.setting.name}, {name}", experiment.setting.teacher(name)
+
+
+def _costs(experiments: Sequence[Experiment]) -> Iterator[list[str]]:
+    for experiment in experiments:
+        for name in experiment.used_teachers:
+            lines = teacher_lines(experiment.setting.teacher(name))
+            updates, seconds = teachers_cost(experiment, name)
+            if lines:
+                yield [experiment.setting.name, name, str(len(lines)), f"{updates:,}", f"{seconds:,.0f}"]
+
+
+def _draw_curves(experiments: Sequence[Experiment], records: Sequence[dict], path: Path) -> None:
+    """A panel for each setting and student: dev BLEU of the runs that count, the mean over the seeds in bold."""
+    panels = [(one, student.name) for one in experiments for student in one.students]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (experiment, student) in zip(axes, panels, strict=False):
+        for color, loss in zip(_COLORS, experiment.grid.losses, strict=False):
+            runs = [record["curve"] for record in records if _is_of(record, experiment) and record["counts"]
+                    and (record["student"], record["loss"]) == (student, loss)]  # fmt: skip
+            for curve in runs:
+                axis.plot(*zip(*curve, strict=True), color=color, linewidth=0.6, alpha=0.5)
+            shared = sorted(set.intersection(*({update for update, _ in curve} for curve in runs))) if runs else []
+            values = [mean(dict(map(tuple, curve))[update] for curve in runs) for update in shared]
+            axis.plot(shared, values, color=color, linewidth=1.8, label=loss)
+        axis.set_title(f"{experiment.setting.name}, {student}", loc="left", fontsize=9)
+        axis.grid(color="0.92")
+        axis.set_xlabel("updates", fontsize=8)
+        axis.set_ylabel("dev BLEU", fontsize=8)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_COLORS), frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_teachers(experiments: Sequence[Experiment], path: Path) -> None:
+    """The measure on dev over teacher updates (the paper's Figure 3), the coefficients and the hypergradient's norm."""
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for number, (label, folder) in enumerate(_teachers(experiments)):
+        lines = teacher_lines(folder)
+        x = [line["teacher_update"] for line in lines]
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": label}
+        for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=True):
+            axis.plot(x, [line[name] for line in lines], **style)
+    for axis, title in zip(axes, ("measure on dev", "mean coefficient", "norm of the hypergradient"), strict=True):
+        axis.set_title(title, loc="left", fontsize=9)
+        axis.set_xlabel("teacher updates", fontsize=8)
+        axis.grid(color="0.92")
+    axes[2].set_yscale("log")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,117 @@
+"""The finished runs of a grid as plain records, one JSON line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from commands import Step, StepFailed
+from experiment_steps import Experiment
+from grid import Loss, Student
+from prepare import reference_file
+from recipe import hypotheses_in_order
+from runs import read_run, teacher_lines
+from textfiles import read_lines, write_lines
+
+__all__ = ["Outcome", "teachers_cost"]
+
+
+class Outcome:
+    """Keeps hypotheses and ``runs.jsonl`` up to date while steps finish.
+
+    Args:
+        experiments: of the grid.
+        output: where ``runs.jsonl`` is.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment], output: Path) -> None:
+        self._experiments, self._file = experiments, output / "runs.jsonl"
+        self._decoded = {
+            one.decoded(student, loss, seed): (one, student, loss, seed)
+            for one in experiments for student in one.students for loss in one.grid.losses.values()
+            for seed in one.grid.seeds
+        }  # fmt: skip
+
+    def note(self, step: Step) -> None:
+        """Take in what a finished step has made."""
+        if step.output in self._decoded:
+            experiment, student, loss, seed = self._decoded[step.output]
+            _write_hypotheses(experiment, student, loss, seed)
+        elif ".train." in step.name:
+            self.write()
+
+    def write(self) -> list[dict]:
+        """Write a line for every finished run, and return them."""
+        records = [record for experiment in self._experiments for record in _records(experiment)]
+        write_lines(self._file, (json.dumps(record) for record in records))
+        return records
+
+
+def _records(experiment: Experiment) -> Iterator[dict]:
+    first, *others = experiment.grid.seeds
+    for student in experiment.students:
+        for loss in experiment.grid.losses.values():
+            trials = experiment.trials(student, loss)
+            finished = [trial for trial in trials if experiment.is_finished(trial.name)]
+            chosen = experiment.chosen(student, loss) if len(finished) == len(trials) else None
+            for trial in finished:
+                yield _record(experiment, student, loss, first, trial.name, trial.options, trial == chosen)
+            for seed in others if chosen else ():
+                name = experiment.run_name(student, loss, seed)
+                if experiment.is_finished(name):
+                    yield _record(experiment, student, loss, seed, name, chosen.options, True)
+
+
+def _record(
+    experiment: Experiment, student: Student, loss: Loss, seed: int, name: str, options: Sequence[str], counts: bool
+) -> dict:
+    run, setting = read_run(experiment.log(name)), experiment.setting
+    best_update, dev_bleu = run.best
+    return {
+        "corpus": setting.corpus.name, "noise": setting.noise, "student": student.name, "loss": loss.name,
+        "seed": seed, "run": name, "options": list(options), "counts": counts, "dev_bleu": dev_bleu,
+        "best_update": best_update, "updates": run.updates, "seconds": run.seconds, "curve": run.curve,
+        "test": _test_scores(experiment, student, loss, seed) if counts else None,
+    }  # fmt: skip
+
+
+def _test_scores(experiment: Experiment, student: Student, loss: Loss, seed: int) -> dict | None:
+    """Return what l2t-compare says of the run's hypotheses, None before."""
+    path = experiment.setting.comparison(student.name, seed)
+    if not path.exists():
+        return None
+    comparison = json.loads(path.read_text(encoding="utf-8"))
+    systems = {system["name"]: system for system in comparison["systems"]}
+    own = systems.get(experiment.setting.hypotheses(student.name, loss.name, seed).name)
+    against = comparison["systems"][0]["name"].removeprefix(f"{student.name}.").removesuffix(f".seed{seed}.txt")
+    if own is None:
+        return None
+    for metric in comparison["signatures"]:
+        gain = own[metric]["score"] - comparison["systems"][0][metric]["score"]
+        own[metric]["difference"] = None if against == loss.name else gain
+    return {**own, "against": against, "signatures": comparison["signatures"]}
+
+
+def _write_hypotheses(experiment: Experiment, student: Student, loss: Loss, seed: int) -> None:
+    setting = experiment.setting
+    decoded, path = experiment.decoded(student, loss, seed), setting.hypotheses(student.name, loss.name, seed)
+    reference = read_lines(reference_file(setting.data_bin))
+    lines = hypotheses_in_order(decoded.read_text(encoding="utf-8").split("\n"))
+    if len(lines) != len(reference):
+        raise StepFailed(f"{decoded}: {len(lines)} hypotheses for {len(reference)} sentences")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_lines(path, lines)
+    write_lines(path.parent / "reference.txt", reference)
+    setting.comparison(student.name, seed).parent.mkdir(exist_ok=True)
+
+
+def teachers_cost(experiment: Experiment, name: str) -> tuple[int, float]:
+    """Return the student updates that a teacher's training unrolled, and its seconds."""
+    lines = teacher_lines(experiment.setting.teacher(name))
+    updates, before = 0, {}
+    for line in lines:
+        life = line["student_life"]
+        updates += line["student_update"] - before.get(life, 0)
+        before[life] = line["student_update"]
+    return updates, sum(line["seconds"] for line in lines)

@@ -1,0 +1,245 @@
+"""What a grid makes of each corpus and share of noise: teachers, students, decodings and comparisons, as steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from commands import Step, console_script, lines_in_file, updates_in_log
+from grid import Corpus, Grid, Loss, Options, Student
+from prepare import RECORD
+from runs import read_run
+from textfiles import LANGUAGES
+
+import fairseq_l2t
+
+__all__ = ["Experiment", "Setting", "Trial", "settings_of"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A corpus with a share of noise; everything of it is under ``folder``."""
+
+    corpus: Corpus
+    noise: float
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people and files."""
+        return f"{self.corpus.name}.noise{round(100 * self.noise)}"
+
+    @property
+    def data_bin(self) -> Path:
+        """Made by prepare.py."""
+        return self.folder / "data" / "bin"
+
+    def teacher(self, name: str) -> Path:
+        """The folder of a teacher."""
+        return self.folder / "teachers" / name
+
+    def hypotheses(self, student: str, loss: str, seed: int) -> Path:
+        """The test set as a student translates it, one sentence a line."""
+        return self.folder / "hypotheses" / f"{student}.{loss}.seed{seed}.txt"
+
+    def comparison(self, student: str, seed: int) -> Path:
+        """What l2t-compare writes of the losses of a student."""
+        return self.folder / "comparisons" / f"{student}.seed{seed}.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the first seed: the numbers of a learning rate and of a choice of the loss."""
+
+    student: Student
+    loss: Loss
+    rate: int
+    choice: int
+
+    @property
+    def name(self) -> str:
+        """For people and files."""
+        choice = f".choice{self.choice + 1}" if len(self.loss.choices) > 1 else ""
+        return f"{self.student.name}.{self.loss.name}.lr{self.student.learning_rates[self.rate]:g}{choice}"
+
+    @property
+    def options(self) -> Options:
+        """What it has beside the student's and the loss's."""
+        return ("--lr", f"{self.student.learning_rates[self.rate]:g}", *self.loss.choices[self.choice])
+
+
+def settings_of(grid: Grid, output: Path) -> list[Setting]:
+    """Return every corpus with every share of noise."""
+    bare = [Setting(corpus, noise, output) for corpus in grid.corpora for noise in grid.noise]
+    return [Setting(one.corpus, one.noise, output / one.name) for one in bare]
+
+
+class Experiment:
+    """The steps of a setting.
+
+    Args:
+        grid: what is run.
+        setting: where.
+    """
+
+    def __init__(self, grid: Grid, setting: Setting) -> None:
+        self.grid, self.setting = grid, setting
+        self.students = [grid.students[name] for name in setting.corpus.students]
+        self._logs = setting.folder / "logs"
+
+    @property
+    def used_teachers(self) -> list[str]:
+        """The teachers that losses name."""
+        return list(dict.fromkeys(loss.teacher for loss in self.grid.losses.values() if loss.teacher))
+
+    def trials(self, student: Student, loss: Loss) -> list[Trial]:
+        """Return the trainings of the first seed."""
+        choices, rates = range(len(loss.choices)), range(len(student.learning_rates))
+        return [Trial(student, loss, rate, choice) for rate in rates for choice in choices]
+
+    def chosen(self, student: Student, loss: Loss) -> Trial:
+        """Return the trial with the best dev BLEU, the first of equals; all must have finished."""
+        trials = self.trials(student, loss)
+        return max(trials, key=lambda trial: read_run(self.log(trial.name)).best[1])
+
+    def run_name(self, student: Student, loss: Loss, seed: int) -> str:
+        """Return the name of a run that counts; that of the first seed is known when all trials have finished."""
+        if seed == self.grid.seeds[0]:
+            return self.chosen(student, loss).name
+        return f"{student.name}.{loss.name}.seed{seed}"
+
+    def log(self, name: str) -> Path:
+        """Return the log of a training run."""
+        return self._logs / f"{self._train_name(name)}.log"
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a training run has come to its end."""
+        return (self._logs / f"{self._train_name(name)}.done").exists()
+
+    def steps(self) -> Iterator[Step]:
+        """Yield teachers, trials, further seeds, decodings and comparisons, in an order that keeps cores busy."""
+        losses = self.grid.losses.values()
+        for name in self.used_teachers:
+            yield self._train_teacher(name)
+        pairs = [(student, loss) for student in self.students for loss in losses]
+        for student, loss in pairs:
+            yield from (self._trial(trial) for trial in self.trials(student, loss))
+        for student, loss in pairs:
+            yield from (self._further(student, loss, seed) for seed in self.grid.seeds[1:])
+        for student, loss in pairs:
+            yield from (self._decode(student, loss, seed) for seed in self.grid.seeds)
+        for student in self.students:
+            yield from (self._compare(student, seed) for seed in self.grid.seeds)
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def _step_name(self, kind: str, name: str) -> str:
+        return f"{self.setting.name}.{kind}.{name}"
+
+    def _train_name(self, name: str) -> str:
+        return self._step_name("train", name)
+
+    @property
+    def _data(self) -> Options:
+        source, target = LANGUAGES
+        return (str(self.setting.data_bin), "--source-lang", source, "--target-lang", target)
+
+    def _train_teacher(self, name: str) -> Step:
+        teacher, folder = self.grid.teachers[name], self.setting.teacher(name)
+        command = (console_script("l2t-train-teacher"), *self._data, "--num-workers", "0", *teacher.options,
+                   "--teacher-updates", str(teacher.updates), "--save-dir", str(folder))
+        progress = lines_in_file(folder / "teacher_log.jsonl", max(1, teacher.updates))
+        return Step(self._step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
+                    work=folder, resume=("--resume",), progress=progress)
+
+    def _trial(self, trial: Trial) -> Step:
+        return self._train(trial.student, trial.loss, trial.name, self.grid.seeds[0], more=trial.options)
+
+    def _further(self, student: Student, loss: Loss, seed: int) -> Step:
+        after = tuple(self._train_name(trial.name) for trial in self.trials(student, loss))
+        return self._train(student, loss, f"{student.name}.{loss.name}.seed{seed}", seed, after=after,
+                           late=lambda: self.chosen(student, loss).options)
+
+    def _train(self, student: Student, loss: Loss, name: str, seed: int, more: Options = (), **step) -> Step:
+        folder, inputs = self.setting.folder / "checkpoints" / name, (self.setting.data_bin / RECORD,)
+        every, never, after = str(student.validate_every), "1000000", step.pop("after", ())
+        command = (
+            console_script("fairseq-train"), *self._data, "--num-workers", "0", *student.options,
+            "--max-update", str(student.updates), "--patience", str(student.patience),
+            # Every so many updates and at no end of an epoch, so that all students are validated equally often.
+            "--validate-interval-updates", every, "--save-interval-updates", every, "--validate-interval", never,
+            "--save-interval", never, "--keep-interval-updates", "1", "--no-epoch-checkpoints",
+            "--eval-bleu", "--eval-bleu-remove-bpe", "sentencepiece",
+            "--eval-bleu-args", '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}',
+            "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
+            "--seed", str(seed), "--log-format", "json", "--log-interval", every, "--save-dir", str(folder),
+            *self._criterion(loss), *more,
+        )  # fmt: skip
+        if loss.teacher:
+            inputs = (*inputs, self.setting.teacher(loss.teacher) / "teacher.safetensors")
+            after = (*after, self._step_name("teacher", loss.teacher))
+        return Step(self._train_name(name), command, self._logs, inputs, after, work=folder,
+                    progress=updates_in_log(self.log(name), student.updates), **step)
+
+    def _criterion(self, loss: Loss) -> Options:
+        if not loss.teacher:
+            return loss.options
+        path = self.setting.teacher(loss.teacher) / "teacher.safetensors"
+        return ("--user-dir", str(Path(fairseq_l2t.__file__).parent), "--task", "l2t_dlf",
+                "--criterion", "dynamic_teacher_loss", "--teacher-path", str(path), *loss.options)
+
+    # --- the test set -----------------------------------------------------------------------------------------
+
+    def _runs_of(self, student: Student, loss: Loss, seed: int) -> Sequence[str]:
+        """The steps that decide which run counts for a seed."""
+        if seed == self.grid.seeds[0]:
+            return [self._train_name(trial.name) for trial in self.trials(student, loss)]
+        return [self._train_name(f"{student.name}.{loss.name}.seed{seed}")]
+
+    def _decode_name(self, student: Student, loss: Loss, seed: int) -> str:
+        return self._step_name("decode", f"{student.name}.{loss.name}.seed{seed}")
+
+    def _decode(self, student: Student, loss: Loss, seed: int) -> Step:
+        name, after = self._decode_name(student, loss, seed), tuple(self._runs_of(student, loss, seed))
+        # --task translation: a taught student is an ordinary checkpoint and needs no plugin
+        command = (console_script("fairseq-generate"), *self._data, "--task", "translation", "--gen-subset", "test",
+                   "--beam", str(self.grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64")
+        return Step(name, command, self._logs, tuple(self._logs / f"{run}.done" for run in after), after,
+                    output=self.decoded(student, loss, seed), late=partial(self._path_of, student, loss, seed))
+
+    def decoded(self, student: Student, loss: Loss, seed: int) -> Path:
+        """Return what fairseq-generate says."""
+        return self._logs / f"{self._decode_name(student, loss, seed)}.out"
+
+    def _path_of(self, student: Student, loss: Loss, seed: int) -> Options:
+        name = self.run_name(student, loss, seed)
+        return ("--path", str(self.setting.folder / "checkpoints" / name / "checkpoint_best.pt"))
+
+    def baseline(self, student: Student) -> Loss:
+        """Return the baseline with the best mean dev BLEU over the seeds."""
+        def mean(loss: Loss) -> float:
+            runs = [read_run(self.log(self.run_name(student, loss, seed))) for seed in self.grid.seeds]
+            return sum(run.best[1] for run in runs) / len(runs)
+
+        return max((self.grid.losses[name] for name in self.grid.baselines), key=mean)
+
+    def _compare(self, student: Student, seed: int) -> Step:
+        losses = self.grid.losses.values()
+        # All seeds of the baselines decide which of them is the best.
+        after = {self._decode_name(student, loss, seed) for loss in losses}
+        after |= {self._decode_name(student, self.grid.losses[name], other)
+                  for name in self.grid.baselines for other in self.grid.seeds}  # fmt: skip
+        reference = self.setting.folder / "hypotheses" / "reference.txt"
+        command = (console_script("l2t-compare"), "--ref", str(reference),
+                   "--json", str(self.setting.comparison(student.name, seed)))
+        inputs = tuple(self._logs / f"{name}.done" for name in sorted(after))
+        return Step(self._step_name("compare", f"{student.name}.seed{seed}"), command, self._logs, inputs,
+                    tuple(sorted(after)), late=partial(self._systems, student, seed))
+
+    def _systems(self, student: Student, seed: int) -> Options:
+        best = self.baseline(student).name
+        others = [name for name in self.grid.losses if name != best]
+        return ("--baseline", str(self.setting.hypotheses(student.name, best, seed)),
+                "--systems", *(str(self.setting.hypotheses(student.name, name, seed)) for name in others))

@@ -1,0 +1,232 @@
+"""A grid of experiments, read from YAML and checked: corpora, noise, students, losses, teachers, seeds.
+
+    corpora:
+      tiny: {embedded: {train: 8000, dev: 500, test: 500}, vocabulary: 2000, students: [transformer]}
+      multi30k: {raw: multi30k, vocabulary: 4000, train_limit: 12000, students: [transformer]}
+    noise: [0.0, 0.3]
+    seeds: [1, 2, 3]
+    students:
+      transformer: {options: "--arch transformer --optimizer adam", learning_rates: [0.001, 0.002], updates: 1000,
+                    validate_every: 100, patience: 5}
+    teachers:
+      dynamic: {options: "--arch transformer --total-updates 300 --unroll-length 40", updates: 20}
+    losses:
+      cross-entropy: {options: "--criterion cross_entropy"}
+      label-smoothing: {options: "--criterion label_smoothed_cross_entropy",
+                        choices: ["--label-smoothing 0.1", "--label-smoothing 0.2"]}
+      dynamic: {teacher: dynamic}
+    baselines: [cross-entropy, label-smoothing]
+
+Options are those of fairseq-train and l2t-train-teacher. Of every loss, learning rate and choice are taken by dev BLEU
+with the first seed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from corpus import CorpusSettings
+from textfiles import BadInput
+
+__all__ = ["Corpus", "Grid", "Loss", "Student", "Teacher", "load_grid"]
+
+Options = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Parallel text: ``raw``, a folder relative to ``--raw-dir``, or ``embedded``, sizes of the generated corpus."""
+
+    name: str
+    vocabulary: int
+    students: tuple[str, ...]
+    raw: str | None = None
+    embedded: CorpusSettings | None = None
+    train_limit: int = 0
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student of a size, and how long it is trained: validated every ``validate_every`` updates, and stopped after
+    ``patience`` validations without a better dev BLEU."""
+
+    name: str
+    options: Options
+    learning_rates: tuple[float, ...]
+    updates: int
+    validate_every: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """How a teacher is trained: ``options`` of l2t-train-teacher, its student's included."""
+
+    name: str
+    options: Options
+    updates: int
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A criterion by its ``options``, or that of a ``teacher``; ``choices`` are tried like learning rates."""
+
+    name: str
+    options: Options = ()
+    choices: tuple[Options, ...] = ((),)
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything that is run."""
+
+    corpora: tuple[Corpus, ...]
+    noise: tuple[float, ...]
+    seeds: tuple[int, ...]
+    students: Mapping[str, Student]
+    teachers: Mapping[str, Teacher]
+    losses: Mapping[str, Loss]
+    baselines: tuple[str, ...]
+    beam: int = 5
+
+
+def load_grid(path: Path) -> Grid:
+    """Read and check a grid.
+
+    Raises:
+        BadInput: not YAML, or a value that cannot be used; names file and entry.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
+    return _Reader(path).grid(content)
+
+
+class _Reader:
+    """Turns plain values into a grid, and knows the file they come from."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def grid(self, content: Any) -> Grid:
+        top = self._mapping(content, "the file", {field.name for field in fields(Grid)})
+        for name in ("corpora", "students", "losses", "seeds"):
+            if not top.get(name):
+                raise self._bad(name, top.get(name), "at least one")
+        students = {name: self._student(name, entry) for name, entry in self._entries(top, "students")}
+        teachers = {name: self._teacher(name, entry) for name, entry in self._entries(top, "teachers")}
+        losses = {name: self._loss(name, entry, teachers) for name, entry in self._entries(top, "losses")}
+        corpora = tuple(self._corpus(name, entry, students) for name, entry in self._entries(top, "corpora"))
+        noise = tuple(self._number("noise", share, float, 0.0, 1.0) for share in self._list(top, "noise", [0.0]))
+        seeds = tuple(self._number("seeds", seed, int, 1) for seed in self._list(top, "seeds"))
+        for name, values in (("noise", noise), ("seeds", seeds)):
+            if len(set(values)) != len(values):
+                raise self._bad(name, list(values), "no value twice")
+        baselines = tuple(self._known("baselines", name, losses) for name in self._list(top, "baselines", []))
+        if not baselines:
+            raise self._bad("baselines", [], f"some of {', '.join(losses)}")
+        beam = self._number("beam", top.get("beam", 5), int, 1)
+        return Grid(corpora, noise, seeds, students, teachers, losses, baselines, beam)
+
+    def _corpus(self, name: str, entry: Any, students: Mapping[str, Student]) -> Corpus:
+        where = f"corpora.{name}"
+        values = self._mapping(entry, where, {field.name for field in fields(Corpus)} - {"name"})
+        if ("raw" in values) == ("embedded" in values):
+            raise self._bad(where, sorted(values), "either raw or embedded")
+        embedded = None
+        if "embedded" in values:
+            sizes = self._mapping(values["embedded"], f"{where}.embedded", {"train", "dev", "test", "seed"})
+            embedded = CorpusSettings(**sizes)
+            embedded.check()
+        chosen = self._list(values, "students", list(students), where)
+        return Corpus(
+            name, self._number(f"{where}.vocabulary", values.get("vocabulary"), int, 1),
+            tuple(self._known(f"{where}.students", one, students) for one in chosen),
+            values.get("raw"), embedded, self._number(f"{where}.train_limit", values.get("train_limit", 0), int, 0),
+        )  # fmt: skip
+
+    def _student(self, name: str, entry: Any) -> Student:
+        where = f"students.{name}"
+        values = self._mapping(entry, where, {field.name for field in fields(Student)} - {"name"})
+        rates = self._list(values, "learning_rates", None, where)
+        whole = {key: self._number(f"{where}.{key}", values.get(key), int, 1)
+                 for key in ("updates", "validate_every", "patience")}  # fmt: skip
+        if whole["validate_every"] > whole["updates"]:
+            raise self._bad(f"{where}.validate_every", whole["validate_every"], f"at most updates, {whole['updates']}")
+        positive = tuple(self._number(f"{where}.learning_rates", rate, float, 1e-12) for rate in rates)
+        return Student(name, self._options(f"{where}.options", values.get("options")), positive, **whole)
+
+    def _teacher(self, name: str, entry: Any) -> Teacher:
+        where = f"teachers.{name}"
+        values = self._mapping(entry, where, {"options", "updates"})
+        options = self._options(f"{where}.options", values.get("options"))
+        return Teacher(name, options, self._number(f"{where}.updates", values.get("updates"), int, 0))
+
+    def _loss(self, name: str, entry: Any, teachers: Mapping[str, Teacher]) -> Loss:
+        where = f"losses.{name}"
+        values = self._mapping(entry, where, {"options", "choices", "teacher"})
+        teacher = values.get("teacher")
+        if teacher is not None:
+            self._known(f"{where}.teacher", teacher, teachers)
+        elif "options" not in values:
+            raise self._bad(where, sorted(values), "options with a --criterion, or a teacher")
+        choices = [self._options(f"{where}.choices", one) for one in self._list(values, "choices", [""], where)]
+        return Loss(name, self._options(f"{where}.options", values.get("options", "")), tuple(choices), teacher)
+
+    # --- plain values -----------------------------------------------------------------------------------------
+
+    def _bad(self, where: str, value: Any, expected: str) -> BadInput:
+        return BadInput(f"{self._path}: {where}: {value!r}, expected {expected}")
+
+    def _mapping(self, value: Any, where: str, known: set[str]) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._bad(where, value, f"a mapping with {', '.join(sorted(known))}")
+        for key in value:
+            if key not in known:
+                raise self._bad(f"{where}, key", key, f"one of {', '.join(sorted(known))}")
+        return value
+
+    def _entries(self, top: dict[str, Any], key: str) -> list[tuple[str, Any]]:
+        value = top.get(key) or {}
+        if not isinstance(value, dict):
+            raise self._bad(key, value, "a mapping of names")
+        for name in value:
+            # Names become those of files.
+            if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+                raise self._bad(f"{key}, name", name, "letters, digits, - and _")
+        return list(value.items())
+
+    def _list(self, values: dict[str, Any], key: str, default: list | None = None, where: str = "") -> list:
+        value = values.get(key, default)
+        if not isinstance(value, list) or not value and default is None:
+            raise self._bad(f"{where}.{key}".lstrip("."), value, "a list of at least one value")
+        return value
+
+    def _number(self, where: str, value: Any, kind: type, least: float, most: float | None = None) -> Any:
+        allowed = (int, float) if kind is float else (int,)
+        if isinstance(value, bool) or not isinstance(value, allowed) or value < least or (
+            most is not None and value > most
+        ):
+            limit = f"at least {least:g}" + ("" if most is None else f" and at most {most:g}")
+            raise self._bad(where, value, f"{'a number' if kind is float else 'a whole number'} of {limit}")
+        return kind(value)
+
+    def _options(self, where: str, value: Any) -> Options:
+        if not isinstance(value, str):
+            raise self._bad(where, value, "options as one text")
+        try:
+            return tuple(shlex.split(value))
+        except ValueError as error:
+            raise self._bad(where, value, f"options as one text ({error})") from None
+
+    def _known(self, where: str, value: Any, known: Mapping[str, Any]) -> str:
+        if value not in known:
+            raise self._bad(where, value, f"one of {', '.join(known)}")
+        return value
