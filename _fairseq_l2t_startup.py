@@ -19,6 +19,7 @@ _MENDS_BEFORE = {
 _MENDS_AFTER = {
     "_pytest.assertion.rewrite": ("pytest_import_hook", "mend_rewriting_hook"),
     "fairseq.checkpoint_utils": ("checkpoint_types", "mend_torch_load"),
+    "fairseq_cli.train": ("empty_hypotheses", "mend_validation"),
     "fairseq.modules.transformer_layer": ("encoder_fast_path", "mend_encoder_layers"),
     "hydra.core.plugins": ("plugin_scan", "mend_plugin_scan"),
 }

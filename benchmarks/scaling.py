@@ -23,8 +23,8 @@ from matplotlib.lines import Line2D
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.unroll import FAMILIES, add_options, check_options, report
-from benchmarks.unroll_group import PLAIN, Cell
+from benchmarks.unroll import FAMILIES, add_options, check_options, report, wanted_cells
+from benchmarks.unroll_group import PLAIN
 from benchmarks.unroll_report import Group, groups, log_axes, log_memory, machines, markdown, save, spread
 
 __all__ = ["binomial_optimum", "draw", "main", "table"]
@@ -122,21 +122,8 @@ def draw(path: str | os.PathLike[str], records: Sequence[dict], clock: str = "se
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parse(arguments)
-    report(options, _cells(options), table, draw)
+    report(options, wanted_cells(options), table, draw)
     return 0
-
-
-def _cells(options: argparse.Namespace) -> list[Cell]:
-    common = {"device": options.device, "threads": options.threads, "max_tokens": options.max_tokens,
-              "budget": options.memory_budget, "graph_budget": options.graph_budget}  # fmt: skip
-    return [
-        Cell(size, family, updates, competitor, repeat, **common)
-        for size in options.sizes
-        for family in options.families
-        for updates in sorted(options.updates)
-        for repeat in range(options.repeats)
-        for competitor in (PLAIN, *MODES)
-    ]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -147,6 +134,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="T (default: 20 80 320 1000 2000)")  # fmt: skip
     options = parser.parse_args(arguments)
     check_options(parser, options)
+    options.long_repeats, options.competitors = options.repeats, (PLAIN, *MODES)
     return options
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from textfiles import write_lines
+from textfiles import BadInput, write_lines
 
 _SHOWN_LINES = 20
 _POLL_SECONDS = 0.5
@@ -126,6 +127,22 @@ def run_steps(
     finally:
         for process in running:
             process.stop()
+
+
+def run_program(name: str, work: Callable[[], None]) -> int:
+    """Do the work of the script ``name`` and return its exit code; what it raises of its own is told in one line.
+
+    SIGTERM ends it like an exception, so that the programs it has started are ended too.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    start = time.monotonic()
+    try:
+        work()
+    except (BadInput, StepFailed) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 1
+    print(f"wall time: {time.monotonic() - start:.0f} s")
+    return 0
 
 
 def updates_in_log(log: Path, total: int) -> Callable[[], float]:

@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from commands import StepFailed
+from commands import run_program
 from corpus import CorpusSettings, write_corpus
 from prepare import PrepareSettings, prepare
-from recipe import run_recipe, stop_children_on_sigterm
+from recipe import run_recipe
 from settings import DEMO
-from textfiles import BadInput
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _NOISE = 0.3
@@ -43,15 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, default=_ROOT / "out" / "demo",
                         help="what was finished there before is kept (default: out/demo)")
     options = parser.parse_args(arguments)
-    stop_children_on_sigterm()
-    start = time.monotonic()
-    try:
-        run_demo(options.output_dir)
-    except (BadInput, StepFailed) as error:
-        print(f"demo.py: error: {error}", file=sys.stderr)
-        return 1
-    print(f"total wall time: {time.monotonic() - start:.0f} s")
-    return 0
+    return run_program("demo.py", lambda: run_demo(options.output_dir))
 
 
 if __name__ == "__main__":

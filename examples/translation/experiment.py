@@ -16,18 +16,16 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from commands import StepFailed, run_steps
+from commands import run_program, run_steps
 from corpus import write_corpus
 from experiment_report import write_report
 from experiment_runs import Outcome
 from experiment_steps import Experiment, Setting, settings_of
 from grid import load_grid
 from prepare import PrepareSettings, prepare
-from recipe import stop_children_on_sigterm
 from textfiles import BadInput
 
 __all__ = ["main"]
@@ -93,15 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         parser.error(f"--jobs: {options.jobs}, expected at least 1")
-    stop_children_on_sigterm()
-    start = time.monotonic()
-    try:
-        run_experiment(options)
-    except (BadInput, StepFailed) as error:
-        print(f"experiment.py: error: {error}", file=sys.stderr)
-        return 1
-    print(f"wall time: {time.monotonic() - start:.0f} s")
-    return 0
+    return run_program("experiment.py", lambda: run_experiment(options))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path
 from commands import Step, StepFailed
 from experiment_steps import Experiment
 from grid import Loss, Student
-from prepare import reference_file
 from recipe import hypotheses_in_order
 from runs import read_run, teacher_lines
 from textfiles import read_lines, write_lines
@@ -96,13 +95,12 @@ def _test_scores(experiment: Experiment, student: Student, loss: Loss, seed: int
 def _write_hypotheses(experiment: Experiment, student: Student, loss: Loss, seed: int) -> None:
     setting = experiment.setting
     decoded, path = experiment.decoded(student, loss, seed), setting.hypotheses(student.name, loss.name, seed)
-    reference = read_lines(reference_file(setting.data_bin))
+    reference = read_lines(setting.reference)
     lines = hypotheses_in_order(decoded.read_text(encoding="utf-8").split("\n"))
     if len(lines) != len(reference):
         raise StepFailed(f"{decoded}: {len(lines)} hypotheses for {len(reference)} sentences")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, lines)
-    write_lines(path.parent / "reference.txt", reference)
     setting.comparison(student.name, seed).parent.mkdir(exist_ok=True)
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from commands import Step, console_script, lines_in_file, updates_in_log
 from grid import Corpus, Grid, Loss, Options, Student
-from prepare import RECORD
+from prepare import RECORD, reference_file
 from runs import read_run
-from textfiles import LANGUAGES
 
 import fairseq_l2t
 
@@ -35,6 +34,11 @@ class Setting:
     def data_bin(self) -> Path:
         """Made by prepare.py."""
         return self.folder / "data" / "bin"
+
+    @property
+    def reference(self) -> Path:
+        """The untouched target text of the test set."""
+        return reference_file(self.data_bin, language=self.corpus.languages[1])
 
     def teacher(self, name: str) -> Path:
         """The folder of a teacher."""
@@ -143,7 +147,7 @@ class Experiment:
 
     @property
     def _data(self) -> Options:
-        source, target = LANGUAGES
+        source, target = self.setting.corpus.languages
         return (str(self.setting.data_bin), "--source-lang", source, "--target-lang", target)
 
     def _train_teacher(self, name: str) -> Step:
@@ -231,8 +235,7 @@ class Experiment:
         after = {self._decode_name(student, loss, seed) for loss in losses}
         after |= {self._decode_name(student, self.grid.losses[name], other)
                   for name in self.grid.baselines for other in self.grid.seeds}  # fmt: skip
-        reference = self.setting.folder / "hypotheses" / "reference.txt"
-        command = (console_script("l2t-compare"), "--ref", str(reference),
+        command = (console_script("l2t-compare"), "--ref", str(self.setting.reference),
                    "--json", str(self.setting.comparison(student.name, seed)))
         inputs = tuple(self._logs / f"{name}.done" for name in sorted(after))
         return Step(self._step_name("compare", f"{student.name}.seed{seed}"), command, self._logs, inputs,

@@ -17,8 +17,8 @@
       dynamic: {teacher: dynamic}
     baselines: [cross-entropy, label-smoothing]
 
-Options are those of fairseq-train and l2t-train-teacher. Of every loss, learning rate and choice are taken by dev BLEU
-with the first seed.
+Options are those of fairseq-train and l2t-train-teacher, as one text or a list of texts. Of every loss, learning rate
+and choice are taken by dev BLEU with the first seed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ class Corpus:
     raw: str | None = None
     embedded: CorpusSettings | None = None
     train_limit: int = 0
+    direction: str = "de-en"
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Source and target."""
+        source, target = self.direction.split("-")
+        return source, target
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,7 @@ class _Reader:
             name, self._number(f"{where}.vocabulary", values.get("vocabulary"), int, 1),
             tuple(self._known(f"{where}.students", one, students) for one in chosen),
             values.get("raw"), embedded, self._number(f"{where}.train_limit", values.get("train_limit", 0), int, 0),
+            self._known(f"{where}.direction", values.get("direction", "de-en"), dict.fromkeys(("de-en", "en-de"))),
         )  # fmt: skip
 
     def _student(self, name: str, entry: Any) -> Student:
@@ -219,12 +227,13 @@ class _Reader:
         return kind(value)
 
     def _options(self, where: str, value: Any) -> Options:
-        if not isinstance(value, str):
-            raise self._bad(where, value, "options as one text")
+        parts = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(part, str) for part in parts):
+            raise self._bad(where, value, "options as text, or a list of such texts")
         try:
-            return tuple(shlex.split(value))
+            return tuple(shlex.split(" ".join(parts)))
         except ValueError as error:
-            raise self._bad(where, value, f"options as one text ({error})") from None
+            raise self._bad(where, value, f"options as a shell would read them ({error})") from None
 
     def _known(self, where: str, value: Any, known: Mapping[str, Any]) -> str:
         if value not in known:

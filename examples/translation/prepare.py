@@ -81,9 +81,9 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings) -> Path:
     return data_bin
 
 
-def reference_file(data_bin: Path, split: str = "test") -> Path:
+def reference_file(data_bin: Path, split: str = "test", language: str = LANGUAGES[1]) -> Path:
     """The untouched target text of a split, which hypotheses are scored against."""
-    return data_bin.parent / "text" / f"{split}.{LANGUAGES[1]}"
+    return data_bin.parent / "text" / f"{split}.{language}"
 
 
 def _same_record(path: Path, record: dict) -> bool:

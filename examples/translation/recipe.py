@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from commands import Step, StepFailed, console_script, lines_in_file, run_steps, updates_in_log
+from commands import Step, StepFailed, console_script, lines_in_file, run_program, run_steps, updates_in_log
 from prepare import RECORD, reference_file
 from settings import PRESETS, RecipeSettings
 from textfiles import LANGUAGES, BadInput, read_lines, write_lines
@@ -186,11 +184,6 @@ def run_recipe(data_bin: Path, output: Path, settings: RecipeSettings) -> None:
     Recipe(data_bin, output, settings).run()
 
 
-def stop_children_on_sigterm() -> None:
-    """Make SIGTERM end the program like an exception, so that the programs it has started are ended too."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-
-
 def chosen_settings(options: argparse.Namespace) -> RecipeSettings:
     """The preset with the overrides of the command line."""
     settings = PRESETS[options.preset]
@@ -224,15 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="multi30k", help="(default %(default)s)")
     add_options(parser)
     options = parser.parse_args(arguments)
-    stop_children_on_sigterm()
-    start = time.monotonic()
-    try:
-        run_recipe(options.data_bin, options.output_dir, chosen_settings(options))
-    except (BadInput, StepFailed) as error:
-        print(f"recipe.py: error: {error}", file=sys.stderr)
-        return 1
-    print(f"wall time: {time.monotonic() - start:.0f} s")
-    return 0
+    return run_program("recipe.py", lambda: run_recipe(options.data_bin, options.output_dir, chosen_settings(options)))
 
 
 if __name__ == "__main__":

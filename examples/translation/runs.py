@@ -46,7 +46,8 @@ def read_run(log: Path) -> Run:
         # An interrupted run goes on from its last checkpoint: what it does again, it says again.
         if kind == "valid":
             found = json.loads(values)
-            curve[int(found["valid_num_updates"])] = float(found["valid_bleu"])
+            if "valid_bleu" in found:
+                curve[int(found["valid_num_updates"])] = float(found["valid_bleu"])
         elif kind == "train_inner":
             found = json.loads(values)
             seconds[int(found["num_updates"])] = float(found["train_wall"])  # since the line before

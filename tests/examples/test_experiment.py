@@ -1,0 +1,183 @@
+"""Grids of experiments: what is chosen and by what, what counts, and what is reported; whole in `make test-slow`."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from experiment import main
+from experiment_report import tables
+from experiment_runs import Outcome, teachers_cost
+from experiment_steps import Experiment, settings_of
+from grid import load_grid
+from runs import read_run
+from textfiles import BadInput
+
+TINY = Path(__file__).with_name("tiny_grid.yaml")
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    grid = load_grid(TINY)
+    return Experiment(grid, settings_of(grid, tmp_path)[0])
+
+
+def write_log(path, *curve, more=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for update, bleu in curve:
+        lines.append(f'2026 | INFO | train_inner | {{"num_updates": "{update}", "train_wall": "3"}}')
+        lines.append(f'2026 | INFO | valid | {{"valid_num_updates": "{update}", "valid_bleu": "{bleu}"}}')
+    path.write_text("\n".join(lines) + "\n" + more, encoding="utf-8")
+
+
+def finish(experiment, name, *curve):
+    path = experiment.log(name)
+    write_log(path, *curve)
+    path.with_suffix(".done").touch()
+
+
+def test_a_log_is_read_once_for_what_was_done_twice(tmp_path):
+    log = tmp_path / "log"
+    again = '2026 | INFO | valid | {"valid_num_updates": "40", "valid_bleu": "7.5"}\n' + (
+        '2026 | INFO | train_inner | {"num_updates": "40", "train_wall": "4"}\n')
+    write_log(log, (20, 5.0), (40, 7.0), more="a line of something else | valid | not it\n" + again)
+    run = read_run(log)
+    assert run.curve == ((20, 5.0), (40, 7.5))
+    assert (run.best, run.updates, run.seconds) == ((40, 7.5), 40, 7.0)
+    write_log(log, (20, 5.0), (40, 5.0))
+    assert read_run(log).best == (20, 5.0)  # the first of equals, whose checkpoint fairseq keeps
+    log.write_text("nothing\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="no validation in it"):
+        read_run(log)
+
+
+def test_learning_rate_and_choice_are_taken_by_dev_bleu(experiment):
+    student, loss = experiment.students[0], experiment.grid.losses["label-smoothing"]
+    trials = experiment.trials(student, loss)
+    assert [trial.options for trial in trials] == [
+        ("--lr", rate, "--label-smoothing", amount) for rate in ("0.01", "0.02") for amount in ("0.1", "0.2")
+    ]
+    for trial, bleu in zip(trials, (3.0, 9.0, 8.0, 1.0), strict=True):
+        finish(experiment, trial.name, (20, bleu), (40, bleu - 1))
+    assert experiment.chosen(student, loss) == trials[1]
+    steps = {step.name: step for step in experiment.steps()}
+    further = steps["tiny.noise30.train.transformer.label-smoothing.seed2"]
+    assert further.late() == trials[1].options
+    assert set(further.after) == {f"tiny.noise30.train.{trial.name}" for trial in trials}
+    decoded = steps["tiny.noise30.decode.transformer.label-smoothing.seed1"]
+    assert decoded.late() == ("--path", str(experiment.setting.folder / "checkpoints" / trials[1].name
+                                            / "checkpoint_best.pt"))  # fmt: skip
+
+
+def test_the_test_set_is_seen_after_everything_is_chosen(experiment):
+    """Only decodings name it, once a run that counts; comparisons wait for every seed of the baselines."""
+    steps = list(experiment.steps())
+    seen = [step for step in steps if "test" in step.command]
+    assert [step.name for step in seen] == [
+        f"tiny.noise30.decode.transformer.{loss}.seed{seed}" for loss in experiment.grid.losses for seed in (1, 2)
+    ]
+    assert all(".train." in name for step in seen for name in step.after)
+    [first, _] = [step for step in steps if ".compare." in step.name]
+    assert {f"tiny.noise30.decode.transformer.{loss}.seed2" for loss in experiment.grid.baselines} < set(first.after)
+
+
+def test_students_of_a_loss_differ_in_its_options_alone(experiment):
+    steps = [step for step in experiment.steps() if ".train." in step.name and "lr0.01" in step.name]
+    own = ("--criterion", "--save-dir", "--label-smoothing", "--user-dir", "--task", "--teacher-path")
+    shared = {tuple(word for before, word in zip(("", *step.command), step.command, strict=False)
+                    if not {before, word} & set(own)) for step in steps}  # fmt: skip
+    assert len(steps) == 5 and len(shared) == 1
+    taught = next(step for step in steps if ".dynamic." in step.name)
+    assert "tiny.noise30.teacher.dynamic" in taught.after
+    assert experiment.setting.teacher("dynamic") / "teacher.safetensors" in taught.inputs
+
+
+def finish_all(experiment):
+    """As if everything had been trained; the second seed of a loss is a little better than the first."""
+    student = experiment.students[0]
+    for number, loss in enumerate(experiment.grid.losses.values()):
+        for index, trial in enumerate(experiment.trials(student, loss)):
+            finish(experiment, trial.name, (20, 1.0), (40, 10.0 + number - index))
+        finish(experiment, f"{student.name}.{loss.name}.seed2", (20, 11.0 + number), (40, 2.0))
+    return student
+
+
+def test_records_and_tables(experiment, tmp_path):
+    student = finish_all(experiment)
+    outcome = Outcome([experiment], tmp_path)
+    records = outcome.write()
+    assert [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()] == (
+        json.loads(json.dumps(records)))
+    assert len(records) == 3 * 2 + 4 + 4 * 1  # trials, and the second seed of each loss
+    assert [record["counts"] for record in records[:3]] == [True, False, True]
+    assert experiment.baseline(student).name == "label-smoothing"
+    text = tables([experiment], records)
+    row = next(line for line in text.splitlines() if line.startswith("| transformer | label-smoothing"))
+    assert row == ("| transformer | label-smoothing | `--lr 0.01 --label-smoothing 0.1` | 2 of 2 "
+                   "| 11.50 (11.00 to 12.00) | 30 (20 to 40) |  |  |  |  |  |")
+    # With comparisons.
+    for seed in experiment.grid.seeds:
+        path = experiment.setting.comparison(student.name, seed)
+        path.parent.mkdir(exist_ok=True)
+        names = ["label-smoothing", "cross-entropy", "fixed", "dynamic"]
+        systems = [{"name": f"transformer.{name}.seed{seed}.txt",
+                    "BLEU": {"score": 20.0 + seed * index, "p_value": 0.01 * index if index else None},
+                    "chrF2": {"score": 40.0 + index, "p_value": 0.5 if index else None}}
+                   for index, name in enumerate(names)]  # fmt: skip
+        path.write_text(json.dumps({"signatures": {"BLEU": "b", "chrF2": "c"}, "systems": systems}), encoding="utf-8")
+    text = tables([experiment], outcome.write())
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| transformer")}
+    end = "| 24.50 (23.00 to 26.00) | +4.50 | 0.030, 0.030 | 43.00 (43.00 to 43.00) | +3.00 |"
+    assert rows["dynamic"].endswith(end)
+    assert rows["label-smoothing"].endswith("| 20.00 (20.00 to 20.00) |  |  | 40.00 (40.00 to 40.00) |  |")
+
+
+def test_what_a_teacher_cost_is_read_off_its_log(experiment):
+    folder = experiment.setting.teacher("dynamic")
+    folder.mkdir(parents=True)
+    lines = [{"student_life": life, "student_update": update, "seconds": 1.5}
+             for life, update in ((0, 4), (0, 8), (1, 4))]  # fmt: skip
+    (folder / "teacher_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert teachers_cost(experiment, "dynamic") == (12, 4.5)
+    assert teachers_cost(experiment, "initial") == (0, 0)
+
+
+def test_errors_and_what_is_left_out(tmp_path, capsys):
+    assert main([str(tmp_path / "no.yaml"), "--output-dir", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([str(TINY), "--output-dir", str(tmp_path / "out"), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "absent.noise30: left out, no folder" in shown
+    assert "fairseq-train" in shown and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        main([str(TINY), "--output-dir", str(tmp_path), "--jobs", "0"])
+
+
+@pytest.mark.very_slow
+def test_a_grid_is_run_killed_and_resumed(examples, tmp_path):
+    command = [sys.executable, str(examples / "experiment.py"), str(TINY), "--output-dir", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob("out/*/logs/*.train.*.done")) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/logs/*.done")}
+    assert done
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert result.returncode == 0, result.stderr
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in done.items())
+    records = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    counting = [record for record in records if record["counts"]]
+    assert len(counting) == 4 * 2 and all(record["test"] for record in counting)
+    assert (tmp_path / "out" / "results.md").read_text(encoding="utf-8").strip() in result.stdout
+    for name in ("curves.png", "teachers.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    # A second run does nothing and says the same.
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0
+    assert "done before" in again.stdout and " s\n" not in again.stdout.split("###")[0]

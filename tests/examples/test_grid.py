@@ -1,0 +1,98 @@
+"""Grids: what is read, what is refused and in which words, and that the grids of the repository are sound."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from grid import load_grid
+from textfiles import BadInput
+
+TINY = Path(__file__).with_name("tiny_grid.yaml")
+
+
+def test_a_grid_is_read():
+    grid = load_grid(TINY)
+    assert [corpus.name for corpus in grid.corpora] == ["tiny", "absent"]
+    assert grid.corpora[0].students == ("transformer",) and grid.corpora[0].embedded.train == 300
+    assert (grid.noise, grid.seeds, grid.beam) == ((0.3,), (1, 2), 5)
+    assert grid.students["transformer"].learning_rates == (0.01, 0.02)
+    assert grid.losses["label-smoothing"].choices == (("--label-smoothing", "0.1"), ("--label-smoothing", "0.2"))
+    assert grid.losses["cross-entropy"].choices == ((),)
+    # A list of texts is one command line.
+    options = grid.teachers["dynamic"].options
+    assert options[:2] == ("--arch", "transformer") and options[-2:] == ("--initial-coefficient", "0.3")
+
+
+def changed(path, *keys, value):
+    """Write the tiny grid with one entry changed, or left out where the value is None."""
+    content = yaml.safe_load(TINY.read_text(encoding="utf-8"))
+    entry = content
+    for key in keys[:-1]:
+        entry = entry[key]
+    if value is None:
+        del entry[keys[-1]]
+    else:
+        entry[keys[-1]] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("seed",), 1, "the file, key: 'seed', expected one of baselines, beam, corpora,"),
+        (("seeds",), None, "seeds: None, expected at least one"),
+        (("seeds",), [1, 1], "seeds: [1, 1], expected no value twice"),
+        (("seeds",), [0], "seeds: 0, expected a whole number of at least 1"),
+        (("noise",), [1.5], "noise: 1.5, expected a number of at least 0 and at most 1"),
+        (("noise",), 0.3, "noise: 0.3, expected a list of at least one value"),
+        (("baselines",), ["ce"], "baselines: 'ce', expected one of cross-entropy, label-smoothing, fixed, dynamic"),
+        (("baselines",), None, "baselines: [], expected some of cross-entropy"),
+        (("corpora", "tiny", "raw"), "x", "corpora.tiny: ['embedded', 'raw', 'vocabulary'], expected either"),
+        (("corpora", "tiny", "embedded", "train"), 0, "--train: 0, expected at least 1"),
+        (("corpora", "tiny", "embedded", "rain"), 5, "corpora.tiny.embedded, key: 'rain', expected one of dev, seed,"),
+        (("corpora", "tiny", "vocabulary"), None, "corpora.tiny.vocabulary: None, expected a whole number"),
+        (("corpora", "tiny", "direction"), "de-fr", "corpora.tiny.direction: 'de-fr', expected one of de-en, en-de"),
+        (("corpora", "tiny", "students"), ["lstm"], "corpora.tiny.students: 'lstm', expected one of transformer"),
+        (("students", "transformer", "learning_rates"), ["1e-3"], "learning_rates: '1e-3', expected a number"),
+        (("students", "transformer", "learning_rates"), [], "learning_rates: [], expected a list of at least one"),
+        (("students", "transformer", "options"), "'", "options: \"'\", expected options as a shell would read them"),
+        (("students", "transformer", "options"), 5, "options: 5, expected options as text, or a list of such texts"),
+        (("students", "transformer", "validate_every"), 100, "validate_every: 100, expected at most updates, 40"),
+        (("students", "a/b"), {}, "students, name: 'a/b', expected letters, digits, - and _"),
+        (("teachers", "initial", "updates"), -1, "teachers.initial.updates: -1, expected a whole number of at least 0"),
+        (("losses", "dynamic", "teacher"), "none", "losses.dynamic.teacher: 'none', expected one of initial, dynamic"),
+        (("losses", "fixed"), {}, "losses.fixed: [], expected options with a --criterion, or a teacher"),
+        (("losses", "fixed"), "mse", "losses.fixed: 'mse', expected a mapping with choices, options, teacher"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path, keys, value, message):
+    path = changed(tmp_path / "grid.yaml", *keys, value=value)
+    with pytest.raises(BadInput) as refused:
+        load_grid(path)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["a: [", "", "[1, 2]", "\udcff"])
+def test_files_that_are_no_grid_are_refused(tmp_path, content):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BadInput, match=f"{path}: "):
+        load_grid(path)
+    with pytest.raises(BadInput, match="No such file"):
+        load_grid(tmp_path / "missing.yaml")
+
+
+def test_nothing_is_executed_by_reading(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("seeds: !!python/object/apply:os.getcwd []\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="could not determine a constructor"):
+        load_grid(path)
+
+
+@pytest.mark.parametrize("name", ["cpu", "full"])
+def test_grids_of_the_repository(examples, name):
+    grid = load_grid(examples / "grids" / f"{name}.yaml")
+    assert len(grid.seeds) >= 3 and set(grid.noise) == {0.0, 0.3}
+    assert {"cross-entropy", "label-smoothing"} == set(grid.baselines) < set(grid.losses)
