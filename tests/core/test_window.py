@@ -1,5 +1,6 @@
 """A window within a memory plan: the same student and the same hypergradient, to the bit, however it is kept."""
 
+import math
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from checkpoint_schedules.multistage import n_advance, optimal_extra_steps
 
 from fairseq_l2t.core import Teacher, hypergradient, unroll
-from fairseq_l2t.core.memory import _GRAPH_MARGIN, MemoryPlan, bytes_of_graph, layout_for
+from fairseq_l2t.core.memory import _GRAPH_MARGIN, _LOST, MemoryPlan, bytes_of_graph, layout_for
 from fairseq_l2t.core.reverse import adjoint_sweep
 from fairseq_l2t.core.update_rules import SGD, Adam
 from fairseq_l2t.storage import memory_plan
@@ -30,12 +31,17 @@ def swept(student, plan, steps=STEPS):
     return trajectory, omega, hypergradient(trajectory, dev_gradient(student))
 
 
+def gross(net):
+    """Return the budget that ``net`` usable bytes are of."""
+    return math.ceil(net / (1 - _LOST))
+
+
 def smallest_budget(student, steps, slots):
     """Return a budget for just so many snapshots of the student."""
     vector = student.omega.nbytes
     state = (1 + len(student.buffers)) * vector
     graph = bytes_of_graph(student, student.next_batch(), None, 0)
-    return 3 * state + 6 * vector + round(_GRAPH_MARGIN * graph) + slots * state
+    return gross(3 * state + 6 * vector + round(_GRAPH_MARGIN * graph) + slots * state)
 
 
 def assert_same(found, expected):
@@ -98,9 +104,10 @@ def test_graphs_are_kept_of_the_last_updates_alone():
     assert layout(budget=PLENTY).graphs == STEPS
     needed = next(budget for budget in range(0, PLENTY, vector) if _fits(layout, budget))
     assert layout(budget=needed).graphs == 0
-    assert layout(budget=needed + 3 * graph).graphs == 3
+    assert layout(budget=needed + gross(3 * graph)).graphs == 3
     student = make_student()
-    window = unroll(student, Teacher.for_student(student), STEPS, memory_plan(needed + 3 * graph, keep_graphs=True))
+    plan = memory_plan(needed + gross(3 * graph), keep_graphs=True)
+    window = unroll(student, Teacher.for_student(student), STEPS, plan)
     kept = [revisit.graphs is not None for revisit in window.backwards()]
     assert kept == [True] * window.layout.graphs + [False] * (STEPS - window.layout.graphs)
     assert 0 < window.layout.graphs < STEPS
@@ -149,14 +156,14 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do():
         layout_for(13, vector=2**20, buffers=2, budget=2**20)
     with pytest.raises(ValueError, match="--memory-budget"):
         unroll(student, Teacher.for_student(student), STEPS, memory_plan(2**10))
-    least = layout_for(13, vector=2**20, buffers=2, budget=18 * 2**20)
+    least = layout_for(13, vector=2**20, buffers=2, budget=gross(18 * 2**20))
     assert (least.slots, least.block) == (1, 0)
     # Between what nothing takes less than and the margin for larger batches: one state, and no refusal.
     graph = 4 * 2**20
-    assert layout_for(13, vector=2**20, buffers=2, budget=22 * 2**20, graph=graph).slots == 1
-    with pytest.raises(ValueError, match="at least 22M"):
-        layout_for(13, vector=2**20, buffers=2, budget=22 * 2**20 - 1, graph=graph)
-    with pytest.raises(ValueError, match="at least 52M"):
+    assert layout_for(13, vector=2**20, buffers=2, budget=gross(22 * 2**20), graph=graph).slots == 1
+    with pytest.raises(ValueError, match="at least 24M"):
+        layout_for(13, vector=2**20, buffers=2, budget=gross(22 * 2**20) - 2, graph=graph)
+    with pytest.raises(ValueError, match="at least 55M"):
         layout_for(13, vector=2**20, buffers=2, budget=18 * 2**20, can_recompute=False)
 
 
@@ -169,8 +176,8 @@ def test_what_is_kept_grows_by_one_gradient_an_update():
         return steps * vector + (-(-steps // block) + block) * state
 
     assert (needed(320) - needed(80)) / 240 < 1.1 * state / 2
-    assert layout_for(80, vector=vector, buffers=2, budget=needed(80) + 15 * vector + 100).keeps_gradients
-    assert not layout_for(80, vector=vector, buffers=2, budget=needed(80) + 14 * vector).keeps_gradients
+    assert layout_for(80, vector=vector, buffers=2, budget=gross(needed(80) + 15 * vector + 100)).keeps_gradients
+    assert not layout_for(80, vector=vector, buffers=2, budget=gross(needed(80) + 14 * vector)).keeps_gradients
 
 
 def test_graphs_need_a_budget():

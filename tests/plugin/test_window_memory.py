@@ -1,10 +1,12 @@
 """The measure on dev stands beside a full window, and has its place in the budget."""
 
+import math
+
 import pytest
 
 from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import hypergradient, unroll
-from fairseq_l2t.core.memory import layout_for
+from fairseq_l2t.core.memory import _LOST, layout_for
 from fairseq_l2t.core.peak_memory import peak_bytes
 from fairseq_l2t.core.window import _bytes_within
 from fairseq_l2t.storage import memory_plan
@@ -17,38 +19,41 @@ def student(data_bin):
     return make_student(data_bin)
 
 
+def measured(student):
+    return student.dev_objective(pairs=4 * student.dev.teaching)[1]  # more than the graph of an update takes
+
+
 def run_of(student, plan, counted_sweep=True):
     """Return the peak of a window, its measure on dev and its sweep, and the hypergradient."""
     student.restart(1)
     found = []
 
-    def measured():
-        window = unroll(student, spread_teacher(student), STEPS, plan)
-        found[:] = window, student.dev_objective(pairs=student.dev.teaching)[1]
+    def unrolled():
+        found[:] = unroll(student, spread_teacher(student), STEPS, plan), None
+        found[1] = measured(student)
 
     def swept():
         found[:] = [hypergradient(*found)]
 
-    peak = peak_bytes(lambda: (measured(), swept())) if counted_sweep else peak_bytes(measured)
+    peak = peak_bytes(lambda: (unrolled(), swept())) if counted_sweep else peak_bytes(unrolled)
     return peak, found[0] if counted_sweep else hypergradient(*found)
 
 
 def test_the_peak_stays_under_the_budget(student):
-    reserve = peak_bytes(lambda: student.dev_objective(pairs=student.dev.teaching))
+    reserve = peak_bytes(lambda: measured(student))
     state = (1 + len(student.buffers)) * student.omega.nbytes
-    sweep = 3 * state + 6 * student.omega.nbytes
-    assert reserve > 2 * sweep, "the measure must matter for the test to mean anything"
     data = 2 * _bytes_within(student.next_batch())  # batches differ
-    budget = reserve + 2 * state + STEPS * data
+    usable = reserve + 2 * state + STEPS * data
+    budget = math.ceil(usable / (1 - _LOST))
     # Beside the window stand parameters and optimizer state, which are the student's own.
     peak, found = run_of(student, memory_plan(budget, reserve=reserve))
-    assert peak <= budget + state
+    assert peak <= usable + state
     without, expected = run_of(student, memory_plan(budget), counted_sweep=False)
-    assert without > budget + state
+    assert without > usable + state
     assert all(found[name].equal(part) for name, part in expected.items())
 
 
 def test_a_reserve_beyond_the_budget_is_refused():
-    with pytest.raises(ValueError, match="--memory-budget: 40M; .* at least 53M"):
+    with pytest.raises(ValueError, match="--memory-budget: 40M; .* at least 56M"):
         layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20, reserve=50 * 2**20)
-    assert layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20).slots == 8
+    assert layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20).slots == 7
