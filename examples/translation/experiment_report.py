@@ -75,9 +75,15 @@ def _scores(runs: Sequence[dict]) -> list[str]:
         differences = [test[metric]["difference"] for test in tests]
         cells.append("" if any(value is None for value in differences) else f"{mean(differences):+.2f}")
         if column:
-            values = [test[metric]["p_value"] for test in tests]
-            cells.append("" if any(value is None for value in values) else ", ".join(f"{p:.3f}" for p in values))
+            cells.append(", ".join(_p_value(test[metric]) for test in tests).strip(", "))
     return cells
+
+
+def _p_value(score: dict) -> str:
+    if score["p_value"] is None:
+        return ""
+    # Without any difference sacrebleu's test gives its least p-value, which would read as significant.
+    return f"{score['p_value']:.3f}" if score["difference"] else "-"
 
 
 def _mean(values: Sequence[float], form: str = ".2f") -> str:
