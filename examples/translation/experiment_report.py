@@ -133,7 +133,8 @@ def _draw_curves(experiments: Sequence[Experiment], records: Sequence[dict], pat
         axis.set_ylabel("dev BLEU", fontsize=8)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_COLORS), frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * columns, frameon=False,
+                  fontsize=8)  # fmt: skip
     figure.savefig(path, dpi=110)
 
 
@@ -141,8 +142,8 @@ def _draw_teachers(experiments: Sequence[Experiment], path: Path) -> None:
     """The measure on dev over teacher updates (the paper's Figure 3), the coefficients and the hypergradient's norm."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
-    for number, (label, folder) in enumerate(_teachers(experiments)):
-        lines = teacher_lines(folder)
+    trained = [(label, lines) for label, folder in _teachers(experiments) if (lines := teacher_lines(folder))]
+    for number, (label, lines) in enumerate(trained):
         x = [line["teacher_update"] for line in lines]
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": label}
         for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=True):
