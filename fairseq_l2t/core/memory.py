@@ -82,6 +82,7 @@ class MemoryPlan:
         make_store: makes the store of a window.
         for_differences: keep d loss / d Phi of every update beside its gradient, for `core.difference_products`.
         reserve: bytes of the budget for the measure on dev (`peak_memory.peak_bytes`).
+        give_back: called now and then, to return freed memory to the operating system.
 
     Raises:
         ValueError: graphs without a budget.
@@ -93,6 +94,7 @@ class MemoryPlan:
     make_store: Callable[[], VectorStore] = DeviceStore
     for_differences: bool = False
     reserve: int = 0
+    give_back: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         if self.keep_graphs and self.budget is None:

@@ -19,6 +19,9 @@ from fairseq_l2t.core.teacher import Teacher
 
 __all__ = ["Window"]
 
+_BETWEEN = 32
+"""Updates, made or gone back through, between two calls of `MemoryPlan.give_back`."""
+
 _LITTLE = 0.25
 """Share of a budget that leaves room for any graph that fits beside a student at all."""
 
@@ -94,6 +97,8 @@ class Window:
             kept.gradient = self._store.put((gradient.vector,), owned=True)
         kept.graphs, kept.of_coefficients, kept.notes = gradient.graphs, gradient.of_coefficients, gradient.notes
         self._kept.append(kept)
+        if len(self._kept) % _BETWEEN == 0:
+            self._plan.give_back()
 
     def _advance(self, index: int) -> int:
         """Return how far the next snapshot is from the one just taken.
@@ -134,7 +139,11 @@ class Window:
 
     def backwards(self) -> Iterator[Revisit]:
         """Yield the updates, last first; the student's parameters are moved about meanwhile."""
-        yield from self._by_blocks() if self.layout.keeps_gradients else self._by_snapshots()
+        self._plan.give_back()
+        for revisit in self._by_blocks() if self.layout.keeps_gradients else self._by_snapshots():
+            if revisit.step.update % _BETWEEN == 0:
+                self._plan.give_back()
+            yield revisit
 
     def _by_blocks(self) -> Iterator[Revisit]:
         for first in reversed(range(0, len(self._kept), self.layout.block)):

@@ -6,6 +6,7 @@ The order in which updates are made again under a small budget is that of the li
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import tempfile
@@ -53,7 +54,19 @@ def memory_plan(
     if keep_graphs and place != "device":
         raise ValueError(f"--keep-graphs: graphs stay on the student's device; --keep-steps-in is {place}")
     stores = {"device": DeviceStore, "host": HostStore, "file": partial(FileStore, folder)}
-    return MemoryPlan(budget, n_advance, keep_graphs, stores[place], for_differences, reserve)
+    give_back = _trim if budget is not None and place == "device" else lambda: None
+    return MemoryPlan(budget, n_advance, keep_graphs, stores[place], for_differences, reserve, give_back)
+
+
+def _trim() -> None:
+    """Have glibc return the pages of freed blocks; elsewhere nothing.
+
+    What is kept of every update lies between the blocks that the next one frees, which then fit nothing larger: over
+    2,000 updates of an fconv student such holes came to 170 MiB.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def bytes_of(text: str) -> int:

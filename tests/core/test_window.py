@@ -183,3 +183,13 @@ def test_what_is_kept_grows_by_one_gradient_an_update():
 def test_graphs_need_a_budget():
     with pytest.raises(ValueError, match="--keep-graphs: needs a --memory-budget"):
         MemoryPlan(keep_graphs=True)
+
+
+@pytest.mark.parametrize("slots", [2, None])
+def test_memory_is_given_back_now_and_then(slots):
+    """While updates are made, before the sweep, and on the way."""
+    student, calls = make_student(), []
+    budget = PLENTY if slots is None else smallest_budget(student, 70, slots)
+    window, _, _ = swept(student, MemoryPlan(budget, n_advance, give_back=lambda: calls.append(1)), steps=70)
+    assert window.layout.slots == (slots or 0)
+    assert len(calls) == 70 // 32 + 1 + 3
