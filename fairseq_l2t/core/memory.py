@@ -14,7 +14,7 @@ Three layouts, the first two with the same bits:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,13 @@ _LOST = 0.05
 came to 480 MiB took 516 MiB of resident memory (Linux, glibc)."""
 
 
+_BLOCK = 2**25
+"""Bytes from which on glibc gives a block pages of its own, whatever was freed before (DEFAULT_MMAP_THRESHOLD_MAX)."""
+
+_SMALL = 2**20
+"""Bytes of a state whose holes nobody need care about."""
+
+
 class VectorStore(Protocol):
     """Where vectors wait for the sweep."""
 
@@ -52,20 +59,44 @@ class VectorStore(Protocol):
 
 
 class DeviceStore:
-    """Vectors stay where they are."""
+    """Vectors stay where they are.
+
+    Copies stand in rows of large blocks, and a row that was dropped is used again. A block of its own for every vector,
+    freed and taken again over 2,000 updates, leaves holes in the heap of a CPU: 140 MiB beside 390 MiB of snapshots.
+    """
 
     on_device = True
 
-    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> tuple[Tensor, ...]:
-        """See `VectorStore.put`; the handle is the vectors."""
-        return vectors if owned else tuple(vector.clone() for vector in vectors)
+    def __init__(self) -> None:
+        self._free: dict[tuple, list[Tensor]] = {}
 
-    def get(self, handle: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> tuple[Tensor, ...] | Tensor:
+        """See `VectorStore.put`; the handle is the vectors. All ``vectors`` are of one length and dtype."""
+        if owned:
+            return vectors
+        free = self._free.setdefault((len(vectors), len(vectors[0]), vectors[0].dtype, vectors[0].device), [])
+        if not free:
+            free.extend(_rows(vectors))
+        row = free.pop()
+        torch.stack(vectors, out=row)
+        return row
+
+    def get(self, handle: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, ...]:
         """See `VectorStore.get`."""
-        return handle
+        return tuple(handle)
 
-    def drop(self, handle: tuple[Tensor, ...]) -> None:
-        """The handle held the only reference."""
+    def drop(self, handle: tuple[Tensor, ...] | Tensor) -> None:
+        """See `VectorStore.drop`: a row is used again; of owned vectors the handle held the only reference."""
+        if isinstance(handle, Tensor):
+            self._free[(*handle.shape, handle.dtype, handle.device)].append(handle)
+
+
+def _rows(vectors: tuple[Tensor, ...]) -> Iterable[Tensor]:
+    """Return new places for ``vectors``: several on a CPU, where a page takes no memory before it is written to; a
+    GPU's allocator has blocks of its own."""
+    size = sum(vector.nbytes for vector in vectors)
+    count = 1 if vectors[0].is_cuda or size < _SMALL else -(-_BLOCK // size)
+    return vectors[0].new_empty(count, len(vectors), len(vectors[0])).unbind()
 
 
 @dataclass(frozen=True)

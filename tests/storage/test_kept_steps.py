@@ -34,6 +34,16 @@ def test_vectors_come_back_as_they_were(make, dtype, tmp_path):
     assert torch.equal(store.get(other)[0], gradient[0])
 
 
+def test_large_states_stand_together_and_their_places_are_used_again():
+    store, state = DeviceStore(), tuple(torch.full((100_000,), float(part)) for part in range(3))
+    handles = [store.put(state) for _ in range(5)]
+    assert len({store.get(handle)[0].untyped_storage().data_ptr() for handle in handles}) == 1
+    place = store.get(handles[2])[0].data_ptr()
+    store.drop(handles[2])
+    assert store.get(store.put(state))[0].data_ptr() == place
+    assert store.get(store.put(state))[0].data_ptr() != place  # the control: it is taken
+
+
 def test_the_file_has_no_name_and_its_places_are_used_again(tmp_path):
     store = FileStore(tmp_path)
     vectors = (torch.ones(1000),)
