@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,8 @@ def _measure_ours(cell: Cell, data: Path, record: Recording, new_clock: Callable
     _, gradient = student.dev_objective()
     sweep(unroll(student, teacher, min(_WARM_UP, cell.updates), memory=plan), gradient)
     student.restart(SEED)
-    student.next_batch = iter(batches).__next__
+    # New ones as they come, as in a run: what is kept of them is part of the memory.
+    student.next_batch = map(deepcopy, batches).__next__
     gc.collect()
     before = _resident()
     clock = new_clock(cell.device)

@@ -24,7 +24,7 @@ from torch import Tensor
 from fairseq_l2t.core.gradients import graphs_of
 from fairseq_l2t.core.student import Batch, Student
 
-__all__ = ["DeviceStore", "Layout", "MemoryPlan", "VectorStore", "bytes_of_graph", "layout_for"]
+__all__ = ["LARGE_BLOCK", "DeviceStore", "Layout", "MemoryPlan", "VectorStore", "bytes_of_graph", "layout_for"]
 
 _GRAPH_MARGIN = 2.5
 """Batches differ, and a backward pass has temporaries beside what the graph keeps. Graphs of one Transformer's batches
@@ -34,8 +34,7 @@ _LOST = 0.05
 """Share of a budget that is lost between blocks of memory. A window of 2,000 updates whose vectors, batches and graphs
 came to 480 MiB took 516 MiB of resident memory (Linux, glibc)."""
 
-
-_BLOCK = 2**25
+LARGE_BLOCK = 2**25
 """Bytes from which on glibc gives a block pages of its own, whatever was freed before (DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 _SMALL = 2**20
@@ -95,7 +94,7 @@ def _rows(vectors: tuple[Tensor, ...]) -> Iterable[Tensor]:
     """Return new places for ``vectors``: several on a CPU, where a page takes no memory before it is written to; a
     GPU's allocator has blocks of its own."""
     size = sum(vector.nbytes for vector in vectors)
-    count = 1 if vectors[0].is_cuda or size < _SMALL else -(-_BLOCK // size)
+    count = 1 if vectors[0].is_cuda or size < _SMALL else -(-LARGE_BLOCK // size)
     return vectors[0].new_empty(count, len(vectors), len(vectors[0])).unbind()
 
 

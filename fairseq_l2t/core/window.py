@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.core.gradients import Graph, MeasuredGradient, Wanted, student_gradient
-from fairseq_l2t.core.memory import Layout, MemoryPlan, VectorStore, bytes_of_graph, layout_for
+from fairseq_l2t.core.memory import LARGE_BLOCK, Layout, MemoryPlan, VectorStore, bytes_of_graph, layout_for
+from fairseq_l2t.core.packing import Packer, bytes_within
 from fairseq_l2t.core.slices import apply_in_place
 from fairseq_l2t.core.steps import Revisit, Step
 from fairseq_l2t.core.student import Batch, Student
@@ -31,9 +32,13 @@ State = tuple[Tensor, tuple[Tensor, ...]]
 
 @dataclass
 class _Kept:
-    """What is held of one update: ``step`` without its vectors and coefficients, and handles of the store."""
+    """What is held of one update: ``step`` without vectors, coefficients and state, its batch packed, and handles.
+
+    The state s_t is kept as plain numbers: small tensors between large ones make holes (`core.packing`).
+    """
 
     step: Step
+    state: tuple[float, ...] | None
     gradient: object | None = None
     graphs: list[Graph] | None = None
     of_coefficients: Tensor | None = None
@@ -55,6 +60,7 @@ class Window:
     def __init__(self, student: Student, teacher: Teacher, steps: int, plan: MemoryPlan) -> None:
         self.student, self.teacher, self._plan, self._length = student, teacher, plan, steps
         self._store: VectorStore = plan.make_store()
+        self._batches = Packer(LARGE_BLOCK)
         self._kept: list[_Kept] = []
         self._states: dict[int, Any] = {}
         self._layout: Layout | None = None
@@ -72,7 +78,7 @@ class Window:
     @property
     def last_coefficients(self) -> Tensor | None:
         """Coefficients (entries,) of the last update; None under plain cross-entropy."""
-        return self._coefficients(self._kept[-1].step)
+        return self._coefficients(self._state_of(self._kept[-1]))
 
     # --- recording --------------------------------------------------------------------------------------------
 
@@ -81,6 +87,7 @@ class Window:
         index = len(self._kept)
         if self._layout is None:
             self._layout = self._fitted(batch, coefficients)
+            self._batches = Packer(min(LARGE_BLOCK, max(1, self._length * bytes_within(batch))))
         layout = self._layout
         if index == self._next_snapshot:
             self._keep_state(index, (self.student.omega, self.student.buffers))
@@ -92,7 +99,9 @@ class Window:
     def after_update(self, step: Step, gradient: MeasuredGradient) -> None:
         """Keep what is needed of the update that was made."""
         # Coefficients are entries numbers an update, and follow from the state.
-        kept = _Kept(replace(step, coefficients=None))
+        state = None if step.state is None else tuple(step.state.tolist())
+        batch = self._batches.pack(step.batch)
+        kept = _Kept(replace(step, batch=batch, state=None, coefficients=None), state)
         if self.layout.keeps_gradients:
             kept.gradient = self._store.put((gradient.vector,), owned=True)
         kept.graphs, kept.of_coefficients, kept.notes = gradient.graphs, gradient.of_coefficients, gradient.notes
@@ -110,7 +119,7 @@ class Window:
 
     def _fitted(self, batch: Batch, coefficients: Tensor | None) -> Layout:
         student, plan = self.student, self._plan
-        data = _bytes_within([batch, coefficients if plan.for_differences else None])
+        data = bytes_within([batch, coefficients if plan.for_differences else None])
 
         def fitted(budget: int | None, graph: int) -> Layout:
             return layout_for(
@@ -181,7 +190,8 @@ class Window:
         for kept in updates:
             step = kept.step
             self.student.set_omega(omega)
-            gradient = student_gradient(self.student, step.batch, self._coefficients(step), step.update)
+            batch, coefficients = self._batches.unpack(step.batch), self._coefficients(self._state_of(kept))
+            gradient = student_gradient(self.student, batch, coefficients, step.update)
             self._move(omega, buffers, kept, gradient)
         self.recomputed += len(updates)
         return omega, buffers
@@ -201,20 +211,20 @@ class Window:
     def _gradient(self, kept: _Kept) -> Tensor:
         return self._store.get(kept.gradient)[0]
 
-    def _coefficients(self, step: Step) -> Tensor | None:
-        if step.state is None:
+    def _state_of(self, kept: _Kept) -> Tensor | None:
+        """Return s_t (features,) as the student's own numbers, which come back to the bit."""
+        omega = self.student.omega
+        return None if kept.state is None else torch.tensor(kept.state, dtype=omega.dtype, device=omega.device)
+
+    def _coefficients(self, state: Tensor | None) -> Tensor | None:
+        if state is None:
             return None
         with torch.no_grad():
-            return self.teacher(step.state)
+            return self.teacher(state)
 
-    def _step(self, kept: _Kept, state: State) -> Step:
-        return replace(kept.step, omega=state[0], buffers=state[1], coefficients=self._coefficients(kept.step))
-
-
-def _bytes_within(value: Any) -> int:
-    """Return the bytes of all tensors in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return sum(map(_bytes_within, value.values()))
-    return sum(map(_bytes_within, value)) if isinstance(value, (list, tuple)) else 0
+    def _step(self, kept: _Kept, vectors: State) -> Step:
+        state = self._state_of(kept)
+        return replace(
+            kept.step, omega=vectors[0], buffers=vectors[1], batch=self._batches.unpack(kept.step.batch), state=state,
+            coefficients=self._coefficients(state),
+        )  # fmt: skip

@@ -7,8 +7,8 @@ import pytest
 from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import hypergradient, unroll
 from fairseq_l2t.core.memory import _LOST, layout_for
+from fairseq_l2t.core.packing import bytes_within
 from fairseq_l2t.core.peak_memory import peak_bytes
-from fairseq_l2t.core.window import _bytes_within
 from fairseq_l2t.storage import memory_plan
 
 STEPS = 12
@@ -42,7 +42,7 @@ def run_of(student, plan, counted_sweep=True):
 def test_the_peak_stays_under_the_budget(student):
     reserve = peak_bytes(lambda: measured(student))
     state = (1 + len(student.buffers)) * student.omega.nbytes
-    data = 2 * _bytes_within(student.next_batch())  # batches differ
+    data = 2 * bytes_within(student.next_batch())  # batches differ
     usable = reserve + 2 * state + STEPS * data
     budget = math.ceil(usable / (1 - _LOST))
     # Beside the window stand parameters and optimizer state, which are the student's own.
