@@ -1,0 +1,173 @@
+"""What share of the gradient goes to tokens of misaligned pairs, at every checkpoint of a training.
+
+    python examples/translation/gradient_share.py out/x/data/bin --checkpoints CE=DIR TEACHER=DIR \\
+        --json shares.jsonl --plot shares.png
+
+DATA_BIN is one that prepare.py misaligned pairs of (its ``text/train.noise.txt`` says which). A checkpoint is held
+against pairs drawn from the training set: its own criterion, with the coefficients its teacher would give it now, and
+the norm of the gradient at the logits of each token. Without dropout. Where the share is that of the tokens, nothing is
+told apart; 0 would be a perfect filter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+import torch
+from commands import run_program
+from fairseq import checkpoint_utils, tasks, utils
+from matplotlib.figure import Figure
+from textfiles import BadInput, read_lines, write_lines
+from tqdm import tqdm
+
+from fairseq_l2t import plugin  # noqa: F401  registers the task and the criterion
+
+__all__ = ["checkpoints_of", "draw", "main", "share_of_noise"]
+
+_NAME = re.compile(r"checkpoint_\d+_(\d+)\.pt")
+_COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+
+
+def checkpoints_of(folder: Path) -> list[tuple[int, Path]]:
+    """Return (updates, path) of what ``fairseq-train --save-interval-updates`` has kept, in order.
+
+    Raises:
+        BadInput: there is none.
+    """
+    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    if not found:
+        raise BadInput(f"--checkpoints: {folder}; expected checkpoint_EPOCH_UPDATES.pt in it")
+    return sorted(found)
+
+
+def share_of_noise(path: Path, update: int, data: Path, pairs: Sequence[int], noisy: frozenset[int]) -> dict:
+    """Return the share of the gradient, and of the tokens, that are of noisy pairs.
+
+    Args:
+        path: a checkpoint.
+        update: number of updates it has made.
+        data: DATA_BIN.
+        pairs: numbers of training pairs, from 0.
+        noisy: which of them are misaligned.
+    """
+    task, model, criterion = _loaded(path, data, update)
+    dataset = task.dataset("train")
+    gradient, tokens = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for kind in (True, False):
+        numbers = [number for number in pairs if (number in noisy) == kind]
+        for start in range(0, len(numbers), 32):
+            sample = dataset.collater([dataset[number] for number in numbers[start : start + 32]])
+            gradient[kind] += _norms_at_the_logits(model, criterion, sample)
+            tokens[kind] += sample["ntokens"]
+    return {"update": update, "share": gradient[True] / sum(gradient.values()),
+            "tokens": tokens[True] / sum(tokens.values())}  # fmt: skip
+
+
+def _loaded(path: Path, data: Path, update: int) -> tuple:
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
+    cfg = state["cfg"]
+    task = tasks.setup_task(cfg.task)
+    # Not as a checkpoint to decode: the teacher is wanted, too.
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    model.load_state_dict(state["model"], strict=True)
+    task.load_state_dict(state["task_state"])
+    task.load_dataset("train")
+    if (teaching := task.__dict__.get("teaching")) is not None:
+        teaching.prepare(update, torch.device("cpu"), torch.float32)
+    return task, model.eval(), criterion.train()
+
+
+def _norms_at_the_logits(model, criterion, sample: dict) -> float:
+    """Return the sum over tokens of the norm of d loss / d logits."""
+    logits = []
+
+    def separate(module, inputs, output):
+        logits.append(output[0].detach().requires_grad_())
+        return (logits[-1], *output[1:])
+
+    with model.register_forward_hook(separate):
+        loss, _, _ = criterion(model, sample)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    kept = sample["target"].ne(criterion.padding_idx)
+    return float(gradient.norm(dim=-1)[kept].sum())
+
+
+def draw(path: Path, shares: dict[str, list[dict]]) -> None:
+    """Draw the shares over the updates, a line for each name."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, lines) in zip(_COLORS, shares.items(), strict=False):
+        axes.plot([line["update"] for line in lines], [100 * line["share"] for line in lines], color=color, label=name)
+    tokens = next(iter(shares.values()))[0]["tokens"]
+    axes.axhline(100 * tokens, color="0.5", linewidth=0.8, linestyle="--", label="their share of the tokens")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("% of the gradient")
+    axes.set_title("Gradient that goes to tokens of misaligned pairs", loc="left", fontsize=10)
+    axes.grid(color="0.92")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _measured(options: argparse.Namespace) -> None:
+    noise = options.data.parent / "text" / "train.noise.txt"
+    noisy = frozenset(int(line) - 1 for line in read_lines(noise)) if noise.is_file() else frozenset()
+    if not noisy:
+        raise BadInput(f"{noise}: no misaligned pairs; expected DATA_BIN of prepare.py with --noise")
+    total = len(read_lines(noise.with_name("train.de")))
+    pairs = sorted(Random(options.seed).sample(range(total), min(options.pairs, total)))
+    found = {name: checkpoints_of(folder) for name, folder in options.checkpoints}
+    shares: dict[str, list[dict]] = {}
+    for name, update, path in tqdm(list(_all(found)), desc="checkpoints", unit=""):
+        shares.setdefault(name, []).append(share_of_noise(path, update, options.data, pairs, noisy))
+    if options.json:
+        write_lines(options.json, (json.dumps({"name": name, **one}) for name, many in shares.items() for one in many))
+    for name, lines in shares.items():
+        print(name, *(f"{line['update']}: {100 * line['share']:.1f} %" for line in lines), sep="  ")
+    print(f"of the tokens: {100 * next(iter(shares.values()))[0]['tokens']:.1f} %")
+    if options.plot:
+        draw(options.plot, shares)
+
+
+def _all(found: dict[str, list[tuple[int, Path]]]) -> Iterator[tuple[str, int, Path]]:
+    for name, checkpoints in found.items():
+        for update, path in checkpoints:
+            yield name, update, path
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{text}; expected NAME=DIR")
+    return name, Path(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, metavar="DATA_BIN", help="made by prepare.py with --noise")
+    parser.add_argument("--checkpoints", type=_named, nargs="+", required=True, metavar="NAME=DIR",
+                        help="save folders of fairseq-train with --save-interval-updates, and their names in the plot")
+    parser.add_argument("--pairs", type=int, default=1000, help="training pairs that are drawn (default 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the drawing (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a line for each checkpoint")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG")
+    options = parser.parse_args(arguments)
+    if options.pairs < 1:
+        parser.error(f"--pairs: {options.pairs}, expected at least 1")
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    utils.set_torch_seed(options.seed)
+    return run_program("gradient_share.py", lambda: _measured(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
