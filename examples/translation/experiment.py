@@ -74,7 +74,7 @@ def _prepare(setting: Setting, raw: Path) -> None:
     if corpus.embedded is not None:
         write_corpus(text, corpus.embedded)
     prepare(text, setting.folder / "data",
-            PrepareSettings(corpus.vocabulary, noise=setting.noise, train_limit=corpus.train_limit))
+            PrepareSettings(corpus.vocabulary, noise=setting.noise, train_limit=corpus.train_limit, part=corpus.part))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
     python examples/translation/gradient_share.py out/x/data/bin --checkpoints CE=DIR TEACHER=DIR \\
         --json shares.jsonl --plot shares.png
 
-DATA_BIN is one that prepare.py misaligned pairs of (its ``text/train.noise.txt`` says which). A checkpoint is held
+DATA_BIN is one that prepare.py misaligned pairs of (``train.noise.txt`` beside it says which). A checkpoint is held
 against pairs drawn from the training set: its own criterion, with the coefficients its teacher would give it now, and
 the norm of the gradient at the logits of each token. Without dropout. Where the share is that of the tokens, nothing is
 told apart; 0 would be a perfect filter.
@@ -25,6 +25,7 @@ import torch
 from commands import run_program
 from fairseq import checkpoint_utils, tasks, utils
 from matplotlib.figure import Figure
+from prepare import reference_file
 from textfiles import BadInput, read_lines, write_lines
 from tqdm import tqdm
 
@@ -118,11 +119,11 @@ def draw(path: Path, shares: dict[str, list[dict]]) -> None:
 
 
 def _measured(options: argparse.Namespace) -> None:
-    noise = options.data.parent / "text" / "train.noise.txt"
+    noise = options.data.parent / "train.noise.txt"
     noisy = frozenset(int(line) - 1 for line in read_lines(noise)) if noise.is_file() else frozenset()
     if not noisy:
         raise BadInput(f"{noise}: no misaligned pairs; expected DATA_BIN of prepare.py with --noise")
-    total = len(read_lines(noise.with_name("train.de")))
+    total = len(read_lines(reference_file(options.data, "train")))
     pairs = sorted(Random(options.seed).sample(range(total), min(options.pairs, total)))
     found = {name: checkpoints_of(folder) for name, folder in options.checkpoints}
     shares: dict[str, list[dict]] = {}

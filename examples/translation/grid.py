@@ -40,7 +40,11 @@ Options = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Corpus:
-    """Parallel text: ``raw``, a folder relative to ``--raw-dir``, or ``embedded``, sizes of the generated corpus."""
+    """Parallel text: ``raw``, a folder relative to ``--raw-dir``, or ``embedded``, sizes of the generated corpus.
+
+    ``part`` is the share of the training pairs for ``--train-subset part``, such as a tenth that a teacher is trained
+    on.
+    """
 
     name: str
     vocabulary: int
@@ -48,6 +52,7 @@ class Corpus:
     raw: str | None = None
     embedded: CorpusSettings | None = None
     train_limit: int = 0
+    part: float = 0.0
     direction: str = "de-en"
 
     @property
@@ -157,6 +162,7 @@ class _Reader:
             name, self._number(f"{where}.vocabulary", values.get("vocabulary"), int, 1),
             tuple(self._known(f"{where}.students", one, students) for one in chosen),
             values.get("raw"), embedded, self._number(f"{where}.train_limit", values.get("train_limit", 0), int, 0),
+            self._number(f"{where}.part", values.get("part", 0.0), float, 0.0, 1.0),
             self._known(f"{where}.direction", values.get("direction", "de-en"), dict.fromkeys(("de-en", "en-de"))),
         )  # fmt: skip
 

@@ -27,19 +27,24 @@ from commands import StepFailed, console_script
 from textfiles import LANGUAGES, SPLITS, BadInput, misalign, read_split, write_lines
 
 RECORD = "prepared.json"
+PART = "part"
 Split = tuple[list[str], list[str]]
 _SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """``vocabulary`` is for both languages; ``train_limit`` 0 is no limit; ``noise`` is a share of train."""
+    """``vocabulary`` is for both languages; ``train_limit`` 0 is no limit; ``noise`` is a share of train.
+
+    ``part`` is the share of the training pairs that also stand by themselves, as the set of that name.
+    """
 
     vocabulary: int = 4000
     joined_dictionary: bool = True
     noise: float = 0.0
     noise_seed: int = 1
     train_limit: int = 0
+    part: float = 0.0
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -51,8 +56,9 @@ class PrepareSettings:
             raise BadInput(f"--vocabulary: {self.vocabulary}, expected at least 1")
         if self.train_limit < 0:
             raise BadInput(f"--train-limit: {self.train_limit}, expected 0 (all) or more")
-        if not 0.0 <= self.noise <= 1.0:
-            raise BadInput(f"--noise: {self.noise}, expected a share from 0 to 1")
+        for option, share in (("--noise", self.noise), ("--part", self.part)):
+            if not 0.0 <= share <= 1.0:
+                raise BadInput(f"{option}: {share}, expected a share from 0 to 1")
 
 
 def prepare(raw: Path, output: Path, settings: PrepareSettings) -> Path:
@@ -72,12 +78,15 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings) -> Path:
         shutil.rmtree(data_bin)
     splits["train"], noisy = _training_pairs(splits, settings)
     write_lines(_folder(output) / "train.noise.txt", (str(index + 1) for index in noisy))
+    if settings.part:
+        count = max(1, round(settings.part * len(splits["train"][0])))
+        splits[PART] = (splits["train"][0][:count], splits["train"][1][:count])
     _write_splits(_folder(output / "text"), splits)
     pieces = train_pieces(splits["train"], settings.vocabulary, output / "spm.model")
     encoded = {split: tuple([" ".join(line) for line in pieces.encode(side, out_type=str)] for side in sides)
                for split, sides in splits.items()}
     _write_splits(_folder(output / "pieces"), encoded)
-    _binarise(output / "pieces", data_bin, settings.joined_dictionary, record)
+    _binarise(output / "pieces", data_bin, settings, record)
     return data_bin
 
 
@@ -145,19 +154,22 @@ def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.Sen
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def _binarise(pieces: Path, data_bin: Path, joined: bool, record: dict) -> None:
+def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: dict) -> None:
     """Run fairseq-preprocess; DATA_BIN appears whole, with the record in it."""
     partial = data_bin.with_name(data_bin.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     source, target = LANGUAGES
     command = [console_script("fairseq-preprocess"), "--source-lang", source, "--target-lang", target,
-               "--trainpref", str(pieces / "train"), "--validpref", str(pieces / "valid"),
+               "--trainpref", str(pieces / "train"),
+               "--validpref", ",".join(str(pieces / split) for split in ("valid", *((PART,) if settings.part else ()))),
                "--testpref", str(pieces / "test"), "--destdir", str(partial), "--workers", "1"]
-    result = subprocess.run(command + (["--joined-dictionary"] if joined else []), text=True,
+    result = subprocess.run(command + (["--joined-dictionary"] if settings.joined_dictionary else []), text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode != 0:
         tail = "\n".join(result.stdout.splitlines()[-_SHOWN_LINES:])
         raise StepFailed(f"exit code {result.returncode} of\n$ {shlex.join(command)}\nlast lines:\n{tail}")
+    for path in partial.glob("valid1.*"):  # as fairseq-preprocess names what is no train, valid or test
+        path.rename(path.with_name(path.name.replace("valid1", PART, 1)))
     write_lines(partial / RECORD, [json.dumps(record)])
     partial.rename(data_bin)
 
@@ -195,9 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--noise-seed", type=int, default=default.noise_seed, help="(default %(default)s)")
     parser.add_argument("--train-limit", type=int, default=default.train_limit,
                         help="use the first pairs only; 0 uses all (default %(default)s)")
+    parser.add_argument("--part", type=float, default=default.part,
+                        help="share of the training pairs that also become a set of their own, for --train-subset part "
+                        "(default %(default)s: none)")
     options = parser.parse_args(arguments)
     settings = PrepareSettings(options.vocabulary, not options.separate_dictionaries, options.noise,
-                               options.noise_seed, options.train_limit)
+                               options.noise_seed, options.train_limit, options.part)
     try:
         data_bin = prepare(options.raw, options.output_dir, settings)
     except (BadInput, StepFailed, OSError) as error:

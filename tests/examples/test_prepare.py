@@ -97,6 +97,19 @@ def test_noise_is_that_of_the_corpus_generator(raw, tmp_path, without_binarising
     assert read_lines(raw / "test.en") == read_lines(tmp_path / "out" / "text" / "test.en")
 
 
+def test_a_part_of_the_training_pairs_is_a_set_of_its_own(prepared, raw_corpus, tmp_path):
+    data = prepare(raw_corpus, tmp_path, PrepareSettings(vocabulary=150, part=0.1))
+    for language in ("de", "en"):
+        whole = read_lines(tmp_path / "text" / f"train.{language}")
+        assert read_lines(tmp_path / "text" / f"part.{language}") == whole[:30]
+        assert (data / f"part.de-en.{language}.idx").is_file()
+        assert (data / f"train.de-en.{language}.bin").read_bytes() == (
+            prepared / f"train.de-en.{language}.bin"
+        ).read_bytes()
+    assert not list(data.glob("valid1*"))
+    assert not list(prepared.glob("part*"))
+
+
 def _remove(raw):
     (raw / "valid.en").unlink()
 
