@@ -13,7 +13,12 @@ from textfiles import BadInput, read_lines
 
 import fairseq_l2t
 
-MODEL = ["--arch", "transformer", "--encoder-layers", "1", "--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "16", "--encoder-attention-heads", "2", "--decoder-layers", "1", "--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "16", "--decoder-attention-heads", "2", "--share-all-embeddings", "--optimizer", "adam", "--lr", "0.01", "--max-tokens", "1000", "--num-workers", "0"]
+OPTIONS = """
+--arch transformer --encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --encoder-attention-heads 2
+--decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 --decoder-attention-heads 2
+--share-all-embeddings --dropout 0.1 --optimizer adam --lr 0.01 --max-tokens 1000 --num-workers 0
+"""
+MODEL = tuple(OPTIONS.split())
 
 
 def run(program, *arguments):
