@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -98,6 +99,11 @@ class Experiment:
         """The teachers that losses name."""
         return list(dict.fromkeys(loss.teacher for loss in self.grid.losses.values() if loss.teacher))
 
+    @property
+    def watched(self) -> list[Student]:
+        """The students whose gradients are looked at: some of the grid's, where pairs are misaligned."""
+        return [student for student in self.students if student.name in self.grid.watched and self.setting.noise]
+
     def trials(self, student: Student, loss: Loss) -> list[Trial]:
         """Return the trainings of the first seed."""
         choices, rates = range(len(loss.choices)), range(len(student.learning_rates))
@@ -136,6 +142,9 @@ class Experiment:
             yield from (self._decode(student, loss, seed) for seed in self.grid.seeds)
         for student in self.students:
             yield from (self._compare(student, seed) for seed in self.grid.seeds)
+        for student in self.watched:
+            yield from (self._watch(student, loss) for loss in losses)
+            yield self._shares(student)
 
     # --- training ---------------------------------------------------------------------------------------------
 
@@ -193,6 +202,31 @@ class Experiment:
         path = self.setting.teacher(loss.teacher) / "teacher.safetensors"
         return ("--user-dir", str(Path(fairseq_l2t.__file__).parent), "--task", "l2t_dlf",
                 "--criterion", "dynamic_teacher_loss", "--teacher-path", str(path), *loss.options)
+
+    # --- where the gradient goes ------------------------------------------------------------------------------
+
+    def _watch(self, student: Student, loss: Loss) -> Step:
+        """Train the chosen one of the first seed again and keep all its checkpoints."""
+        after = tuple(self._train_name(trial.name) for trial in self.trials(student, loss))
+        return self._train(student, loss, self._watched_name(student, loss), self.grid.seeds[0], after=after,
+                           more=("--keep-interval-updates", "-1"), late=lambda: self.chosen(student, loss).options)
+
+    def _watched_name(self, student: Student, loss: Loss) -> str:
+        return f"{student.name}.{loss.name}.watched"
+
+    def shares(self, student: Student) -> Path:
+        """Return where the shares of the gradient are written, a line for each checkpoint."""
+        return self.setting.folder / "shares" / f"{student.name}.jsonl"
+
+    def _shares(self, student: Student) -> Step:
+        names = {loss.name: self._watched_name(student, loss) for loss in self.grid.losses.values()}
+        after = tuple(self._train_name(name) for name in names.values())
+        folders = (f"{loss}={self.setting.folder / 'checkpoints' / name}" for loss, name in names.items())
+        command = (sys.executable, str(Path(__file__).with_name("gradient_share.py")), str(self.setting.data_bin),
+                   "--checkpoints", *folders, "--json", str(self.shares(student)),
+                   "--plot", str(self.shares(student).with_suffix(".png")))
+        inputs = tuple(self._logs / f"{name}.done" for name in after)
+        return Step(self._step_name("shares", student.name), command, self._logs, inputs, after)
 
     # --- the test set -----------------------------------------------------------------------------------------
 

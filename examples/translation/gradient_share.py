@@ -129,6 +129,8 @@ def _measured(options: argparse.Namespace) -> None:
     shares: dict[str, list[dict]] = {}
     for name, update, path in tqdm(list(_all(found)), desc="checkpoints", unit=""):
         shares.setdefault(name, []).append(share_of_noise(path, update, options.data, pairs, noisy))
+    for path in filter(None, (options.json, options.plot)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if options.json:
         write_lines(options.json, (json.dumps({"name": name, **one}) for name, many in shares.items() for one in many))
     for name, lines in shares.items():

@@ -17,8 +17,11 @@
       dynamic: {teacher: dynamic}
     baselines: [cross-entropy, label-smoothing]
 
+    watched: [transformer]
+
 Options are those of fairseq-train and l2t-train-teacher, as one text or a list of texts. Of every loss, learning rate
-and choice are taken by dev BLEU with the first seed.
+and choice are taken by dev BLEU with the first seed. Students that are watched are trained again on noisy data, for the
+share of the gradient that goes to misaligned pairs (gradient_share.py).
 """
 
 from __future__ import annotations
@@ -106,6 +109,7 @@ class Grid:
     losses: Mapping[str, Loss]
     baselines: tuple[str, ...]
     beam: int = 5
+    watched: tuple[str, ...] = ()
 
 
 def load_grid(path: Path) -> Grid:
@@ -145,7 +149,8 @@ class _Reader:
         if not baselines:
             raise self._bad("baselines", [], f"some of {', '.join(losses)}")
         beam = self._number("beam", top.get("beam", 5), int, 1)
-        return Grid(corpora, noise, seeds, students, teachers, losses, baselines, beam)
+        watched = tuple(self._known("watched", name, students) for name in self._list(top, "watched", []))
+        return Grid(corpora, noise, seeds, students, teachers, losses, baselines, beam, watched)
 
     def _corpus(self, name: str, entry: Any, students: Mapping[str, Student]) -> Corpus:
         where = f"corpora.{name}"

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,25 @@ def test_records_and_tables(experiment, tmp_path):
     assert rows["label-smoothing"].endswith("| 20.00 (20.00 to 20.00) |  |  | 40.00 (40.00 to 40.00) |  |")
 
 
+def test_a_watched_student_is_trained_again_and_keeps_its_checkpoints(experiment):
+    finish_all(experiment)
+    steps = {step.name: step for step in experiment.steps()}
+    watched = steps["tiny.noise30.train.transformer.dynamic.watched"]
+    first = experiment.chosen(experiment.students[0], experiment.grid.losses["dynamic"])
+    (chosen,) = (step for step in steps.values() if step.name.endswith(first.name))
+    own = ["--keep-interval-updates", "-1"]
+    # The same training but for its folder: seed, learning rate, criterion.
+    command = [*watched.command, *watched.late()]
+    assert [part for part in command if part not in own and ".watched" not in part] == [
+        part for part in chosen.command if part not in own and first.name not in part
+    ]
+    assert command[command.index("-1") - 1] == "--keep-interval-updates" and "-1" not in chosen.command
+    shares = steps["tiny.noise30.shares.transformer"]
+    assert len(shares.after) == 4 and watched.name in shares.after
+    clean = Experiment(experiment.grid, replace(experiment.setting, noise=0.0))
+    assert not [step for step in clean.steps() if "watched" in step.name or "shares" in step.name]
+
+
 def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     folder = experiment.setting.teacher("dynamic")
     folder.mkdir(parents=True)
@@ -177,6 +197,8 @@ def test_a_grid_is_run_killed_and_resumed(examples, tmp_path):
     assert (tmp_path / "out" / "results.md").read_text(encoding="utf-8").strip() in result.stdout
     for name in ("curves.png", "teachers.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    shares = (tmp_path / "out" / "tiny.noise30" / "shares" / "transformer.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["update"] for line in shares] == 4 * [20, 40]
     # A second run does nothing and says the same.
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0
