@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from runs import teacher_lines
 from textfiles import write_lines
 
-__all__ = ["tables", "write_report"]
+__all__ = ["COLORS", "tables", "write_report"]
 
-_COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 
 
 def write_report(experiments: Sequence[Experiment], records: Sequence[dict], output: Path) -> None:
@@ -119,7 +119,7 @@ def _draw_curves(experiments: Sequence[Experiment], records: Sequence[dict], pat
     figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (experiment, student) in zip(axes, panels, strict=False):
-        for color, loss in zip(_COLORS, experiment.grid.losses, strict=False):
+        for color, loss in zip(COLORS, experiment.grid.losses, strict=False):
             runs = [record["curve"] for record in records if _is_of(record, experiment) and record["counts"]
                     and (record["student"], record["loss"]) == (student, loss)]  # fmt: skip
             for curve in runs:

@@ -23,18 +23,18 @@ from random import Random
 
 import torch
 from commands import run_program
-from fairseq import checkpoint_utils, tasks, utils
+from experiment_report import COLORS
+from fairseq import checkpoint_utils, tasks
 from matplotlib.figure import Figure
 from prepare import reference_file
 from textfiles import BadInput, read_lines, write_lines
 from tqdm import tqdm
 
-from fairseq_l2t import plugin  # noqa: F401  registers the task and the criterion
+from fairseq_l2t.plugin import L2TTask  # registers it and the criterion
 
 __all__ = ["checkpoints_of", "draw", "main", "share_of_noise"]
 
 _NAME = re.compile(r"checkpoint_\d+_(\d+)\.pt")
-_COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 
 
 def checkpoints_of(folder: Path) -> list[tuple[int, Path]]:
@@ -81,8 +81,8 @@ def _loaded(path: Path, data: Path, update: int) -> tuple:
     model.load_state_dict(state["model"], strict=True)
     task.load_state_dict(state["task_state"])
     task.load_dataset("train")
-    if (teaching := task.__dict__.get("teaching")) is not None:
-        teaching.prepare(update, torch.device("cpu"), torch.float32)
+    if isinstance(task, L2TTask):
+        task.teaching.prepare(update, torch.device("cpu"), torch.float32)
     return task, model.eval(), criterion.train()
 
 
@@ -105,7 +105,7 @@ def draw(path: Path, shares: dict[str, list[dict]]) -> None:
     """Draw the shares over the updates, a line for each name."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    for color, (name, lines) in zip(_COLORS, shares.items(), strict=False):
+    for color, (name, lines) in zip(COLORS, shares.items(), strict=False):
         axes.plot([line["update"] for line in lines], [100 * line["share"] for line in lines], color=color, label=name)
     tokens = next(iter(shares.values()))[0]["tokens"]
     axes.axhline(100 * tokens, color="0.5", linewidth=0.8, linestyle="--", label="their share of the tokens")
@@ -166,10 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.pairs < 1:
         parser.error(f"--pairs: {options.pairs}, expected at least 1")
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    utils.set_torch_seed(options.seed)
-    return run_program("gradient_share.py", lambda: _measured(options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            return run_program("gradient_share.py", lambda: _measured(options))
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":
