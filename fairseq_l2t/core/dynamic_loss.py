@@ -2,6 +2,10 @@
 
 Source: Wu et al., NeurIPS 2018, section 4.1 gives ``-sigmoid(y' Phi_t log p)``; with a diagonal Phi, as
 the paper uses for translation (section 4.2), only the entry of the target word is ever needed.
+
+The sentence level is this project's own: one sigmoid of the mean of ``Phi_t[y_r] log p(y_r)`` over the n tokens of
+a sentence, times n. The slope of a sigmoid falls where its argument is far below 0; here all tokens of a sentence
+share it, and a pair that is no translation is told from its whole length.
 """
 
 from __future__ import annotations
@@ -12,7 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["LossShape", "dynamic_loss"]
+__all__ = ["LOSS_LEVELS", "LossShape", "dynamic_loss"]
+
+LOSS_LEVELS = ("token", "sentence")
+"""What one sigmoid is taken of."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +31,23 @@ class LossShape:
             ``Phi_0 log p`` is small (the slope of the sigmoid at 0 is 1/4).
         cross_entropy_mix: share alpha in [0, 1] of plain cross-entropy,
             ``alpha * ce + (1 - alpha) * scale * sigmoid loss``.
+        level: one of `LOSS_LEVELS`: a sigmoid for every token (the paper's), or for every sentence.
 
     Raises:
-        ValueError: a scale that is not positive and finite, or a share outside [0, 1].
+        ValueError: a scale that is not positive and finite, a share outside [0, 1], or an unknown level.
     """
 
     scale: float = 1.0
     cross_entropy_mix: float = 0.0
+    level: str = "token"
 
     def __post_init__(self) -> None:
         if not (self.scale > 0 and math.isfinite(self.scale)):
             raise ValueError(f"--loss-scale: {self.scale}; expected a finite number above 0")
         if not 0 <= self.cross_entropy_mix <= 1:
             raise ValueError(f"--cross-entropy-mix: {self.cross_entropy_mix}; expected a number in [0, 1]")
+        if self.level not in LOSS_LEVELS:
+            raise ValueError(f"--loss-level: {self.level!r}; expected {' or '.join(LOSS_LEVELS)}")
 
 
 def dynamic_loss(
@@ -52,16 +63,19 @@ def dynamic_loss(
     product of vocabulary size is formed for any token.
 
     Args:
-        target_log_probs: ``log p(y_r)``, any shape; natural logarithm.
+        target_log_probs: ``log p(y_r)``, any shape, the last dimension a sentence; natural logarithm.
         targets: the target entries y_r, same shape, integers below ``len(coefficients)``.
         coefficients: ``Phi_t``, (entries,); differentiable.
         keep: same shape, True for the tokens that count (not padding).
-        shape: scale and cross-entropy share.
+        shape: scale, cross-entropy share and level.
     """
     # Masked before anything is multiplied too: 0 times an infinite log p would be NaN in the gradient of Phi.
     target_log_probs = target_log_probs.masked_fill(~keep, 0.0)
     phi = coefficients.index_select(0, targets.reshape(-1)).view_as(target_log_probs)
-    token_loss = shape.scale * _minus_sigmoid(phi * target_log_probs)
+    products = phi * target_log_probs
+    if shape.level == "sentence":
+        products = (products.sum(-1, keepdim=True) / keep.sum(-1, keepdim=True).clamp(min=1)).expand_as(products)
+    token_loss = shape.scale * _minus_sigmoid(products)
     if shape.cross_entropy_mix > 0:
         mix = shape.cross_entropy_mix
         token_loss = (1 - mix) * token_loss - mix * target_log_probs

@@ -50,7 +50,8 @@ def format_report(
 
 def _facts(teacher_file: TeacherFile, source: StateSource) -> list[str]:
     settings, teacher = teacher_file.settings, teacher_file.teacher
-    loss = f"-{settings.loss_scale:g} * sigmoid(Phi * log p) a target token"
+    argument = {"token": "Phi * log p", "sentence": "mean of Phi * log p over the sentence"}[settings.loss_level]
+    loss = f"-{settings.loss_scale:g} * sigmoid({argument}) a target token"
     if settings.cross_entropy_mix:
         loss += f", mixed with {100 * settings.cross_entropy_mix:g} % cross-entropy"
     life = f"{settings.total_updates} updates"

@@ -18,7 +18,7 @@ from fairseq.data.data_utils import infer_language_pair
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import open_dict
 
-from fairseq_l2t.core import LossShape
+from fairseq_l2t.core import LOSS_LEVELS, LossShape
 
 __all__ = ["DEFAULT_TOTAL_UPDATES", "OptionError", "StudentOptions", "add_student_options", "parse_student_options"]
 
@@ -44,7 +44,7 @@ class StudentOptions:
     Args:
         cfg: fairseq's configuration (omegaconf).
         namespace: every parsed option, ours included.
-        loss_shape: scale and cross-entropy share of the dynamic loss.
+        loss_shape: scale, cross-entropy share and level of the dynamic loss.
         total_updates: horizon, the length of a student's life in updates.
         cross_entropy_updates: updates of plain cross-entropy at its start.
     """
@@ -95,6 +95,13 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="ALPHA",
         help="share in [0, 1] of plain cross-entropy in the loss",
+    )
+    group.add_argument(
+        "--loss-level",
+        choices=LOSS_LEVELS,
+        default=LOSS_LEVELS[0],
+        help="what one sigmoid is taken of: a token (the paper's loss), or the mean over a sentence, so that all tokens "
+        "of an implausible pair count for less (default: %(default)s)",
     )
     group.add_argument(
         "--dev-holdout",
@@ -279,4 +286,4 @@ def _checked_numbers(cfg: Any, namespace: argparse.Namespace, arguments: Sequenc
     if not (initial > 0 and math.isfinite(initial)):
         raise OptionError(f"--initial-coefficient: {initial}; expected a finite number above 0")
     scale = 4.0 / initial if namespace.loss_scale is None else namespace.loss_scale
-    return LossShape(scale, namespace.cross_entropy_mix), total, warmup
+    return LossShape(scale, namespace.cross_entropy_mix, namespace.loss_level), total, warmup

@@ -1,7 +1,7 @@
 """The criterion ``dynamic_teacher_loss``: the teacher's coefficients, applied to a fairseq student."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from fairseq import metrics, utils
@@ -29,6 +29,10 @@ class DynamicTeacherLossConfig(FairseqDataclass):
         default=None,
         metadata={"help": "share in [0, 1] of plain cross-entropy in the loss (default: the teacher's)"},
     )
+    loss_level: Optional[str] = field(  # noqa: UP045  fairseq reads no other spelling
+        default=None,
+        metadata={"help": "token or sentence: what one sigmoid is taken of (default: the teacher's)"},
+    )
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
@@ -40,15 +44,18 @@ class DynamicTeacherLoss(FairseqCriterion):
     criterion has no parameters, so nothing of the teacher can join the student's optimizer.
 
     Raises:
-        ValueError: another task is used, or ``loss_scale`` / ``cross_entropy_mix`` out of range.
+        ValueError: another task is used, or ``loss_scale``, ``cross_entropy_mix`` or ``loss_level`` out of range.
     """
 
-    def __init__(self, task, loss_scale: float | None, cross_entropy_mix: float | None, sentence_avg: bool) -> None:
+    def __init__(
+        self, task, loss_scale: float | None, cross_entropy_mix: float | None, loss_level: str | None,
+        sentence_avg: bool,
+    ) -> None:  # fmt: skip
         super().__init__(task)
         if not hasattr(task, "teaching"):
             raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; it needs --task l2t_dlf")
         self.sentence_avg = sentence_avg
-        self._options = {"scale": loss_scale, "cross_entropy_mix": cross_entropy_mix}
+        self._options = {"scale": loss_scale, "cross_entropy_mix": cross_entropy_mix, "level": loss_level}
         if task.teaching is not None:
             self._shape()  # a bad option is told before any data is read
 
@@ -80,9 +87,8 @@ class DynamicTeacherLoss(FairseqCriterion):
         return result.total, sample_size, logging_output
 
     def _shape(self) -> LossShape:
-        default = self.task.teaching.loss_shape
         given = {name: value for name, value in self._options.items() if value is not None}
-        return LossShape(**{"scale": default.scale, "cross_entropy_mix": default.cross_entropy_mix, **given})
+        return replace(self.task.teaching.loss_shape, **given)
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:

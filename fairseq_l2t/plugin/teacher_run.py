@@ -221,6 +221,7 @@ class TeacherRun:
             options.plan.total_updates,
             options.student.cross_entropy_updates,
             extra,
+            shape.level,
         )
         save_teacher(options.folder / name, self.trainer.teacher, self._vocabulary, settings)
 

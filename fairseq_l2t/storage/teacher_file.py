@@ -93,6 +93,7 @@ class TeacherSettings:
         cross_entropy_updates: updates of plain cross-entropy at the start of a life.
         extra: any further training settings that JSON can hold (objective, unroll length, seeds, command
             ...).
+        loss_level: see `core.LossShape`; files from before it was recorded are of tokens.
 
     Raises:
         ValueError: a value outside its range, or ``extra`` is no plain JSON.
@@ -103,13 +104,14 @@ class TeacherSettings:
     total_updates: int
     cross_entropy_updates: int
     extra: dict[str, Any] = field(default_factory=dict)
+    loss_level: str = "token"
 
     def __post_init__(self) -> None:
         for name in ("loss_scale", "cross_entropy_mix"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name}: {value!r}; expected a number")
-        LossShape(self.loss_scale, self.cross_entropy_mix)
+        LossShape(self.loss_scale, self.cross_entropy_mix, self.loss_level)
         for name, least in (("total_updates", 1), ("cross_entropy_updates", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -120,8 +122,8 @@ class TeacherSettings:
 
     @property
     def loss_shape(self) -> LossShape:
-        """Scale and cross-entropy share, as `core.dynamic_loss` takes them."""
-        return LossShape(self.loss_scale, self.cross_entropy_mix)
+        """Scale, cross-entropy share and level, as `core.dynamic_loss` takes them."""
+        return LossShape(self.loss_scale, self.cross_entropy_mix, self.loss_level)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,11 @@ def _plain_gradient(student: ToyStudent, omega: Tensor, batch, phi: Tensor | Non
             loss = -log_probs
             if phi is not None:
                 share = student.shape.cross_entropy_mix
-                sigmoids = 1 / (1 + torch.exp(-phi[part.targets[part.keep]] * log_probs))
+                products = phi[part.targets[part.keep]] * log_probs
+                if student.shape.level == "sentence":
+                    products = torch.cat([one.mean().expand(len(one)) for one in
+                                          products.split(part.keep.sum(1).tolist())])  # fmt: skip
+                sigmoids = 1 / (1 + torch.exp(-products))
                 loss = share * loss - (1 - share) * student.shape.scale * sigmoids
             total, tokens = total + loss.sum(), tokens + part.tokens
     return torch.autograd.grad(total, omega, create_graph=True)[0] / tokens

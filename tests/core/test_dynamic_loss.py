@@ -81,15 +81,68 @@ def test_sum_over_tokens_and_mix(mix):
     assert float(found) == pytest.approx(expected, rel=1e-14)
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.3, 1.0])
+def test_a_sigmoid_for_every_sentence(mix):
+    log_probs, targets, coefficients, keep = sentence()
+    expected = 0.0
+    for tokens in ([(-0.1, 1), (-2.0, 2), (-3.0, 3)], [(-0.5, 3)]):
+        mean = sum(float(coefficients[target]) * log_prob for log_prob, target in tokens) / len(tokens)
+        expected -= (1 - mix) * 8.0 * len(tokens) / (1 + math.exp(-mean))
+        expected -= mix * sum(log_prob for log_prob, _ in tokens)
+    shape = LossShape(8.0, mix, "sentence")
+    found = dynamic_loss(log_probs, targets, coefficients, keep, shape)
+    assert found.shape == ()
+    assert float(found) == pytest.approx(expected, rel=1e-14)
+    # control: a sentence of one token is the same either way, and that of three is not
+    one = [dynamic_loss(log_probs[1:], targets[1:], coefficients, keep[1:], LossShape(8.0, mix, level)) for level in
+           ("token", "sentence")]  # fmt: skip
+    assert float(one[0]) == pytest.approx(float(one[1]), rel=1e-14)
+    if mix < 1:
+        assert float(found) != pytest.approx(float(dynamic_loss(log_probs, targets, coefficients, keep,
+                                                                LossShape(8.0, mix))), rel=1e-6)  # fmt: skip
+
+
+def test_gradients_of_a_sentence():
+    log_probs, targets, coefficients, keep = sentence()
+    log_probs.requires_grad_()
+    coefficients.requires_grad_()
+    loss = dynamic_loss(log_probs, targets, coefficients, keep, LossShape(8.0, 0.0, "sentence"))
+    by_log_prob, by_phi = torch.autograd.grad(loss, (log_probs, coefficients))
+    sigmoid = 1 / (1 + math.exp(-(0.1 * -0.1 + 0.2 * -2.0 + -0.3 * -3.0) / 3))
+    slope = 8.0 * sigmoid * (1 - sigmoid)  # three tokens of a third each
+    assert by_log_prob[0].tolist() == pytest.approx([-slope * phi for phi in (0.1, 0.2, -0.3)], rel=1e-12)
+    assert float(by_phi[2]) == pytest.approx(2.0 * slope, rel=1e-12)
+
+
+def test_implausible_sentences_count_for_less():
+    """Two tokens of the same log p: in an implausible sentence the one, in a plausible one the other."""
+    log_probs = torch.tensor([[-2.0, -9.0, -9.0], [-2.0, -0.1, -0.1]], dtype=torch.float64, requires_grad=True)
+    targets, keep = torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3).bool()
+    slopes = {}
+    for level in ("token", "sentence"):
+        shape = LossShape(4.0, level=level)
+        loss = dynamic_loss(log_probs, targets, torch.ones(1, dtype=torch.float64), keep, shape)
+        slopes[level] = torch.autograd.grad(loss, log_probs)[0][:, 0]
+    assert slopes["token"][0] == slopes["token"][1]
+    assert slopes["sentence"][0].abs() < 0.02 * slopes["sentence"][1].abs()
+
+
+@pytest.mark.parametrize("level", ["word", "", None])
+def test_unknown_levels_are_refused(level):
+    with pytest.raises(ValueError, match="--loss-level: .*expected token or sentence"):
+        LossShape(level=level)
+
+
 @pytest.mark.parametrize("entry", [-1e4, 0.0, -math.inf, math.nan])
 @pytest.mark.parametrize("mix", [0.0, 0.3])
-def test_padding_is_ignored(entry, mix):
+@pytest.mark.parametrize("level", ["token", "sentence"])
+def test_padding_is_ignored(entry, mix, level):
     log_probs, targets, coefficients, keep = sentence()
     found = []
     for padded, word in ((-1.0, 0), (entry, 4)):
         values = log_probs.masked_fill(~keep, padded).requires_grad_()
         words, phi = targets.masked_fill(~keep, word), coefficients.clone().requires_grad_()
-        loss = dynamic_loss(values, words, phi, keep, LossShape(8.0, mix))
+        loss = dynamic_loss(values, words, phi, keep, LossShape(8.0, mix, level))
         found.append((loss.detach(), *torch.autograd.grad(loss, (values, phi))))
     assert all(map(torch.equal, *found))
     assert torch.count_nonzero(found[0][1][~keep]) == 0

@@ -72,9 +72,11 @@ def test_no_arch():
 def test_the_accepted_neighbours(data_bin):
     # The control: values just inside the ranges pass the same checks.
     more = "--dev-holdout 0.5 --cross-entropy-updates 19 --cross-entropy-mix 1 --loss-scale 0.1 --encoder-layerdrop 0"
+    more += " --loss-level sentence"
     options = parse_student_options(arguments(data_bin, "transformer", "adam", *more.split()))
     assert (options.total_updates, options.cross_entropy_updates) == (20, 19)
     assert (options.loss_shape.scale, options.loss_shape.cross_entropy_mix) == (0.1, 1.0)
+    assert options.loss_shape.level == "sentence"
 
 
 def test_defaults_follow_other_options(data_bin):

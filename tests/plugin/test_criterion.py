@@ -7,6 +7,7 @@ import torch
 from fairseq import metrics
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 
+from fairseq_l2t.plugin.criterion import DynamicTeacherLoss
 from tests.plugin.taught import SETTINGS, build_taught, symbols_of, task_arguments, write_teacher
 
 PAIRS = list(range(12))
@@ -61,6 +62,19 @@ def test_closed_form_and_logging(taught):
     # another update, another Phi
     taught.task.teaching.prepare(15, torch.device("cpu"), torch.float32)
     assert abs(float(taught.criterion(taught.model, sample)[0].detach()) - expected) > 1e-2
+
+
+def test_the_level_is_the_teachers_unless_another_is_given(taught):
+    sample = taught.sample(PAIRS)
+    by_token = float(taught.criterion(taught.model, sample)[0].detach())
+    found = {}
+    for level in (None, "token", "sentence"):
+        criterion = DynamicTeacherLoss(taught.task, None, None, level, sentence_avg=False)
+        found[level] = float(criterion(taught.model, sample)[0].detach())
+    assert found[None] == found["token"] == by_token
+    assert abs(found["sentence"] - by_token) > 1e-3
+    with pytest.raises(ValueError, match="--loss-level: 'word'"):
+        DynamicTeacherLoss(taught.task, None, None, "word", sentence_avg=False)
 
 
 def test_padding_counts_for_nothing(taught):

@@ -94,6 +94,7 @@ def test_disk_full_at_random_bytes_leaves_the_old_teacher(tmp_path):
         ({"loss_scale": math.nan}, "--loss-scale"),
         ({"loss_scale": "4"}, "loss_scale: '4'"),
         ({"cross_entropy_mix": 1.5}, "--cross-entropy-mix"),
+        ({"loss_level": "word"}, "--loss-level: 'word'"),
         ({"total_updates": 0}, "total_updates: 0"),
         ({"total_updates": 10.5}, "total_updates: 10.5"),
         ({"cross_entropy_updates": -1}, "cross_entropy_updates: -1"),
