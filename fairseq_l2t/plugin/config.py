@@ -100,8 +100,8 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         "--loss-level",
         choices=LOSS_LEVELS,
         default=LOSS_LEVELS[0],
-        help="what one sigmoid is taken of: a token (the paper's loss), or the mean over a sentence, so that all tokens "
-        "of an implausible pair count for less (default: %(default)s)",
+        help="what one sigmoid is taken of: a token (the paper's loss), or the mean over a sentence, so that all "
+        "tokens of an implausible pair count for less (default: %(default)s)",
     )
     group.add_argument(
         "--dev-holdout",
