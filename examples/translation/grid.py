@@ -27,7 +27,7 @@ share of the gradient that goes to misaligned pairs (gradient_share.py).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from textfiles import BadInput
 __all__ = ["Corpus", "Grid", "Loss", "Student", "Teacher", "load_grid"]
 
 Options = tuple[str, ...]
+# What fairseq's integers hold; for a learning rate, anything below infinity.
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,8 @@ class _Reader:
         corpora = tuple(self._corpus(name, entry, students) for name, entry in self._entries(top, "corpora"))
         noise = tuple(self._number("noise", share, float, 0.0, 1.0) for share in self._list(top, "noise", [0.0]))
         seeds = tuple(self._number("seeds", seed, int, 1) for seed in self._list(top, "seeds"))
-        for name, values in (("noise", noise), ("seeds", seeds)):
-            if len(set(values)) != len(values):
-                raise self._bad(name, list(values), "no value twice")
+        self._distinct("seeds", seeds)
+        self._distinct("noise", noise, lambda share: f"{100 * share:g}")
         baselines = tuple(self._known("baselines", name, losses) for name in self._list(top, "baselines", []))
         if not baselines:
             raise self._bad("baselines", [], f"some of {', '.join(losses)}")
@@ -160,9 +161,14 @@ class _Reader:
         embedded = None
         if "embedded" in values:
             sizes = self._mapping(values["embedded"], f"{where}.embedded", {"train", "dev", "test", "seed"})
-            embedded = CorpusSettings(**sizes)
-            embedded.check()
+            embedded = CorpusSettings(**{
+                key: self._number(f"{where}.embedded.{key}", size, int, 0 if key == "seed" else 1)
+                for key, size in sizes.items()
+            })  # fmt: skip
+        elif not isinstance(values["raw"], str) or not values["raw"]:
+            raise self._bad(f"{where}.raw", values["raw"], "the name of a folder in --raw-dir")
         chosen = self._list(values, "students", list(students), where)
+        self._distinct(f"{where}.students", chosen)
         return Corpus(
             name, self._number(f"{where}.vocabulary", values.get("vocabulary"), int, 1),
             tuple(self._known(f"{where}.students", one, students) for one in chosen),
@@ -180,6 +186,7 @@ class _Reader:
         if whole["validate_every"] > whole["updates"]:
             raise self._bad(f"{where}.validate_every", whole["validate_every"], f"at most updates, {whole['updates']}")
         positive = tuple(self._number(f"{where}.learning_rates", rate, float, 1e-12) for rate in rates)
+        self._distinct(f"{where}.learning_rates", positive, lambda rate: f"{rate:g}")
         return Student(name, self._options(f"{where}.options", values.get("options")), positive, **whole)
 
     def _teacher(self, name: str, entry: Any) -> Teacher:
@@ -230,12 +237,18 @@ class _Reader:
 
     def _number(self, where: str, value: Any, kind: type, least: float, most: float | None = None) -> Any:
         allowed = (int, float) if kind is float else (int,)
-        if isinstance(value, bool) or not isinstance(value, allowed) or value < least or (
-            most is not None and value > most
+        # Every comparison with NaN is false, so that it is none of the right ones.
+        if isinstance(value, bool) or not isinstance(value, allowed) or not (
+            least <= value <= (_MOST if most is None else most)
         ):
-            limit = f"at least {least:g}" + ("" if most is None else f" and at most {most:g}")
+            limit = f"at least {least:g} and at most {_MOST if most is None else most:g}"
             raise self._bad(where, value, f"{'a number' if kind is float else 'a whole number'} of {limit}")
         return kind(value)
+
+    def _distinct(self, where: str, values: Sequence, shown: Callable[[Any], str] = str) -> None:
+        # Names and folders are made of them: of two that are alike, one would take the other's results for its own.
+        if len({shown(value) for value in values}) != len(values):
+            raise self._bad(where, list(values), "no value twice, as far as six digits tell")
 
     def _options(self, where: str, value: Any) -> Options:
         parts = value if isinstance(value, list) and value else [value]
@@ -247,6 +260,6 @@ class _Reader:
             raise self._bad(where, value, f"options as a shell would read them ({error})") from None
 
     def _known(self, where: str, value: Any, known: Mapping[str, Any]) -> str:
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise self._bad(where, value, f"one of {', '.join(known)}")
         return value
