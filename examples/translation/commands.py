@@ -1,7 +1,7 @@
 """Runs programs of this environment as steps done once: in parallel, with logs and progress lines."""
 from __future__ import annotations
 
-import hashlib
+import ctypes
 import json
 import os
 import re
@@ -12,67 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from steps import Step, StepFailed, recorded, refuse_other_command, refuse_other_commands
 from textfiles import BadInput, write_lines
 
 _SHOWN_LINES = 20
 _POLL_SECONDS = 0.5
 _UPDATES = re.compile(r'"num_updates": "(\d+)"')
-
-
-class StepFailed(Exception):
-    """A command ended with an error; the message holds the command and the end of its log."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command, and what it takes to run it only when needed.
-
-    ``folder`` gets ``NAME.log`` and, once the command succeeded, ``NAME.done``. ``inputs`` are files whose
-    contents decide, with the command, whether a finished step still holds. ``after`` names the steps to wait
-    for. ``work`` is a folder the command resumes from by itself; it is emptied when command or inputs
-    are not those it was started with. ``resume`` is appended to the command when it continues in that folder.
-    ``output`` gets the standard output, if that is wanted apart from the log. ``progress`` tells the share
-    done, from 0 to 1. ``late`` gives the rest of the command once the steps of ``after`` are done, where what
-    they found decides it.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    folder: Path
-    inputs: tuple[Path, ...] = ()
-    after: tuple[str, ...] = ()
-    work: Path | None = None
-    resume: tuple[str, ...] = ()
-    output: Path | None = None
-    progress: Callable[[], float] | None = field(default=None, compare=False)
-    late: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)
-
-    @property
-    def log(self) -> Path:
-        """Where standard output and error go."""
-        return self.folder / f"{self.name}.log"
-
-    @property
-    def marker(self) -> Path:
-        """The file that says the step is done, with which command and inputs."""
-        return self.folder / f"{self.name}.done"
-
-    @property
-    def started(self) -> Path:
-        """The file that says with which command and inputs the step was last started."""
-        return self.folder / f"{self.name}.started"
-
-    def identity(self) -> dict:
-        """What a finished or interrupted step is recognised by."""
-        return {"command": [*self.command, *self.late()], "inputs": [_digest(path) for path in self.inputs]}
-
-    def is_done(self) -> bool:
-        """Whether this very command has finished before on the same inputs."""
-        return _recorded(self.marker) == self.identity()
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def console_script(name: str) -> str:
@@ -96,8 +46,10 @@ def run_steps(
     ``on_done`` is called after each step, those that were finished before included.
 
     Raises:
+        BadInput: a folder holds the work of another command; before any step starts, where that is known by then.
         StepFailed: a step ended with an error; those still running are stopped.
     """
+    refuse_other_commands(steps)
     waiting, running, done = list(steps), [], set()
     shown = time.monotonic()
     try:
@@ -141,8 +93,33 @@ def run_program(name: str, work: Callable[[], None]) -> int:
     except (BadInput, StepFailed) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        print(f"{name}: error: {where}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(f"wall time: {time.monotonic() - start:.0f} s")
     return 0
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what a new child calls before its program starts, so that a SIGKILL of this process ends it too.
+
+    Otherwise a killed experiment would leave trainings behind that the next one starts a second time in the same
+    folders. SIGKILL, since a program may take its time after a SIGTERM. Linux alone has it (``man 2 prctl``).
+    """
+    if _LIBC is None:
+        return None
+    parent = os.getpid()
+
+    def ask() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before it was asked for
+            os._exit(1)
+
+    return ask
 
 
 def updates_in_log(log: Path, total: int) -> Callable[[], float]:
@@ -164,33 +141,48 @@ class _Running:
     """A started step."""
 
     def __init__(self, step: Step, threads: int) -> None:
-        step.folder.mkdir(parents=True, exist_ok=True)
-        step.marker.unlink(missing_ok=True)
         self.step, self._start, self._files = step, time.monotonic(), []
         # inputs are made by earlier steps, so they are looked at now, not when the step is described
         self._identity = step.identity()
-        continues = self._continues()
-        command = (*self._identity["command"], *(step.resume if continues else ()))
+        refuse_other_command(step, self._identity["command"])
+        step.folder.mkdir(parents=True, exist_ok=True)
+        self._continued = self._continues()
+        step.marker.unlink(missing_ok=True)
+        command = (*self._identity["command"], *(step.resume if self._continued else ()))
         write_lines(step.started, [json.dumps(self._identity)])
-        # The log of what is continued holds the beginning of its learning curve.
-        log = self._open(step.log, "a" if continues else "w")
+        log = self._open_log(command)
         output = log if step.output is None else self._open(step.output)
-        log.write(f"$ {shlex.join(command)}\n")
-        log.flush()
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
-        self._process = subprocess.Popen(command, stdout=output, stderr=log, env=environment)
+        self._process = subprocess.Popen(command, stdout=output, stderr=log, env=environment,
+                                         preexec_fn=die_with_parent())
         # (seconds, share) that the estimate starts from; a continued run tells its share with its first line
-        self._origin = None if continues else (0.0, 0.0)
+        self._origin = None if self._continued else (0.0, 0.0)
 
     def _continues(self) -> bool:
-        """Whether the work folder holds the beginning of this very run; one of another run is emptied."""
-        work = self.step.work
-        if work is None or not work.exists():
+        """Whether the work folder holds the beginning of this very run; one from other inputs is emptied."""
+        step, begun = self.step, recorded(self.step.started)
+        if begun is not None and begun != self._identity:
+            changed = "inputs have" if begun["command"] == self._identity["command"] else "command has"
+            print(f"  {step.name}: anew, its {changed} changed", flush=True)
+        if step.work is None or not step.work.exists():
             return False
-        if _recorded(self.step.started) == self._identity:
+        if begun == self._identity:
+            step.mend(step.work)
             return True
-        shutil.rmtree(work)
+        shutil.rmtree(step.work)
         return False
+
+    def _open_log(self, command: Sequence[str]) -> IO[str]:
+        path = self.step.log
+        # The log of what is continued holds the beginning of its learning curve.
+        log = self._open(path, "a" if self._continued else "w")
+        try:
+            # What was killed may have left half a line.
+            log.write(f"{_end_of_line(path)}$ {shlex.join(command)}\n")
+            log.flush()
+        except OSError as error:  # those of a write do not say which file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        return log
 
     def _open(self, path: Path, mode: str = "w") -> IO[str]:
         handle = path.open(mode, encoding="utf-8")
@@ -211,7 +203,7 @@ class _Running:
             return False
         self.stop()
         if code != 0:
-            raise StepFailed(_failure(self.step, code))
+            raise StepFailed(_failure(self.step, code, self._continued))
         write_lines(self.step.marker, [json.dumps(dict(self._identity, seconds=round(self.seconds(), 1)))])
         return True
 
@@ -235,21 +227,16 @@ class _Running:
         return f"{self.step.name} {elapsed:.0f} s{left}"
 
 
-def _recorded(path: Path) -> dict | None:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(record, dict):
-        return None
-    return {key: record[key] for key in ("command", "inputs") if key in record}
+def _end_of_line(path: Path) -> str:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return ""
+        file.seek(-1, os.SEEK_END)
+        return "" if file.read() == b"\n" else "\n"
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-
-
-def _failure(step: Step, code: int) -> str:
+def _failure(step: Step, code: int, continued: bool) -> str:
     lines = step.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
+    went_on = [f"it went on from {step.work}: if that is damaged, remove it, and the step begins anew"]
     return "\n".join([f"step {step.name} ended with exit code {code}", f"$ {shlex.join(step.command)}",
-                      f"last lines of {step.log}:", *lines])
+                      *(went_on if continued else ()), f"last lines of {step.log}:", *lines])

@@ -17,6 +17,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from commands import run_program, run_steps
@@ -26,7 +27,9 @@ from experiment_runs import Outcome
 from experiment_steps import Experiment, Setting, settings_of
 from grid import load_grid
 from prepare import PrepareSettings, prepare
-from textfiles import BadInput
+from textfiles import BadInput, BadOption
+
+from fairseq_l2t.storage import lock_run_folder
 
 __all__ = ["main"]
 
@@ -38,6 +41,7 @@ def run_experiment(options: argparse.Namespace) -> None:
 
     Raises:
         BadInput: a grid or corpus that cannot be used.
+        RunFolderError: another experiment uses the folder.
         StepFailed: a program ended with an error.
     """
     grid = load_grid(options.grid)
@@ -51,13 +55,16 @@ def run_experiment(options: argparse.Namespace) -> None:
             print(f"{step.name}\n  $ {shlex.join(step.command)}")
         print(f"{len(steps)} steps")
         return
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    if options.report and not options.output_dir.is_dir():
+        raise BadInput(f"--output-dir: {options.output_dir}, expected the folder of a grid that was run, for --report")
     outcome = Outcome(experiments, options.output_dir)
-    if not options.report:
-        for setting in settings:
-            _prepare(setting, options.raw_dir)
-        run_steps(steps, options.jobs, on_done=outcome.note)
-    write_report(experiments, outcome.write(), options.output_dir)
+    # A report only reads the runs, and may be wanted while they are made.
+    with nullcontext() if options.report else lock_run_folder(options.output_dir):
+        if not options.report:
+            for setting in settings:
+                _prepare(setting, options)
+            run_steps(steps, options.jobs, on_done=outcome.note)
+        write_report(experiments, outcome.write(), options.output_dir)
 
 
 def _is_there(setting: Setting, raw: Path) -> bool:
@@ -68,13 +75,17 @@ def _is_there(setting: Setting, raw: Path) -> bool:
     return False
 
 
-def _prepare(setting: Setting, raw: Path) -> None:
+def _prepare(setting: Setting, options: argparse.Namespace) -> None:
     corpus = setting.corpus
-    text = setting.folder / "raw" if corpus.raw is None else raw / corpus.raw
+    text = setting.folder / "raw" if corpus.raw is None else options.raw_dir / corpus.raw
     if corpus.embedded is not None:
         write_corpus(text, corpus.embedded)
-    prepare(text, setting.folder / "data",
-            PrepareSettings(corpus.vocabulary, noise=setting.noise, train_limit=corpus.train_limit, part=corpus.part))
+    settings = PrepareSettings(corpus.vocabulary, noise=setting.noise, train_limit=corpus.train_limit, part=corpus.part)
+    try:
+        prepare(text, setting.folder / "data", settings, replace=False)
+    except BadOption as error:
+        key = "noise" if error.option == "noise" else f"corpora.{corpus.name}.{error.option}"
+        raise BadInput(f"{options.grid}: {key}: {error.reason}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
@@ -12,7 +13,9 @@ from matplotlib.figure import Figure
 from runs import teacher_lines
 from textfiles import write_lines
 
-__all__ = ["COLORS", "tables", "write_report"]
+from fairseq_l2t.storage import write_atomically
+
+__all__ = ["COLORS", "save_figure", "tables", "write_report"]
 
 COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 
@@ -26,6 +29,13 @@ def write_report(experiments: Sequence[Experiment], records: Sequence[dict], out
         _draw_curves(experiments, records, output / "curves.png")
     if any(teacher_lines(folder) for _, folder in _teachers(experiments)):
         _draw_teachers(experiments, output / "teachers.png")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    write_atomically(path, [image.getbuffer()])
 
 
 def tables(experiments: Sequence[Experiment], records: Sequence[dict]) -> str:
@@ -135,7 +145,7 @@ def _draw_curves(experiments: Sequence[Experiment], records: Sequence[dict], pat
         axis.set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * columns, frameon=False,
                   fontsize=8)  # fmt: skip
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def _draw_teachers(experiments: Sequence[Experiment], path: Path) -> None:
@@ -154,4 +164,4 @@ def _draw_teachers(experiments: Sequence[Experiment], path: Path) -> None:
         axis.grid(color="0.92")
     axes[2].set_yscale("log")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)

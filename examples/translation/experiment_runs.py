@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from commands import Step, StepFailed
 from experiment_steps import Experiment
 from grid import Loss, Student
 from recipe import hypotheses_in_order
 from runs import read_run, teacher_lines
-from textfiles import read_lines, write_lines
+from steps import Step, StepFailed
+from textfiles import read_json, read_lines, write_lines
 
 __all__ = ["Outcome", "teachers_cost"]
 
@@ -80,7 +80,7 @@ def _test_scores(experiment: Experiment, student: Student, loss: Loss, seed: int
     path = experiment.setting.comparison(student.name, seed)
     if not path.exists():
         return None
-    comparison = json.loads(path.read_text(encoding="utf-8"))
+    comparison = read_json(path, "remove it and the .done file of its comparison, and run the grid again")
     systems = {system["name"]: system for system in comparison["systems"]}
     own = systems.get(experiment.setting.hypotheses(student.name, loss.name, seed).name)
     against = comparison["systems"][0]["name"].removeprefix(f"{student.name}.").removesuffix(f".seed{seed}.txt")

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from commands import Step, console_script, lines_in_file, updates_in_log
+from checkpoints import mend_last_checkpoint
+from commands import console_script, lines_in_file, updates_in_log
 from grid import Corpus, Grid, Loss, Options, Student
 from prepare import RECORD, reference_file
 from runs import read_run
+from steps import Step
 
 import fairseq_l2t
 
@@ -28,8 +30,8 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """For people and files."""
-        return f"{self.corpus.name}.noise{round(100 * self.noise)}"
+        """For people and files; `grid.load_grid` sees to it that no two are alike."""
+        return f"{self.corpus.name}.noise{100 * self.noise:g}"
 
     @property
     def data_bin(self) -> Path:
@@ -194,7 +196,7 @@ class Experiment:
             inputs = (*inputs, self.setting.teacher(loss.teacher) / "teacher.safetensors")
             after = (*after, self._step_name("teacher", loss.teacher))
         return Step(self._train_name(name), command, self._logs, inputs, after, work=folder,
-                    progress=updates_in_log(self.log(name), student.updates), **step)
+                    progress=updates_in_log(self.log(name), student.updates), mend=mend_last_checkpoint, **step)
 
     def _criterion(self, loss: Loss) -> Options:
         if not loss.teacher:

@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -23,8 +22,11 @@ from pathlib import Path
 from random import Random
 
 import sentencepiece
-from commands import StepFailed, console_script
-from textfiles import LANGUAGES, SPLITS, BadInput, misalign, read_split, write_lines
+from commands import console_script, die_with_parent
+from steps import StepFailed
+from textfiles import LANGUAGES, SPLITS, BadInput, BadOption, misalign, read_json, read_split, write_lines
+
+from fairseq_l2t.storage import write_atomically
 
 RECORD = "prepared.json"
 PART = "part"
@@ -53,19 +55,26 @@ class PrepareSettings:
             BadInput: naming the option, its value and the range.
         """
         if self.vocabulary < 1:
-            raise BadInput(f"--vocabulary: {self.vocabulary}, expected at least 1")
+            raise BadOption("vocabulary", f"{self.vocabulary}, expected at least 1")
         if self.train_limit < 0:
-            raise BadInput(f"--train-limit: {self.train_limit}, expected 0 (all) or more")
-        for option, share in (("--noise", self.noise), ("--part", self.part)):
+            raise BadOption("train_limit", f"{self.train_limit}, expected 0 (all) or more")
+        for option, share in (("noise", self.noise), ("part", self.part)):
             if not 0.0 <= share <= 1.0:
-                raise BadInput(f"{option}: {share}, expected a share from 0 to 1")
+                raise BadOption(option, f"{share}, expected 0 (none) or a share up to 1")
 
 
-def prepare(raw: Path, output: Path, settings: PrepareSettings) -> Path:
+def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = True) -> Path:
     """Prepare ``raw`` in ``output`` and return DATA_BIN; nothing is done where it stands from the same input.
 
+    Args:
+        raw: folder of the text.
+        output: folder to write to, made if missing.
+        settings: how.
+        replace: whether a DATA_BIN of other text or settings is made anew, or refused.
+
     Raises:
-        BadInput: a file is missing, empty or not as long as its partner, or a setting is out of range.
+        BadInput: a file is missing, empty or not as long as its partner, a setting is out of range, or the folder
+            holds something else.
         StepFailed: fairseq-preprocess failed.
     """
     settings.check()
@@ -73,8 +82,12 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings) -> Path:
     record = dict(asdict(settings), input=_digest(splits))
     data_bin = output / "bin"
     if data_bin.exists():
-        if _same_record(data_bin / RECORD, record):
+        changed = _changed(data_bin / RECORD, record)
+        if not changed:
             return data_bin
+        if not replace:
+            raise BadInput(f"{data_bin}: made with other {', '.join(changed)}, and runs may stand on it; "
+                           f"remove {output.parent} or choose another --output-dir")
         shutil.rmtree(data_bin)
     splits["train"], noisy = _training_pairs(splits, settings)
     write_lines(_folder(output) / "train.noise.txt", (str(index + 1) for index in noisy))
@@ -95,13 +108,16 @@ def reference_file(data_bin: Path, split: str = "test", language: str = LANGUAGE
     return data_bin.parent / "text" / f"{split}.{language}"
 
 
-def _same_record(path: Path, record: dict) -> bool:
-    """Whether the folder was made from the same input; one that is not ours is never removed."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) == record
-    except FileNotFoundError:
+def _changed(path: Path, record: dict) -> list[str]:
+    """What was other than in ``record`` when the folder was made; one that is not ours is never removed."""
+    if not path.exists():
         raise BadInput(f"{path.parent}: exists and was not made by prepare.py (no {RECORD}); "
-                       "move it away or choose another --output-dir") from None
+                       "move it away or choose another --output-dir")
+    before = read_json(path, f"remove {path.parent} to prepare it again")
+    if not isinstance(before, dict):
+        raise BadInput(f"{path}: {before!r}, expected a mapping; remove {path.parent} to prepare it again")
+    return ["text" if name == "input" else f"{name} ({before.get(name)}, now {value})"
+            for name, value in record.items() if before.get(name) != value]
 
 
 def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tuple[Split, list[int]]:
@@ -147,10 +163,8 @@ def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.Sen
             model_type="unigram", character_coverage=1.0, hard_vocab_limit=False, num_threads=1,
             shuffle_input_sentence=False, minloglevel=2)
     except RuntimeError as error:
-        raise BadInput(f"--vocabulary: {vocabulary} refused by SentencePiece: {error}") from None
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.getvalue())
-    os.replace(partial, path)
+        raise BadOption("vocabulary", f"{vocabulary}, refused by SentencePiece: {error}") from None
+    write_atomically(path, [model.getvalue()])
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
@@ -164,7 +178,7 @@ def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: d
                "--validpref", ",".join(str(pieces / split) for split in ("valid", *((PART,) if settings.part else ()))),
                "--testpref", str(pieces / "test"), "--destdir", str(partial), "--workers", "1"]
     result = subprocess.run(command + (["--joined-dictionary"] if settings.joined_dictionary else []), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent())
     if result.returncode != 0:
         tail = "\n".join(result.stdout.splitlines()[-_SHOWN_LINES:])
         raise StepFailed(f"exit code {result.returncode} of\n$ {shlex.join(command)}\nlast lines:\n{tail}")
@@ -209,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="use the first pairs only; 0 uses all (default %(default)s)")
     parser.add_argument("--part", type=float, default=default.part,
                         help="share of the training pairs that also become a set of their own, for --train-subset part "
-                        "(default %(default)s: none)")
+                        "(default %(default)s, which is none)")
     options = parser.parse_args(arguments)
     settings = PrepareSettings(options.vocabulary, not options.separate_dictionaries, options.noise,
                                options.noise_seed, options.train_limit, options.part)

@@ -3,8 +3,8 @@
     python examples/translation/recipe.py DATA_BIN --output-dir out/run --preset multi30k --seeds 1 2 3
 
 runs the console scripts fairseq-train, l2t-train-teacher, fairseq-generate, l2t-compare and l2t-inspect. A
-finished step is not done again, so that an interrupted run continues where it was, unless its command or input
-has changed.
+finished step is not done again, so that an interrupted run continues where it was, unless its input has changed. A
+training of another command under the same name is refused, so that no finished one is lost.
 """
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from commands import Step, StepFailed, console_script, lines_in_file, run_program, run_steps, updates_in_log
+from checkpoints import mend_last_checkpoint
+from commands import console_script, lines_in_file, run_program, run_steps, updates_in_log
 from prepare import RECORD, reference_file
 from settings import PRESETS, RecipeSettings
+from steps import Step, StepFailed
 from textfiles import LANGUAGES, BadInput, read_lines, write_lines
 
 import fairseq_l2t
+from fairseq_l2t.storage import lock_run_folder
 
 BASELINE = "ce"
 SYSTEMS = ("ce", "ls", "l2t")
@@ -74,7 +77,7 @@ class Recipe:
                    "--seed", str(seed), "--log-format", "json", "--log-interval", "50", "--save-dir", str(folder),
                    *settings.overrides)
         return Step(name, command, logs, inputs, after, work=folder,
-                    progress=updates_in_log(logs / f"{name}.log", settings.updates))
+                    progress=updates_in_log(logs / f"{name}.log", settings.updates), mend=mend_last_checkpoint)
 
     def _loss(self, system: str) -> tuple[str, ...]:
         if system == "ce":
@@ -101,17 +104,19 @@ class Recipe:
 
         Raises:
             BadInput: the data is not what prepare.py makes.
+            RunFolderError: another run uses the folder.
             StepFailed: a program ended with an error.
         """
         if not (self.data_bin / RECORD).is_file():
             raise BadInput(f"{self.data_bin}: no {RECORD}, expected a DATA_BIN made by prepare.py")
         reference = read_lines(reference_file(self.data_bin))
         steps = self.steps()
-        run_steps(steps, self.settings.jobs)
-        for step in steps:
-            if step.output is not None:
-                self._write_hypotheses(step, len(reference))
-        self._report()
+        with lock_run_folder(self.output):
+            run_steps(steps, self.settings.jobs)
+            for step in steps:
+                if step.output is not None:
+                    self._write_hypotheses(step, len(reference))
+            self._report()
 
     def _write_hypotheses(self, step: Step, count: int) -> None:
         lines = hypotheses_in_order(step.output.read_text(encoding="utf-8").split("\n"))

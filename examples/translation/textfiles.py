@@ -1,10 +1,13 @@
 """Reading and writing parallel text with clear errors, and the misalignment that makes it noisy."""
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
+
+from fairseq_l2t.storage import write_atomically
 
 SPLITS = ("train", "valid", "test")
 LANGUAGES = ("de", "en")
@@ -15,11 +18,33 @@ class BadInput(Exception):
     """Input that a person can mend; the message names the file or option, what came and what is expected."""
 
 
+class BadOption(BadInput):
+    """A value that is refused, by the name it has in Python: a command line calls it otherwise than a grid does."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"--{option.replace('_', '-')}: {reason}")
+        self.option, self.reason = option, reason
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write one line each; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
-    os.replace(partial, path)
+    write_atomically(path, ["".join(line + "\n" for line in lines).encode()])
+
+
+def read_json(path: Path, instead: str) -> Any:
+    """Read a JSON file that a program of ours has written.
+
+    Args:
+        path: the file; it must exist.
+        instead: what a person can do where it is damaged.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path}: damaged, expected JSON ({error}); {instead}") from None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -67,7 +92,7 @@ def misalign(targets: Sequence[str], share: float, rng: Random) -> tuple[list[st
         BadInput: the share is outside [0, 1], or the lines are too few or too alike to be misaligned.
     """
     if not 0.0 <= share <= 1.0:
-        raise BadInput(f"--noise: {share}, expected a share from 0 to 1")
+        raise BadOption("noise", f"{share}, expected a share from 0 to 1")
     count = round(share * len(targets))
     if count == 0:
         return list(targets), []
@@ -80,4 +105,4 @@ def misalign(targets: Sequence[str], share: float, rng: Random) -> tuple[list[st
             for here, there in pairs:
                 mixed[here] = targets[there]
             return mixed, sorted(chosen)
-    raise BadInput(f"--noise: cannot misalign {count} of {len(targets)} lines, too few or too alike")
+    raise BadOption("noise", f"{share}, cannot misalign {count} of {len(targets)} lines, too few or too alike")

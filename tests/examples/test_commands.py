@@ -1,9 +1,17 @@
 """Steps: done once, done again for another command or input, resumed, and failures told in words."""
+import os
+import resource
+import shutil
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from commands import Step, StepFailed, console_script, lines_in_file, run_steps, updates_in_log
+from commands import console_script, lines_in_file, run_steps, updates_in_log
+from steps import Step, StepFailed
+from textfiles import BadInput
 
 APPEND = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.open('a').write(' '.join(sys.argv[2:]) + '\\n')"
 
@@ -56,23 +64,163 @@ def test_steps_run_side_by_side(tmp_path):
     assert together < time.monotonic() - start - 0.5
 
 
-def test_an_interrupted_step_resumes_and_one_of_another_command_starts_clean(tmp_path):
-    work = tmp_path / "work"
+def _begun(folder, word, **more):
+    """A step as if it had been killed before its end, and its work folder."""
+    work = folder / "work"
+    step = _append(folder, "a", word, work=work, resume=("resumed",), **more)
+    run_steps([step])
+    step.marker.unlink()
+    work.mkdir(exist_ok=True)
+    (work / "state").touch()
+    return step
 
-    def interrupted(word):
-        step = _append(tmp_path, "a", word, work=work, resume=("resumed",))
-        run_steps([step])
-        step.marker.unlink()  # as if it had been killed before its end
-        work.mkdir(exist_ok=True)
-        (work / "state").touch()
-        return step
 
-    interrupted("one")
-    run_steps([interrupted("one")])
+def test_an_interrupted_step_resumes_and_one_of_other_inputs_starts_clean(tmp_path, capsys):
+    source = tmp_path / "input"
+    source.write_text("one", encoding="utf-8")
+    _begun(tmp_path, "one", inputs=(source,))
+    step = _begun(tmp_path, "one", inputs=(source,))
+    run_steps([step])
     assert _lines(tmp_path, "a") == ["one", "one resumed", "one resumed"]
-    run_steps([_append(tmp_path, "a", "two", work=work, resume=("resumed",))])
-    assert _lines(tmp_path, "a")[-1] == "two"
-    assert not work.exists()
+    source.write_text("two", encoding="utf-8")
+    capsys.readouterr()
+    run_steps([step])
+    assert _lines(tmp_path, "a")[-1] == "one"
+    assert not (tmp_path / "work").exists()
+    assert "a: anew, its inputs have changed" in capsys.readouterr().out
+
+
+def test_a_resumed_step_mends_its_folder_and_does_not_write_behind_a_cut_line(tmp_path):
+    mended = []
+    step = _begun(tmp_path, "one", mend=mended.append)
+    with step.log.open("a", encoding="utf-8") as log:
+        log.write("a line cut he")
+    assert mended == []
+    run_steps([step])
+    assert mended == [tmp_path / "work"]
+    assert "a line cut he\n$ " in step.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_was_made_by_another_command_is_kept_and_the_step_refused(tmp_path, finished):
+    step = _begun(tmp_path, "--lr=1")
+    if finished:
+        run_steps([step])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = _append(tmp_path, "a", "--lr=2", work=tmp_path / "work", resume=("resumed",))
+    with pytest.raises(BadInput) as refused:
+        run_steps([_append(tmp_path, "b", "word"), other])
+    record = step.marker if finished else step.started
+    assert str(refused.value) == (
+        f"step a: {record} is of another command (there --lr=1, here --lr=2); remove {tmp_path / 'work'} and {record} "
+        "to do this step anew, or choose another --output-dir")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    # The way out that is told.
+    shutil.rmtree(tmp_path / "work")
+    record.unlink()
+    run_steps([other])
+    assert _lines(tmp_path, "a")[-1] == "--lr=2"
+
+
+def test_what_was_chosen_otherwise_is_refused_too(tmp_path):
+    """The late part of a command is compared before any step starts, if what decides it is done."""
+    first = _append(tmp_path, "first", "word")
+
+    def second(word):
+        return _append(tmp_path, "a", work=tmp_path / "work", after=("first",), late=lambda: (word,))
+
+    run_steps([first, second("one")])
+    run_steps([first, second("one")])
+    assert _lines(tmp_path, "a") == ["one"]
+    extra = _append(tmp_path, "extra", "word")
+    with pytest.raises(BadInput, match="step a: .*one, here .*two"):
+        run_steps([extra, first, second("two")])
+    assert not extra.started.exists()
+    first.marker.unlink()
+    with pytest.raises(BadInput, match="step a: .*one, here .*two"):
+        run_steps([first, second("two")])
+    assert _lines(tmp_path, "a") == ["one"]
+
+
+def test_a_folder_of_unknown_origin_is_not_emptied(tmp_path):
+    (tmp_path / "work").mkdir()
+    with pytest.raises(BadInput, match="work exists and .*a.started does not say what made it"):
+        run_steps([_append(tmp_path, "a", "one", work=tmp_path / "work")])
+    assert (tmp_path / "work").is_dir()
+
+
+# Starts a step that would sleep for a minute, and tells its process.
+LONG = """
+import sys, pathlib
+from commands import run_program, run_steps
+from steps import Step
+code = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
+folder = pathlib.Path(sys.argv[1])
+sys.exit(run_program("long.py", lambda: run_steps([Step("a", (sys.executable, "-c", code), folder)])))
+"""
+
+
+def _started_program(examples, folder):
+    """The program, and the number of its step's process."""
+    paths = os.pathsep.join([str(examples), str(examples.parents[1])])
+    program = subprocess.Popen([sys.executable, "-c", LONG, str(folder)], stderr=subprocess.PIPE, text=True,
+                               env=dict(os.environ, PYTHONPATH=paths))
+    log, deadline = folder / "a.log", time.monotonic() + 60
+    while not (log.exists() and (found := log.read_text(encoding="utf-8").splitlines()[1:])):
+        assert time.monotonic() < deadline and program.poll() is None
+        time.sleep(0.05)
+    return program, int(found[0])
+
+
+def _lives(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"  # dead, and not yet collected by its new parent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+@pytest.mark.parametrize(("number", "code", "message"), [
+    (signal.SIGKILL, -signal.SIGKILL, ""), (signal.SIGINT, 130, "long.py: stopped by SIGINT\n"),
+    (signal.SIGTERM, 143, "")])
+def test_steps_end_with_the_program(examples, tmp_path, number, code, message):
+    program, process = _started_program(examples, tmp_path)
+    try:
+        assert _lives(process)
+        program.send_signal(number)
+        assert program.communicate(timeout=30) == (None, message)
+        assert program.returncode == code
+        deadline = time.monotonic() + 10
+        while _lives(process) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _lives(process)
+    finally:
+        program.kill()
+        if _lives(process):
+            os.kill(process, signal.SIGKILL)
+
+
+def _limited(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(("work", "name"), [
+    ("write_lines(folder / 'file', ['x' * 9000])", "file"),
+    ("run_steps([Step('a', (sys.executable, '-c', 'pass', 'x' * 3000), folder)])", "a.started"),
+    ("(folder / 'a.log').mkdir(); run_steps([Step('a', (sys.executable, '-c', 'pass'), folder)])", "a.log")])
+def test_what_cannot_be_written_is_named(examples, tmp_path, work, name):
+    """A limit on the size of files stands for a full disk."""
+    code = ("import pathlib, sys\nfrom commands import run_program, run_steps\nfrom steps import Step\n"
+            "from textfiles import write_lines\nfolder = pathlib.Path(sys.argv[1])\n"
+            f"def work():\n    {work}\nsys.exit(run_program('it.py', work))")
+    paths = os.pathsep.join([str(examples), str(examples.parents[1])])
+    result = subprocess.run([sys.executable, "-B", "-c", code, str(tmp_path)], capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=paths), preexec_fn=lambda: _limited(2048))
+    assert result.returncode == 1, result.stderr
+    reason = "Is a directory" if name == "a.log" else "File too large"
+    assert result.stderr == f"it.py: error: {tmp_path / name}: {reason}\n"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_failure_shows_command_and_end_of_log_and_stops_the_others(tmp_path):

@@ -75,6 +75,17 @@ def test_a_foreign_folder_is_not_removed(raw_corpus, tmp_path):
     assert (tmp_path / "bin" / "precious").exists()
 
 
+def test_a_damaged_record_is_named(raw_corpus, tmp_path, capsys):
+    record = tmp_path / "bin" / "prepared.json"
+    record.parent.mkdir()
+    for content in ('{"vocab', "[1]", "\udcff"):
+        record.write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises(SystemExit):
+            main([str(raw_corpus), "--output-dir", str(tmp_path)])
+        assert f"{record}: " in capsys.readouterr().err
+        assert record.exists()
+
+
 def test_overlap_with_held_out_text_is_dropped_and_counted(raw, tmp_path, capsys, without_binarising):
     train, target = read_lines(raw / "train.de"), read_lines(raw / "train.en")
     train[5] = read_lines(raw / "test.de")[0]
@@ -149,10 +160,13 @@ def test_bad_text_is_refused_in_words(raw, tmp_path, capsys, damage, words):
     assert not (tmp_path / "out" / "bin").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--vocabulary", "0"), ("--noise", "2.0"), ("--train-limit", "-1"),
+@pytest.mark.parametrize(("option", "value"), [("--vocabulary", "0"), ("--noise", "2.0"), ("--part", "nan"),
+                                               ("--train-limit", "-1"),
                                                ("--vocabulary", "20")])
 def test_bad_options_are_named(raw_corpus, tmp_path, capsys, option, value):
     with pytest.raises(SystemExit) as stop:
         main([str(raw_corpus), "--output-dir", str(tmp_path), option, value])
     assert stop.value.code == 2
-    assert f"{option}: {value}" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"{option}: {value}, " in message
+    assert option not in ("--noise", "--part") or "expected 0 (none) or a share up to 1" in message
