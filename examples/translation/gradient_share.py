@@ -23,7 +23,7 @@ from random import Random
 
 import torch
 from commands import run_program
-from experiment_report import COLORS
+from experiment_report import COLORS, save_figure
 from fairseq import checkpoint_utils, tasks
 from matplotlib.figure import Figure
 from prepare import reference_file
@@ -115,14 +115,23 @@ def draw(path: Path, shares: dict[str, list[dict]]) -> None:
     axes.set_title("Gradient that goes to tokens of misaligned pairs", loc="left", fontsize=10)
     axes.grid(color="0.92")
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
+
+
+def _noisy_pairs(data: Path) -> frozenset[int]:
+    path = data.parent / "train.noise.txt"
+    # Empty where nothing was misaligned.
+    if not path.is_file() or not path.stat().st_size:
+        raise BadInput(f"{path}: no misaligned pairs; expected DATA_BIN of prepare.py with --noise")
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        if not line.isdecimal():
+            raise BadInput(f"{path}, line {number}: {line!r}, expected the number of a training pair")
+    return frozenset(int(line) - 1 for line in lines)
 
 
 def _measured(options: argparse.Namespace) -> None:
-    noise = options.data.parent / "train.noise.txt"
-    noisy = frozenset(int(line) - 1 for line in read_lines(noise)) if noise.is_file() else frozenset()
-    if not noisy:
-        raise BadInput(f"{noise}: no misaligned pairs; expected DATA_BIN of prepare.py with --noise")
+    noisy = _noisy_pairs(options.data)
     total = len(read_lines(reference_file(options.data, "train")))
     pairs = sorted(Random(options.seed).sample(range(total), min(options.pairs, total)))
     found = {name: checkpoints_of(folder) for name, folder in options.checkpoints}

@@ -34,29 +34,47 @@ class Run:
 
 
 def read_run(log: Path) -> Run:
-    """Read the log of a run with ``--log-format json`` and ``--eval-bleu``.
+    """Read the log of a finished run with ``--log-format json`` and ``--eval-bleu``.
 
     Raises:
-        BadInput: no validation stands in it.
+        BadInput: no validation stands in it, or a line is cut.
     """
     curve: dict[int, float] = {}
     seconds: dict[int, float] = {}
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
         _, _, kind, values = (line.split(" | ", 3) + 4 * [""])[:4]
+        if kind not in ("valid", "train_inner"):
+            continue
         # An interrupted run goes on from its last checkpoint: what it does again, it says again.
-        if kind == "valid":
+        try:
             found = json.loads(values)
-            if "valid_bleu" in found:
+            if kind == "train_inner":
+                seconds[int(found["num_updates"])] = float(found["train_wall"])  # since the line before
+            elif "valid_bleu" in found:
                 curve[int(found["valid_num_updates"])] = float(found["valid_bleu"])
-        elif kind == "train_inner":
-            found = json.loads(values)
-            seconds[int(found["num_updates"])] = float(found["train_wall"])  # since the line before
+        except (ValueError, KeyError, TypeError):
+            # Cut where the run was killed, the next line is the command that it went on with.
+            if not following.startswith("$ "):
+                raise BadInput(f"{log}, line {number}: {values!r}, expected a whole line of fairseq-train; remove "
+                               f"{log.with_suffix('.done')} and the run's checkpoints to train it again") from None
     if not curve:
         raise BadInput(f"{log}: no validation in it, expected the log of a finished fairseq-train")
     return Run(tuple(sorted(curve.items())), sum(seconds.values()))
 
 
 def teacher_lines(folder: Path) -> list[dict]:
-    """Return the lines of a teacher's log; none of a teacher without updates."""
+    """Return the lines of a teacher's log; none of a teacher without updates.
+
+    Raises:
+        BadInput: a line is cut.
+    """
     path = folder / "teacher_log.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise BadInput(f"{path}, line {number}: {line!r}, expected a whole line of l2t-train-teacher") from None
+    return found

@@ -1,6 +1,7 @@
 """Grids of experiments: what is chosen and by what, what counts, and what is reported; whole in `make test-slow`."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from experiment_report import tables
 from experiment_runs import Outcome, teachers_cost
 from experiment_steps import Experiment, settings_of
 from grid import load_grid
-from runs import read_run
+from runs import read_run, teacher_lines
 from textfiles import BadInput
+
+from fairseq_l2t.storage import lock_run_folder
 
 TINY = Path(__file__).with_name("tiny_grid.yaml")
 
@@ -54,6 +57,34 @@ def test_a_log_is_read_once_for_what_was_done_twice(tmp_path):
     log.write_text("nothing\n", encoding="utf-8")
     with pytest.raises(BadInput, match="no validation in it"):
         read_run(log)
+
+
+CUT = '2026 | INFO | valid | {"valid_num_updates": "60", "val\n'
+
+
+@pytest.mark.parametrize("cut", [CUT, CUT.replace("valid |", "train_inner |"), CUT.replace(', "val', "}")
+                                 .replace("valid |", "train_inner |")])
+def test_a_cut_line_is_named_unless_the_run_went_on_after_it(tmp_path, cut):
+    log = tmp_path / "log"
+    write_log(log, (20, 5.0), (40, 7.0), more=cut)
+    with pytest.raises(BadInput, match=f"{log}, line 5: .*60.*expected a whole line"):
+        read_run(log)
+    with log.open("a", encoding="utf-8") as file:
+        file.write("$ fairseq-train\n")
+    assert read_run(log).curve == ((20, 5.0), (40, 7.0))
+
+
+def test_a_cut_line_of_a_teacher_is_named(tmp_path):
+    log = tmp_path / "teacher_log.jsonl"
+    log.write_text('{"a": 1}\n{"a":', encoding="utf-8")
+    with pytest.raises(BadInput, match=f"{log}, line 2: "):
+        teacher_lines(tmp_path)
+
+
+def test_every_share_of_noise_has_a_folder_of_its_own(experiment, tmp_path):
+    grid = replace(experiment.grid, noise=(0.0, 0.004, 0.29, 0.3, 0.301, 0.304))
+    names = [setting.name for setting in settings_of(grid, tmp_path) if setting.corpus.name == "tiny"]
+    assert names == [f"tiny.noise{percent}" for percent in ("0", "0.4", "29", "30", "30.1", "30.4")]
 
 
 def test_learning_rate_and_choice_are_taken_by_dev_bleu(experiment):
@@ -175,6 +206,44 @@ def test_errors_and_what_is_left_out(tmp_path, capsys):
     assert "fairseq-train" in shown and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         main([str(TINY), "--output-dir", str(tmp_path), "--jobs", "0"])
+
+
+def refused(capsys, *arguments):
+    """What the program says, in one line, when it refuses."""
+    assert main([*map(str, arguments)]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and message.startswith("experiment.py: error: ")
+    return message
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert f"--output-dir: {out}, expected the folder" in refused(capsys, TINY, "--output-dir", out, "--report")
+    assert not out.exists()
+    with lock_run_folder(out):
+        assert f"{out}: another run (process {os.getpid()})" in refused(capsys, TINY, "--output-dir", out)
+        assert main([str(TINY), "--output-dir", str(out), "--report"]) == 0  # while it runs
+    capsys.readouterr()
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'}: File exists" in refused(capsys, TINY, "--output-dir", tmp_path / "file")
+
+
+def test_data_that_runs_stand_on_is_not_made_anew(tmp_path, capsys):
+    setting = settings_of(load_grid(TINY), tmp_path)[0]
+    setting.data_bin.mkdir(parents=True)
+    record = setting.data_bin / "prepared.json"
+    record.write_text('{"vocabulary": 100}', encoding="utf-8")
+    message = refused(capsys, TINY, "--output-dir", tmp_path)
+    assert f"{setting.data_bin}: made with other vocabulary (100, now 200), " in message and record.exists()
+    record.write_text('{"vocab', encoding="utf-8")
+    assert f"{record}: damaged, expected JSON" in refused(capsys, TINY, "--output-dir", tmp_path)
+
+
+def test_what_the_data_cannot_be_is_told_by_the_key_of_the_grid(tmp_path, capsys):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(TINY.read_text(encoding="utf-8").replace("vocabulary: 200}", "vocabulary: 5}"), encoding="utf-8")
+    message = refused(capsys, grid, "--output-dir", tmp_path / "out")
+    assert f"{grid}: corpora.tiny.vocabulary: 5, refused by SentencePiece" in message
 
 
 @pytest.mark.very_slow

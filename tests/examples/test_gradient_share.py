@@ -83,8 +83,13 @@ def test_the_command_holds_every_checkpoint_against_its_own_criterion(trained, t
 
 def test_what_is_missing_is_named(raw_corpus, tmp_path, capsys):
     (tmp_path / "bin").mkdir()
-    assert main([str(tmp_path / "bin"), "--checkpoints", f"CE={tmp_path}"]) == 1
-    assert "train.noise.txt: no misaligned pairs" in capsys.readouterr().err
+    command = [str(tmp_path / "bin"), "--checkpoints", f"CE={tmp_path}"]
+    for content, message in ((None, "no misaligned pairs"), ("", "no misaligned pairs"), ("3\nx\n", "line 2: 'x'")):
+        if content is not None:
+            (tmp_path / "train.noise.txt").write_text(content, encoding="utf-8")
+        assert main(command) == 1
+        told = capsys.readouterr().err
+        assert "train.noise.txt" in told and message in told
     with pytest.raises(BadInput, match="expected checkpoint_EPOCH_UPDATES"):
         checkpoints_of(tmp_path)
     with pytest.raises(SystemExit):
