@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.unroll import FAMILIES, add_options, check_options, report, wanted_cells
+from benchmarks.unroll import FAMILIES, add_options, check_options, run_report
 from benchmarks.unroll_group import PLAIN
 from benchmarks.unroll_report import Group, groups, log_axes, log_memory, machines, markdown, save, spread
 
@@ -121,9 +121,7 @@ def draw(path: str | os.PathLike[str], records: Sequence[dict], clock: str = "se
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    options = _parse(arguments)
-    report(options, wanted_cells(options), table, draw)
-    return 0
+    return run_report(_parse(arguments), table, draw)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -32,8 +32,10 @@ from benchmarks.tiny_corpus import CorpusSettings, PrepareSettings, prepare, wri
 from benchmarks.unroll_cells import RECORD
 from benchmarks.unroll_group import PLAIN, SIZES, Cell
 from benchmarks.unroll_process import Watch, machine, run_cell
+from benchmarks.unroll_records import BadRecords, read_records
 from benchmarks.unroll_report import draw, tables
 from fairseq_l2t.storage import bytes_of
+from fairseq_l2t.storage.atomic import write_atomically
 
 __all__ = [
     "COMPETITORS",
@@ -44,8 +46,8 @@ __all__ = [
     "corpus_for",
     "main",
     "measured",
-    "read_records",
     "report",
+    "run_report",
     "wanted_cells",
 ]
 
@@ -144,15 +146,6 @@ def wanted_cells(options: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def read_records(path: Path) -> list[dict]:
-    """Return the records of a JSON lines file; a last line that was not written to its end is taken out of it."""
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 def corpus_for(size: str, folder: Path, data: Path | None = None) -> Path:
     """Return DATA_BIN for students of a size: ``data``, or 4,000 pairs with 1,008 symbols, made under ``folder``."""
     if data is not None:
@@ -169,8 +162,19 @@ def corpus_for(size: str, folder: Path, data: Path | None = None) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    options = _parse(arguments)
-    report(options, wanted_cells(options), tables, draw)
+    return run_report(_parse(arguments), tables, draw)
+
+
+def run_report(options: argparse.Namespace, tables: Callable, draw: Callable) -> int:
+    """Do `report` and return the exit code: what went wrong is one line."""
+    try:
+        report(options, wanted_cells(options), tables, draw)
+    except (BadRecords, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was measured stands in the --json file, and --resume goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -198,10 +202,12 @@ def _started(options: argparse.Namespace) -> Iterator[Bench]:
     records = []
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        if options.resume and options.json.exists():
+        if options.json.exists() and options.json.stat().st_size:
+            if not options.resume:
+                raise BadRecords(f"--json: {options.json} holds records; give --resume to go on, or another file")
             records = read_records(options.json)
-        else:
-            options.json.write_text("", encoding="utf-8")
+        # A line that was not written to its end would take the next one with it.
+        write_atomically(options.json, [f"{json.dumps(record)}\n".encode() for record in records])
     data = {size: corpus_for(size, options.folder, options.data) for size in options.sizes}
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(Path(folder), options.timeout, options.memory_limit, options.threads)
@@ -234,9 +240,9 @@ def add_options(parser: argparse.ArgumentParser, families: Sequence[str]) -> Non
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory-budget", type=bytes_of, default="512M", help="of ours-budget (default %(default)s)")
-    parser.add_argument("--graph-budget", type=bytes_of, default="4G", help="of ours-graphs (default %(default)s)")
-    parser.add_argument("--memory-limit", type=bytes_of, default="12G",
+    parser.add_argument("--memory-budget", default="512M", help="of ours-budget (default %(default)s)")
+    parser.add_argument("--graph-budget", default="4G", help="of ours-graphs (default %(default)s)")
+    parser.add_argument("--memory-limit", default="12G",
                         help="a process that takes more is ended (default %(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one cell (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object a cell")
@@ -251,7 +257,12 @@ def add_options(parser: argparse.ArgumentParser, families: Sequence[str]) -> Non
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse what cannot be measured."""
+    """Refuse what cannot be measured; sizes become bytes."""
+    for name in ("memory_budget", "graph_budget", "memory_limit"):
+        try:
+            setattr(options, name, bytes_of(getattr(options, name), f"--{name.replace('_', '-')}"))
+        except ValueError as error:
+            parser.error(str(error))
     for name in ("max_tokens", "repeats", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: {getattr(options, name)}; expected at least 1")

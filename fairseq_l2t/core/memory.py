@@ -191,7 +191,7 @@ def layout_for(
     least = fixed_with(1.0) + (state if can_recompute else gradients)
     if usable < least:
         raise ValueError(
-            f"--memory-budget: {_mebibytes(budget)}; a window of {steps} updates of this student takes at least "
+            f"--memory-budget: {_as_given(budget)}; a window of {steps} updates of this student takes at least "
             f"{_mebibytes(math.ceil(least / (1 - _LOST)))}"
         )
     if not can_recompute:
@@ -215,6 +215,13 @@ def bytes_of_graph(student: Student, batch: Batch, coefficients: Tensor | None, 
         graphs = list(graphs_of(student, batch, coefficients, update))
     del graphs
     return sum(storages.values())
+
+
+def _as_given(size: int) -> str:
+    for unit, name in ((2**30, "G"), (2**20, "M"), (2**10, "K")):
+        if size >= unit:
+            return f"{size / unit:.4g}{name}"
+    return str(size)
 
 
 def _mebibytes(size: int) -> str:

@@ -137,15 +137,14 @@ class TeacherRun:
             log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
         # The state goes last: what it does not know of is done again after a crash, with the same outcome.
         self._save(LAST_NAME)
-        tensors, values = self.trainer.state_dict()
-        values.update(options=self.options.fixed(), states=self._states, states_end=self._states_end)
-        save_run_state(self.options.folder, tensors, values)
+        self._save_state()
         return report, seconds
 
     def _finish(self) -> None:
-        if self.options.plan.teacher_updates == 0:
+        if self.trainer.teacher_update == 0:
             logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
             self._save(BEST_NAME)
+            self._save_state()  # so that no other run is begun here without --resume
         elif self.trainer.best_holdout is None:
             logger.warning(
                 "no student's life was completed, so no teacher was chosen on held-back pairs: %s is the last one "
@@ -224,6 +223,11 @@ class TeacherRun:
             shape.level,
         )
         save_teacher(options.folder / name, self.trainer.teacher, self._vocabulary, settings)
+
+    def _save_state(self) -> None:
+        tensors, values = self.trainer.state_dict()
+        values.update(options=self.options.fixed(), states=self._states, states_end=self._states_end)
+        save_run_state(self.options.folder, tensors, values)
 
     def _keep_log_until(self, teacher_update: int) -> None:
         """Drop lines of updates that are made again: they were written after the state that is resumed."""

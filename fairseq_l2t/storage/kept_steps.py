@@ -28,6 +28,7 @@ _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/mem
 """Of the second and first version of Linux's control groups, as a process in a container sees its own."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_TOO_LARGE = 2.0**63
 
 
 def memory_plan(
@@ -69,17 +70,17 @@ def _trim() -> None:
         trim(0)
 
 
-def bytes_of(text: str) -> int:
-    """Return the bytes of a size such as ``512M`` or ``2G`` (powers of 1024).
+def bytes_of(text: str, option: str = "--memory-budget") -> int:
+    """Return the bytes of a size such as ``512M`` or ``2G`` (powers of 1024), the value of ``option``.
 
     Raises:
-        ValueError: not such a size, or less than one byte.
+        ValueError: not such a size, less than one byte, or more than any machine has.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
-    if size < 1:
-        raise ValueError(f"--memory-budget: {text}; expected a size such as 512M or 2G")
-    return size
+    size = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
+    if not 1 <= size < _TOO_LARGE:
+        raise ValueError(f"{option}: {text}; expected a size such as 512M or 2G")
+    return int(size)
 
 
 def half_of_memory(device: torch.device, limits: Sequence[Path] = _CONTAINER_LIMITS) -> int:

@@ -5,13 +5,14 @@ from functools import cache
 
 import pytest
 
-from benchmarks import unroll, unroll_process
+from benchmarks import scaling, unroll, unroll_process
 from benchmarks.scaling import binomial_optimum
 from benchmarks.scaling import draw as draw_scaling
 from benchmarks.scaling import table as scaling_table
-from benchmarks.unroll import Bench, main, read_records
+from benchmarks.unroll import Bench, main
 from benchmarks.unroll_group import PLAIN, Cell
 from benchmarks.unroll_process import Watch, run_cell
+from benchmarks.unroll_records import read_records
 from benchmarks.unroll_report import draw, groups, tables
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -85,11 +86,45 @@ def test_table_and_plot(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(PNG)
 
 
-def test_a_torn_last_line_is_taken_out(tmp_path):
+def test_a_torn_last_line_is_left_out(tmp_path, capsys, monkeypatch):
     path = tmp_path / "cells.jsonl"
-    path.write_text(json.dumps(record(PLAIN, 20)) + "\n" + '{"size": "sm', encoding="utf-8")
+    whole = json.dumps(record(PLAIN, 20)) + "\n"
+    path.write_text(whole + '{"size": "sm', encoding="utf-8")
     assert read_records(path) == [record(PLAIN, 20)]
-    assert path.read_text(encoding="utf-8").endswith("}\n")
+    assert main(["--report", str(path)]) == 0
+    assert path.read_text(encoding="utf-8").endswith('"sm')  # a report changes nothing
+    # ... while a run that goes on must not write behind it
+    monkeypatch.setattr(unroll, "run_cell", lambda *_: {"status": "raises: no"})
+    monkeypatch.setattr(unroll, "corpus_for", lambda *_: tmp_path)
+    arguments = ["--json", str(path), "--families", "lstm", "--updates", "20", "--repeats", "2", "--competitors", PLAIN]
+    assert main([*arguments, "--resume"]) == 0
+    assert path.read_text(encoding="utf-8").startswith(whole)
+    assert len(read_records(path)) == 2
+    # and one that begins anew must not throw away what is there
+    before = path.read_bytes()
+    assert main(arguments) == 1
+    assert f"--json: {path} holds records; give --resume" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]\n", b'{"size": "small"}\n', b"\xff\xfe\n", b'{"a\n{}\n', None])
+@pytest.mark.parametrize("program", [main, scaling.main])
+def test_files_of_something_else(tmp_path, capsys, content, program):
+    path = tmp_path / "cells.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    assert program(["--report", str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}") and "of a benchmark" in line
+
+
+def test_an_interruption_is_one_line(tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unroll, "measured", interrupted)
+    assert main([]) == 130
+    assert capsys.readouterr().err.startswith("interrupted; ")
 
 
 def test_what_is_not_run(tmp_path, monkeypatch):
@@ -132,6 +167,7 @@ def test_last_words_are_the_error(tmp_path):
         (["--updates", "0", "20"], "--updates: [0, 20]; expected numbers of at least 1"),
         (["--families", "lightconv"], "--families: lightconv; expected, of size small, names from lstm, fconv"),
         (["--resume"], "--resume: needs --json FILE"),
+        (["--memory-limit", "512Q"], "--memory-limit: 512Q; expected a size such as 512M or 2G"),
     ],
 )
 def test_refusals(capsys, arguments, message):

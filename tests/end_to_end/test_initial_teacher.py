@@ -25,6 +25,22 @@ def test_no_updates_give_the_initial_teacher(data_bin, tmp_path):
     assert not (tmp_path / RUN_FOLDER / "teacher_log.jsonl").exists()
 
 
+def test_a_trained_teacher_is_not_made_the_initial_one(data_bin, tmp_path):
+    command = teacher_command(data_bin, "--teacher-updates", "0")
+    preloaded.run(COMMAND, command, tmp_path)
+    initial = load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").teacher
+    result = preloaded.run(COMMAND, command, tmp_path, expect=2)
+    assert "holds a run of teacher training; give --resume" in result.stderr
+    # It goes on from there, and what it then is stays what it is.
+    more = preloaded.run(COMMAND, [*teacher_command(data_bin, "--teacher-updates", "1"), "--resume"], tmp_path)
+    assert "teacher as it begins" not in more.stdout
+    trained_one = load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").teacher
+    assert not trained_one.values.equal(initial.values)
+    again = preloaded.run(COMMAND, [*command, "--resume"], tmp_path)
+    assert "teacher as it begins" not in again.stdout
+    assert load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").teacher.values.equal(trained_one.values)
+
+
 def test_one_key_is_a_loss_that_is_the_same_in_every_state(data_bin, tmp_path):
     states = torch.rand(2, 5, generator=torch.Generator().manual_seed(1))
     for keys, same in (("1", True), ("5", False)):

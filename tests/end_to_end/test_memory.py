@@ -56,7 +56,7 @@ def test_graphs_and_differences(data_bin, unlimited, tmp_path):
     ("more", "expected"),
     [
         (["--memory-budget", "lots"], "--memory-budget: lots; expected a size such as 512M or 2G"),
-        (["--memory-budget", "10K"], "--memory-budget: 1M; a window of 14 updates of this student takes at least"),
+        (["--memory-budget", "10K"], "--memory-budget: 10K; a window of 14 updates of this student takes at least"),
         (["--keep-graphs"], "--keep-graphs: needs --memory-budget"),
         (["--keep-graphs", "--memory-budget", "1G", "--keep-steps-in", "file"], "--keep-steps-in is file"),
         (["--keep-steps-in", "cloud"], "--keep-steps-in"),
