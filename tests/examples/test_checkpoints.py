@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from checkpoints import is_whole, mend_last_checkpoint
 
 
