@@ -1,5 +1,6 @@
 """Measures of a student on dev pairs, as (value, gradient at omega): what the teacher is trained to raise."""
 
+from fairseq_l2t.objectives.calibrated_perplexity import best_inverse_temperature, calibrated_perplexity
 from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective
 from fairseq_l2t.objectives.expected_accuracy import expected_token_accuracy
 from fairseq_l2t.objectives.expected_bleu import ESTIMATORS, expected_bleu
@@ -12,6 +13,8 @@ __all__ = [
     "Hypotheses",
     "Objective",
     "SentenceBleu",
+    "best_inverse_temperature",
+    "calibrated_perplexity",
     "expected_bleu",
     "expected_token_accuracy",
     "inverse_perplexity",

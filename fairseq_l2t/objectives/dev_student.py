@@ -44,8 +44,14 @@ class DevStudent(Protocol):
     def dev_chunks(self, pairs: Sequence[int]) -> Iterator[list[int]]:
         """Yield ``pairs`` in lists whose references are few enough for one forward and backward pass."""
 
-    def reference_log_probs(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return ``log p(y_r | x, y_<r)`` of the references (pairs, length) and the mask of real tokens."""
+    def reference_log_probs(self, pairs: Sequence[int], inverse_temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return ``log p(y_r | x, y_<r)`` of the references (pairs, length) and the mask of real tokens.
+
+        ``inverse_temperature`` b: of the renormalised power ``p^b`` instead of p.
+        """
+
+    def reference_distributions(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``log p(. | x, y_<r)`` (pairs, length, entries), the references and the mask (pairs, length)."""
 
     def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         """Return ``samples`` hypotheses for each pair, drawn from the student's own distribution."""
@@ -71,7 +77,10 @@ def add_gradient(total: Tensor | None, student: DevStudent, scalar: Tensor) -> T
 
 
 def sum_over_references(
-    student: DevStudent, pairs: Sequence[int], token_value: Callable[[Tensor], Tensor]
+    student: DevStudent,
+    pairs: Sequence[int],
+    token_value: Callable[[Tensor], Tensor],
+    inverse_temperature: float = 1.0,
 ) -> tuple[float, int, Tensor]:
     """Return the sum of a value over the reference tokens of ``pairs``, their number, and the sum's gradient (n,).
 
@@ -79,6 +88,7 @@ def sum_over_references(
         student: at the parameters to be measured; references are scored by teacher forcing.
         pairs: numbers of dev pairs.
         token_value: from ``log p(y_r | x, y_<r)`` (pairs, length) to the value of each token, same shape.
+        inverse_temperature: see `DevStudent.reference_log_probs`.
 
     Raises:
         ValueError: no pairs.
@@ -88,7 +98,7 @@ def sum_over_references(
     value, tokens, gradient = 0.0, 0, None
     for chunk in student.dev_chunks(pairs):
         with torch.enable_grad():
-            log_probs, keep = student.reference_log_probs(chunk)
+            log_probs, keep = student.reference_log_probs(chunk, inverse_temperature)
             total = token_value(log_probs).masked_fill(~keep, 0.0).sum()
             gradient = add_gradient(gradient, student, total)
         value, tokens = value + float(total.detach()), tokens + int(keep.sum())

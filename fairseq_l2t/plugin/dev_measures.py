@@ -18,6 +18,7 @@ from fairseq_l2t.core.twice_differentiable import outer_gradient
 from fairseq_l2t.objectives import (
     Hypotheses,
     SentenceBleu,
+    calibrated_perplexity,
     expected_bleu,
     expected_token_accuracy,
     inverse_perplexity,
@@ -28,7 +29,7 @@ from fairseq_l2t.plugin.token_loss import token_loss
 
 __all__ = ["OBJECTIVES", "DevMeasures"]
 
-OBJECTIVES = ("likelihood", "inverse-perplexity", "expected-bleu")
+OBJECTIVES = ("likelihood", "inverse-perplexity", "calibrated-perplexity", "expected-bleu")
 
 _ELEMENTS_AT_ONCE = 32_000_000
 """Output scores (tokens times vocabulary) in one forward pass: 128 MB of float32, a few times that with its graph."""
@@ -56,7 +57,8 @@ class DevMeasures:
         """Return a measure in [0, 1], to be maximised, and its gradient (n,) at omega.
 
         Args:
-            name: ``likelihood`` (expected token accuracy), ``inverse-perplexity`` or ``expected-bleu``.
+            name: ``likelihood`` (expected token accuracy), ``inverse-perplexity``, ``calibrated-perplexity`` (the same
+                at the student's best temperature) or ``expected-bleu``.
             pairs: numbers of dev pairs (default: the first ``--dev-batch`` of those that train the teacher).
             samples, estimator, alpha: see `objectives.expected_bleu`.
             seed: seed of the draws of ``expected-bleu``.
@@ -73,6 +75,8 @@ class DevMeasures:
                 objective = expected_token_accuracy(self, pairs)
             elif name == "inverse-perplexity":
                 objective = inverse_perplexity(self, pairs)
+            elif name == "calibrated-perplexity":
+                objective = calibrated_perplexity(self, pairs)
             else:
                 generator = torch.Generator(device=self.omega.device).manual_seed(seed)
                 objective = expected_bleu(
@@ -121,15 +125,21 @@ class DevMeasures:
         if chunk:
             yield chunk
 
-    def reference_log_probs(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def reference_log_probs(self, pairs: Sequence[int], inverse_temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """See `objectives.DevStudent`; rows are in fairseq's order (by length), which sums do not depend on."""
+        log_probs, target, keep = self.reference_distributions(pairs)
+        if inverse_temperature != 1.0:
+            log_probs = torch.log_softmax(inverse_temperature * log_probs, -1)
+        return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1), keep
+
+    def reference_distributions(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """See `objectives.DevStudent`; rows are in fairseq's order."""
         sample = self._dev_sample(pairs)
         with self._precision():
             output = self.model(**sample["net_input"])
             log_probs = self.model.get_normalized_probs(output, log_probs=True)
         target = sample["target"]
-        keep = target.ne(self.task.target_dictionary.pad())
-        return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1), keep
+        return log_probs, target, target.ne(self.task.target_dictionary.pad())
 
     def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         """See `objectives.DevStudent`."""

@@ -42,8 +42,8 @@ class EnumerableStudent:
         for start in range(0, len(pairs), self._at_once):
             yield list(pairs[start : start + self._at_once])
 
-    def reference_log_probs(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """See `objectives.DevStudent`; the "tokens" of a reference are the first two sentences."""
+    def reference_log_probs(self, pairs: Sequence[int], inverse_temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """See `objectives.DevStudent`; the "tokens" of a reference are the first two sentences, temperature is 1."""
         log_probs = self.log_probs()[list(pairs), :2]
         keep = torch.tensor([[True, pair % 2 == 0] for pair in pairs])
         return log_probs, keep

@@ -8,7 +8,7 @@ import torch
 import fairseq_l2t.plugin.dev_measures as measures
 from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import unroll
-from fairseq_l2t.objectives import SentenceBleu
+from fairseq_l2t.objectives import SentenceBleu, best_inverse_temperature
 from tests.core.hypergradient_check import five_point_slope
 
 TOLERANCE = 1e-6
@@ -55,6 +55,26 @@ def test_inverse_perplexity(student):
     assert 0 < value < student.dev_objective("likelihood")[0]
     assert slope_error(student, lambda: student.dev_objective("inverse-perplexity")[0], gradient) < TOLERANCE
     assert slope_error(student, lambda: student.dev_objective("likelihood")[0], gradient) > 100 * TOLERANCE
+
+
+def test_calibrated_perplexity(student):
+    pairs = list(student.dev.teaching[: student.options.namespace.dev_batch])
+    value, gradient = student.dev_objective("calibrated-perplexity")
+
+    def at(b):
+        log_probs, keep = student.reference_log_probs(pairs, b)
+        return float(log_probs.detach()[keep].mean().exp())
+
+    # The best of a grid is no better, and temperature 1 is another one.
+    b = best_inverse_temperature(student, pairs)
+    assert value == pytest.approx(at(b), rel=1e-12)
+    assert all(at(b * factor) < value for factor in (0.9, 0.99, 1.01, 1.1))
+    assert student.dev_objective("inverse-perplexity")[0] == pytest.approx(at(1.0), rel=1e-12)
+    assert abs(b - 1) > 1e-3
+    measure = lambda: student.dev_objective("calibrated-perplexity")[0]  # noqa: E731
+    assert slope_error(student, measure, gradient) < TOLERANCE
+    _, other = student.dev_objective("inverse-perplexity")
+    assert slope_error(student, measure, other) > 100 * TOLERANCE
 
 
 def test_likelihood_is_measured_without_dropout(student):

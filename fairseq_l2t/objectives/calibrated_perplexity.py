@@ -1,0 +1,85 @@
+"""Inverse perplexity of the references at the temperature that suits the student best.
+
+``max_b exp(mean_r log q_b(y_r))`` with ``q_b`` the renormalised power ``p(. | x, y_<r)^b``: temperature scaling (Guo et
+al. 2017, "On Calibration of Modern Neural Networks") with ``b = 1 / temperature``. Greedy search finds the same output
+at any temperature, and bounded losses make students over- or under-confident: this measure leaves out of account how
+certain a student is, where `inverse_perplexity` asks for just the right certainty. Ours, not the paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_references
+
+__all__ = ["best_inverse_temperature", "calibrated_perplexity"]
+
+_RANGE = (2.0**-6, 2.0**6)
+"""Of b: a student that is always right, or knows nothing, has no best temperature."""
+
+_STEPS = 60
+_CLOSE = 1e-9
+"""Relative step at which b is found."""
+_ENOUGH = 0.25
+"""Share of the slope that may be left after a step of Newton's; else the interval is halved."""
+
+
+def calibrated_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objective:
+    """Return the geometric mean probability of a reference token of ``pairs`` at the best temperature.
+
+    Its gradient is that at a fixed temperature: by the envelope theorem the best one adds nothing.
+
+    Raises:
+        ValueError: no pairs.
+    """
+    b = best_inverse_temperature(student, pairs)
+    total, tokens, gradient = sum_over_references(student, pairs, lambda log_probs: log_probs, b)
+    value = math.exp(total / tokens)
+    return Objective(value, gradient * (value / tokens))
+
+
+def best_inverse_temperature(student: DevStudent, pairs: Sequence[int]) -> float:
+    """Return the b in [1/64, 64] that makes the references of ``pairs`` most probable, by Newton's method, safeguarded.
+
+    Their log-probability is concave in b: slope ``sum_r l_y - mean of l under q_b``, curvature ``-sum_r variance of l
+    under q_b``, l the log-probabilities of all entries.
+    """
+    low, high = _RANGE
+    b, before = 1.0, math.inf
+    for _ in range(_STEPS):
+        slope, variance = _derivatives(student, pairs, b)
+        if not (math.isfinite(slope) and variance > 0):
+            return b  # equal probabilities, to which temperature is nothing, or NaN, which the measure will show
+        low, high = (b, high) if slope > 0 else (low, b)
+        found = b + slope / variance
+        # Far out, where the student is all but certain, Newton's steps are small and bring little.
+        if not low < found < high or abs(slope) > _ENOUGH * before:
+            found = math.sqrt(low * high)
+        if abs(found - b) <= _CLOSE * b:
+            return found
+        b, before = found, abs(slope)
+    return b
+
+
+@torch.no_grad()
+def _derivatives(student: DevStudent, pairs: Sequence[int], b: float) -> tuple[float, float]:
+    slope = variance = 0.0
+    for chunk in student.dev_chunks(pairs):
+        log_probs, targets, keep = student.reference_distributions(chunk)
+        of_targets, means, variances = _moments(log_probs, targets, b)
+        slope += float((of_targets - means).masked_fill(~keep, 0.0).double().sum())
+        variance += float(variances.masked_fill(~keep, 0.0).double().sum())
+    return slope, variance
+
+
+def _moments(log_probs: Tensor, targets: Tensor, b: float) -> tuple[Tensor, Tensor, Tensor]:
+    # An entry of probability 0 has no share of q_b, and 0 times infinity would be NaN.
+    weights = torch.softmax(b * log_probs, -1)
+    finite = log_probs.masked_fill(log_probs == -math.inf, 0.0)
+    means = (weights * finite).sum(-1, keepdim=True)
+    variances = (weights * (finite - means).square()).sum(-1)
+    return finite.gather(-1, targets.unsqueeze(-1)).squeeze(-1), means.squeeze(-1), variances
