@@ -164,7 +164,9 @@ def _started_program(examples, folder):
     """The program, and the number of its step's process."""
     paths = os.pathsep.join([str(examples), str(examples.parents[1])])
     program = subprocess.Popen([sys.executable, "-c", LONG, str(folder)], stderr=subprocess.PIPE, text=True,
-                               env=dict(os.environ, PYTHONPATH=paths))
+                               env=dict(os.environ, PYTHONPATH=paths),
+                               # A suite started in the background inherits an ignored SIGINT.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     log, deadline = folder / "a.log", time.monotonic() + 60
     while not (log.exists() and (found := log.read_text(encoding="utf-8").splitlines()[1:])):
         assert time.monotonic() < deadline and program.poll() is None
