@@ -34,8 +34,7 @@ from benchmarks.unroll_group import PLAIN, SIZES, Cell
 from benchmarks.unroll_process import Watch, machine, run_cell
 from benchmarks.unroll_records import BadRecords, read_records
 from benchmarks.unroll_report import draw, tables
-from fairseq_l2t.storage import bytes_of
-from fairseq_l2t.storage.atomic import write_atomically
+from fairseq_l2t.storage import bytes_of, write_atomically
 
 __all__ = [
     "COMPETITORS",

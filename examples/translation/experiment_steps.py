@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from checkpoints import mend_last_checkpoint
 from commands import console_script, lines_in_file, updates_in_log
 from grid import Corpus, Grid, Loss, Options, Student
 from prepare import RECORD, reference_file
@@ -15,7 +16,6 @@ from runs import read_run
 from steps import Step
 
 import fairseq_l2t
-from checkpoints import mend_last_checkpoint
 
 __all__ = ["Experiment", "Setting", "Trial", "settings_of"]
 

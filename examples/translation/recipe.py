@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from checkpoints import mend_last_checkpoint
 from commands import console_script, lines_in_file, run_program, run_steps, updates_in_log
 from prepare import RECORD, reference_file
 from settings import PRESETS, RecipeSettings
@@ -24,7 +25,6 @@ from steps import Step, StepFailed
 from textfiles import LANGUAGES, BadInput, read_lines, write_lines
 
 import fairseq_l2t
-from checkpoints import mend_last_checkpoint
 from fairseq_l2t.storage import lock_run_folder
 
 BASELINE = "ce"

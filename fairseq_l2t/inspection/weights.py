@@ -3,7 +3,8 @@
 The loss of a token of log-probability l is ``-scale sigmoid(Phi l)``, mixed with a share a of ``-l``. Its
 derivative with respect to l is ``-(a + (1 - a) scale Phi s (1 - s))``, s the sigmoid; that of cross-entropy
 is -1. Where the student finds the word likely (l near 0), s (1 - s) is 1/4, which gives the *weight*
-``a + (1 - a) scale Phi / 4``.
+``a + (1 - a) scale Phi / 4``. At ``--loss-level sentence`` s is that of the whole sentence, and the
+weight that of a word in a likely one.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_references
+from fairseq_l2t.objectives.dev_student import DevStudent, Objective
+from fairseq_l2t.objectives.inverse_perplexity import inverse_perplexity
 
 __all__ = ["best_inverse_temperature", "calibrated_perplexity"]
 
@@ -22,8 +23,8 @@ _RANGE = (2.0**-6, 2.0**6)
 """Of b: a student that is always right, or knows nothing, has no best temperature."""
 
 _STEPS = 60
-_CLOSE = 1e-9
-"""Relative step at which b is found."""
+_CLOSE = 1e-5
+"""Relative step of Newton's that is the last: it leaves about its square, and float32 tells b no better than 1e-6."""
 _ENOUGH = 0.25
 """Share of the slope that may be left after a step of Newton's; else the interval is halved."""
 
@@ -36,10 +37,7 @@ def calibrated_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objectiv
     Raises:
         ValueError: no pairs.
     """
-    b = best_inverse_temperature(student, pairs)
-    total, tokens, gradient = sum_over_references(student, pairs, lambda log_probs: log_probs, b)
-    value = math.exp(total / tokens)
-    return Objective(value, gradient * (value / tokens))
+    return inverse_perplexity(student, pairs, best_inverse_temperature(student, pairs))
 
 
 def best_inverse_temperature(student: DevStudent, pairs: Sequence[int]) -> float:
@@ -54,13 +52,13 @@ def best_inverse_temperature(student: DevStudent, pairs: Sequence[int]) -> float
         slope, variance = _derivatives(student, pairs, b)
         if not (math.isfinite(slope) and variance > 0):
             return b  # equal probabilities, to which temperature is nothing, or NaN, which the measure will show
-        low, high = (b, high) if slope > 0 else (low, b)
         found = b + slope / variance
+        if abs(found - b) <= _CLOSE * b:
+            return min(max(found, _RANGE[0]), _RANGE[1])
+        low, high = (b, high) if slope > 0 else (low, b)
         # Far out, where the student is all but certain, Newton's steps are small and bring little.
         if not low < found < high or abs(slope) > _ENOUGH * before:
             found = math.sqrt(low * high)
-        if abs(found - b) <= _CLOSE * b:
-            return found
         b, before = found, abs(slope)
     return b
 

@@ -15,12 +15,14 @@ from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_r
 __all__ = ["inverse_perplexity"]
 
 
-def inverse_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objective:
+def inverse_perplexity(student: DevStudent, pairs: Sequence[int], inverse_temperature: float = 1.0) -> Objective:
     """Return the geometric mean probability of a reference token of ``pairs``, and its gradient.
+
+    ``inverse_temperature``: see `DevStudent.reference_log_probs`.
 
     Raises:
         ValueError: no pairs.
     """
-    total, tokens, gradient = sum_over_references(student, pairs, lambda log_probs: log_probs)
+    total, tokens, gradient = sum_over_references(student, pairs, lambda log_probs: log_probs, inverse_temperature)
     value = math.exp(total / tokens)
     return Objective(value, gradient * (value / tokens))

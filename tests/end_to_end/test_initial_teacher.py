@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_l2t.core import Teacher
+from fairseq_l2t.core import LossShape, Teacher
 from fairseq_l2t.storage import load_teacher
 from tests.end_to_end import preloaded
 from tests.end_to_end.settings import RUN_FOLDER, teacher_command
@@ -18,10 +18,14 @@ def trained(data_bin, folder, *more):
 
 
 def test_no_updates_give_the_initial_teacher(data_bin, tmp_path):
-    result, teacher = trained(data_bin, tmp_path, "--teacher-updates", "0", "--initial-coefficient", "0.3")
+    more = ("--initial-coefficient", "0.3", "--loss-level", "sentence")
+    result, teacher = trained(data_bin, tmp_path, "--teacher-updates", "0", *more)
     expected = Teacher(teacher.features, teacher.entries, initial_coefficient=0.3, seed=3)
     assert teacher.values.equal(expected.values) and teacher.queries.equal(expected.queries)
     assert "--teacher-updates 0: the teacher as it begins" in result.stdout
+    # What a student under it takes its loss from.
+    settings = load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").settings
+    assert settings.loss_shape == LossShape(4 / 0.3, level="sentence")
     assert not (tmp_path / RUN_FOLDER / "teacher_log.jsonl").exists()
 
 

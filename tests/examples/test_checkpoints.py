@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from checkpoints import is_whole, mend_last_checkpoint
 
 

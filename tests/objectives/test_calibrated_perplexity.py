@@ -100,6 +100,25 @@ def test_impossible_entries_and_nan():
     assert math.isnan(calibrated_perplexity(broken, [0]).value)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_looks_at_the_dev_pairs(dtype):
+    """Each is a forward pass; rounding must not send the search back into the wide."""
+    looks = []
+
+    class Counted(TableStudent):
+        def reference_distributions(self, pairs):
+            log_probs, targets, keep = super().reference_distributions(pairs)
+            looks.append(pairs)
+            return log_probs.to(dtype), targets, keep
+
+    for seed in range(20):
+        student, looks[:] = random_student(seed), []
+        student.__class__ = Counted
+        found = best_inverse_temperature(student, PAIRS)
+        assert len(looks) <= 10 * len(PAIRS)
+        assert found == pytest.approx(best_inverse_temperature(random_student(seed), PAIRS), rel=1e-4)
+
+
 def test_no_pairs():
     with pytest.raises(ValueError, match="pairs: none"):
         calibrated_perplexity(random_student(), [])
