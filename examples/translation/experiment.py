@@ -3,8 +3,10 @@
     python examples/translation/experiment.py examples/translation/grids/cpu.yaml --raw-dir DIR --output-dir out/cpu
 
 prepares the corpora, trains teachers and students, decodes the test set once for each student that counts, and writes
-``runs.jsonl`` (a line a run), ``results.md`` and plots. What is finished is not done again: the same command
-goes on after an interruption. ``--dry-run`` lists the commands, ``--report`` writes tables and plots of what is there.
+``SETTING/runs.jsonl`` (a line a run) and ``SETTING/teachers.jsonl`` for every corpus with every share of noise, and
+``results.md`` and plots of them. What is finished is not done again: the same command goes on after an interruption.
+``--settings`` runs some of them alone. ``--dry-run`` lists the commands, ``--report`` writes tables and plots of the
+records that are there; it needs nothing else, so that the records alone can be kept.
 
 How a student is chosen: every learning rate (and every choice of a loss, such as the amount of label smoothing) is
 trained with the first seed; the one with the best dev BLEU is trained with the other seeds. Nothing looks at the test
@@ -17,7 +19,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from commands import run_program, run_steps
@@ -45,26 +46,40 @@ def run_experiment(options: argparse.Namespace) -> None:
         StepFailed: a program ended with an error.
     """
     grid = load_grid(options.grid)
-    settings = [one for one in settings_of(grid, options.output_dir) if _is_there(one, options.raw_dir)]
-    if not settings:
-        raise BadInput(f"--raw-dir: {options.raw_dir}; none of the corpora of {options.grid} is there")
+    settings = _chosen(settings_of(grid, options.output_dir), options)
     experiments = [Experiment(grid, setting) for setting in settings]
-    steps = [step for experiment in experiments for step in experiment.steps()]
+    outcome = Outcome(experiments)
+    if options.report:
+        if not options.output_dir.is_dir():
+            raise BadInput(f"--output-dir: {options.output_dir}, expected the folder of a grid that was run, "
+                           "for --report")
+        # Only reads the runs, and may be wanted while they are made.
+        outcome.write()
+        write_report(grid, settings, options.output_dir)
+        return
+    there = [one for one in experiments if _is_there(one.setting, options.raw_dir)]
+    if not there:
+        raise BadInput(f"--raw-dir: {options.raw_dir}; none of the corpora of {options.grid} is there")
+    steps = [step for experiment in there for step in experiment.steps()]
     if options.dry_run:
         for step in steps:
             print(f"{step.name}\n  $ {shlex.join(step.command)}")
         print(f"{len(steps)} steps")
         return
-    if options.report and not options.output_dir.is_dir():
-        raise BadInput(f"--output-dir: {options.output_dir}, expected the folder of a grid that was run, for --report")
-    outcome = Outcome(experiments, options.output_dir)
-    # A report only reads the runs, and may be wanted while they are made.
-    with nullcontext() if options.report else lock_run_folder(options.output_dir):
-        if not options.report:
-            for setting in settings:
-                _prepare(setting, options)
-            run_steps(steps, options.jobs, on_done=outcome.note)
-        write_report(experiments, outcome.write(), options.output_dir)
+    with lock_run_folder(options.output_dir):
+        for experiment in there:
+            _prepare(experiment.setting, options)
+        run_steps(steps, options.jobs, on_done=outcome.note)
+        outcome.write()
+        write_report(grid, settings, options.output_dir)
+
+
+def _chosen(settings: Sequence[Setting], options: argparse.Namespace) -> list[Setting]:
+    names = [setting.name for setting in settings]
+    for name in options.settings or ():
+        if name not in names:
+            raise BadInput(f"--settings: {name!r}, expected some of {', '.join(names)}")
+    return [setting for setting in settings if options.settings is None or setting.name in options.settings]
 
 
 def _is_there(setting: Setting, raw: Path) -> bool:
@@ -95,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, required=True, help="what was finished there before is kept")
     parser.add_argument("--raw-dir", type=Path, default=_RAW, metavar="DIR",
                         help="folder of the corpora that a grid names as raw (default: ../shared/data)")
+    parser.add_argument("--settings", nargs="+", metavar="NAME",
+                        help="only these, such as multi30k.noise30 (default: every corpus with every share of noise)")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list the commands")

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from experiment_runs import teachers_cost
-from experiment_steps import Experiment
+from experiment_runs import read_records, read_teachers
+from experiment_steps import Setting
+from grid import Grid
 from matplotlib.figure import Figure
-from runs import teacher_lines
 from textfiles import write_lines
 
 from fairseq_l2t.storage import write_atomically
 
-__all__ = ["COLORS", "save_figure", "tables", "write_report"]
+__all__ = ["COLORS", "Records", "records_of", "save_figure", "tables", "write_report"]
 
 COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 
 
-def write_report(experiments: Sequence[Experiment], records: Sequence[dict], output: Path) -> None:
-    """Write ``results.md``, ``curves.png`` and ``teachers.png`` and print the tables."""
-    text = tables(experiments, records)
+@dataclass(frozen=True)
+class Records:
+    """What is recorded of the runs and the teachers of a setting; see `experiment_runs`."""
+
+    setting: Setting
+    runs: Sequence[dict]
+    teachers: Sequence[dict]
+
+
+def records_of(settings: Sequence[Setting]) -> list[Records]:
+    """Read the records of those settings that have some."""
+    found = [Records(one, read_records(one), read_teachers(one)) for one in settings]
+    return [records for records in found if records.runs or records.teachers]
+
+
+def write_report(grid: Grid, settings: Sequence[Setting], output: Path) -> None:
+    """Write ``results.md``, ``curves.png`` and ``teachers.png`` of the records that are there; print the tables."""
+    found = records_of(settings)
+    text = tables(grid, found)
     write_lines(output / "results.md", text.split("\n"))
     print(text)
-    if records:
-        _draw_curves(experiments, records, output / "curves.png")
-    if any(teacher_lines(folder) for _, folder in _teachers(experiments)):
-        _draw_teachers(experiments, output / "teachers.png")
+    if any(records.runs for records in found):
+        _draw_curves(grid, found, output / "curves.png")
+    if any(teacher["curve"] for records in found for teacher in records.teachers):
+        _draw_teachers(found, output / "teachers.png")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -38,41 +55,39 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, [image.getbuffer()])
 
 
-def tables(experiments: Sequence[Experiment], records: Sequence[dict]) -> str:
+def tables(grid: Grid, found: Sequence[Records]) -> str:
     """Return the Markdown tables: test scores of each setting, what was chosen on dev, and what teachers cost."""
     parts = []
-    for experiment in experiments:
-        mine = [record for record in records if _is_of(record, experiment)]
-        parts += [f"### {experiment.setting.corpus.name}, {100 * experiment.setting.noise:g} % noise", ""]
-        rows = [row for student in experiment.students for row in _rows(experiment, student.name, mine)]
+    for records in found:
+        setting = records.setting
+        parts += [f"### {setting.corpus.name}, {100 * setting.noise:g} % noise", ""]
+        rows = [row for student in setting.corpus.students for row in _rows(grid, student, records.runs)]
         parts += _markdown(
             ["student", "loss", "chosen on dev", "seeds", "dev BLEU", "best update", "test BLEU", "gain", "p", "chrF",
              "gain"], rows,
         )
-    costs = list(_costs(experiments))
+    costs = [[label, str(teacher["teacher_updates"]), f"{teacher['student_updates']:,}", f"{teacher['seconds']:,.0f}"]
+             for label, teacher in _teachers(found)]  # fmt: skip
     if costs:
         parts += ["### What the teachers cost", ""]
-        parts += _markdown(["corpus, noise", "teacher", "teacher updates", "student updates", "seconds"], costs)
-    signatures = next((record["test"]["signatures"] for record in records if record["test"]), {})
+        parts += _markdown(["corpus, noise, teacher", "teacher updates", "student updates", "seconds"], costs)
+    tests = [run["test"] for records in found for run in records.runs if run["test"]]
+    signatures = tests[0]["signatures"] if tests else {}
     return "\n".join([*parts, *(f"    {metric}: {text}" for metric, text in signatures.items())])
 
 
-def _is_of(record: dict, experiment: Experiment) -> bool:
-    return (record["corpus"], record["noise"]) == (experiment.setting.corpus.name, experiment.setting.noise)
-
-
-def _rows(experiment: Experiment, student: str, records: Sequence[dict]) -> Iterator[list[str]]:
-    seeds = experiment.grid.seeds
-    for loss in experiment.grid.losses:
+def _rows(grid: Grid, student: str, records: Sequence[dict]) -> Iterator[list[str]]:
+    for loss in grid.losses:
         runs = [record for record in records if (record["student"], record["loss"]) == (student, loss)]
         counting = {run["seed"]: run for run in runs if run["counts"]}
         if not counting:
             yield [student, loss, f"{len(runs)} trials finished"] + 8 * [""]
             continue
-        done = [counting[seed] for seed in seeds if seed in counting]
+        done = [counting[seed] for seed in grid.seeds if seed in counting]
         chosen = " ".join(done[0]["options"])
-        yield [student, loss, f"`{chosen}`", f"{len(done)} of {len(seeds)}", _mean([run["dev_bleu"] for run in done]),
-               _mean([float(run["best_update"]) for run in done], ".0f"), *_scores(done)]  # fmt: skip
+        yield [student, loss, f"`{chosen}`", f"{len(done)} of {len(grid.seeds)}",
+               _mean([run["dev_bleu"] for run in done]), _mean([float(run["best_update"]) for run in done], ".0f"),
+               *_scores(done)]  # fmt: skip
 
 
 def _scores(runs: Sequence[dict]) -> list[str]:
@@ -106,38 +121,30 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def _teachers(experiments: Sequence[Experiment]) -> Iterator[tuple[str, Path]]:
-    for experiment in experiments:
-        for name in experiment.used_teachers:
-            yield f"{experiment.setting.name}, {name}", experiment.setting.teacher(name)
+def _teachers(found: Sequence[Records]) -> Iterator[tuple[str, dict]]:
+    """Yield a label and the record of every teacher that was trained."""
+    for records in found:
+        yield from ((f"{records.setting.name}, {teacher['teacher']}", teacher) for teacher in records.teachers
+                    if teacher["curve"])  # fmt: skip
 
 
-def _costs(experiments: Sequence[Experiment]) -> Iterator[list[str]]:
-    for experiment in experiments:
-        for name in experiment.used_teachers:
-            lines = teacher_lines(experiment.setting.teacher(name))
-            updates, seconds = teachers_cost(experiment, name)
-            if lines:
-                yield [experiment.setting.name, name, str(len(lines)), f"{updates:,}", f"{seconds:,.0f}"]
-
-
-def _draw_curves(experiments: Sequence[Experiment], records: Sequence[dict], path: Path) -> None:
+def _draw_curves(grid: Grid, found: Sequence[Records], path: Path) -> None:
     """A panel for each setting and student: dev BLEU of the runs that count, the mean over the seeds in bold."""
-    panels = [(one, student.name) for one in experiments for student in one.students]
+    panels = [(records, student) for records in found for student in records.setting.corpus.students]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (experiment, student) in zip(axes, panels, strict=False):
-        for color, loss in zip(COLORS, experiment.grid.losses, strict=False):
-            runs = [record["curve"] for record in records if _is_of(record, experiment) and record["counts"]
-                    and (record["student"], record["loss"]) == (student, loss)]  # fmt: skip
+    for axis, (records, student) in zip(axes, panels, strict=False):
+        for color, loss in zip(COLORS, grid.losses, strict=False):
+            runs = [run["curve"] for run in records.runs
+                    if run["counts"] and (run["student"], run["loss"]) == (student, loss)]  # fmt: skip
             for curve in runs:
                 axis.plot(*zip(*curve, strict=True), color=color, linewidth=0.6, alpha=0.5)
             shared = sorted(set.intersection(*({update for update, _ in curve} for curve in runs))) if runs else []
             values = [mean(dict(map(tuple, curve))[update] for curve in runs) for update in shared]
             axis.plot(shared, values, color=color, linewidth=1.8, label=loss)
-        axis.set_title(f"{experiment.setting.name}, {student}", loc="left", fontsize=9)
+        axis.set_title(f"{records.setting.name}, {student}", loc="left", fontsize=9)
         axis.grid(color="0.92")
         axis.set_xlabel("updates", fontsize=8)
         axis.set_ylabel("dev BLEU", fontsize=8)
@@ -148,12 +155,12 @@ def _draw_curves(experiments: Sequence[Experiment], records: Sequence[dict], pat
     save_figure(figure, path)
 
 
-def _draw_teachers(experiments: Sequence[Experiment], path: Path) -> None:
+def _draw_teachers(found: Sequence[Records], path: Path) -> None:
     """The measure on dev over teacher updates (the paper's Figure 3), the coefficients and the hypergradient's norm."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
-    trained = [(label, lines) for label, folder in _teachers(experiments) if (lines := teacher_lines(folder))]
-    for number, (label, lines) in enumerate(trained):
+    for number, (label, teacher) in enumerate(_teachers(found)):
+        lines = teacher["curve"]
         x = [line["teacher_update"] for line in lines]
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": label}
         for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=True):

@@ -1,4 +1,8 @@
-"""The finished runs of a grid as plain records, one JSON line each."""
+"""The finished runs and teachers of a grid as plain records, one JSON line each: all that a report is made of.
+
+A setting has its records in its own folder, so that those of one machine and day can be kept, and put beside those of
+another, without the checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,28 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiment_steps import Experiment
+from experiment_steps import Experiment, Setting
 from grid import Loss, Student
 from recipe import hypotheses_in_order
 from runs import read_run, teacher_lines
 from steps import Step, StepFailed
-from textfiles import read_json, read_lines, write_lines
+from textfiles import read_json, read_json_lines, read_lines, write_lines
 
-__all__ = ["Outcome", "teachers_cost"]
+__all__ = ["Outcome", "read_records", "read_teachers"]
+
+RUNS, TEACHERS = "runs.jsonl", "teachers.jsonl"
+_CURVES = ("teacher_update", "measure", "phi_mean", "hypergradient_norm")
 
 
 class Outcome:
-    """Keeps hypotheses and ``runs.jsonl`` up to date while steps finish.
+    """Keeps hypotheses and records up to date while steps finish.
 
     Args:
         experiments: of the grid.
-        output: where ``runs.jsonl`` is.
     """
 
-    def __init__(self, experiments: Sequence[Experiment], output: Path) -> None:
-        self._experiments, self._file = experiments, output / "runs.jsonl"
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self._experiments = experiments
         self._decoded = {
             one.decoded(student, loss, seed): (one, student, loss, seed)
             for one in experiments for student in one.students for loss in one.grid.losses.values()
@@ -40,11 +46,32 @@ class Outcome:
         elif ".train." in step.name:
             self.write()
 
-    def write(self) -> list[dict]:
-        """Write a line for every finished run, and return them."""
-        records = [record for experiment in self._experiments for record in _records(experiment)]
-        write_lines(self._file, (json.dumps(record) for record in records))
-        return records
+    def write(self) -> None:
+        """Write a line for every finished run and every teacher, where the runs themselves are still there."""
+        for experiment in self._experiments:
+            folder = experiment.setting.folder
+            if not experiment.has_logs:
+                continue
+            write_lines(folder / RUNS, (json.dumps(record) for record in _records(experiment)))
+            write_lines(folder / TEACHERS, (json.dumps(record) for record in _teachers(experiment)))
+
+
+def read_records(setting: Setting) -> list[dict]:
+    """Return the records of a setting's runs; none where nothing was run.
+
+    Raises:
+        BadInput: a line is no JSON.
+    """
+    return _read(setting.folder / RUNS)
+
+
+def read_teachers(setting: Setting) -> list[dict]:
+    """Return the records of a setting's teachers; see `read_records`."""
+    return _read(setting.folder / TEACHERS)
+
+
+def _read(path: Path) -> list[dict]:
+    return read_json_lines(path, "expected a record that experiment.py wrote") if path.exists() else []
 
 
 def _records(experiment: Experiment) -> Iterator[dict]:
@@ -104,12 +131,15 @@ def _write_hypotheses(experiment: Experiment, student: Student, loss: Loss, seed
     setting.comparison(student.name, seed).parent.mkdir(exist_ok=True)
 
 
-def teachers_cost(experiment: Experiment, name: str) -> tuple[int, float]:
-    """Return the student updates that a teacher's training unrolled, and its seconds."""
-    lines = teacher_lines(experiment.setting.teacher(name))
-    updates, before = 0, {}
-    for line in lines:
-        life = line["student_life"]
-        updates += line["student_update"] - before.get(life, 0)
-        before[life] = line["student_update"]
-    return updates, sum(line["seconds"] for line in lines)
+def _teachers(experiment: Experiment) -> Iterator[dict]:
+    """Yield what each teacher has cost, in student updates and seconds, and its measures over teacher updates."""
+    for name in experiment.used_teachers:
+        lines = teacher_lines(experiment.setting.teacher(name))
+        updates, before = 0, {}
+        for line in lines:
+            life = line["student_life"]
+            updates += line["student_update"] - before.get(life, 0)
+            before[life] = line["student_update"]
+        yield {"teacher": name, "teacher_updates": len(lines), "student_updates": updates,
+               "seconds": sum(line["seconds"] for line in lines),
+               "curve": [{key: line[key] for key in _CURVES} for line in lines]}

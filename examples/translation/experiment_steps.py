@@ -102,6 +102,11 @@ class Experiment:
         return list(dict.fromkeys(loss.teacher for loss in self.grid.losses.values() if loss.teacher))
 
     @property
+    def has_logs(self) -> bool:
+        """Whether anything was run here; a folder of kept records has none of its logs."""
+        return self._logs.is_dir()
+
+    @property
     def watched(self) -> list[Student]:
         """The students whose gradients are looked at: some of the grid's, where pairs are misaligned."""
         return [student for student in self.students if student.name in self.grid.watched and self.setting.noise]

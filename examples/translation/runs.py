@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from textfiles import BadInput
+from textfiles import BadInput, read_json_lines
 
 __all__ = ["Run", "read_run", "teacher_lines"]
 
@@ -70,11 +70,4 @@ def teacher_lines(folder: Path) -> list[dict]:
         BadInput: a line is cut.
     """
     path = folder / "teacher_log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            raise BadInput(f"{path}, line {number}: {line!r}, expected a whole line of l2t-train-teacher") from None
-    return found
+    return read_json_lines(path, "expected a whole line of l2t-train-teacher") if path.exists() else []

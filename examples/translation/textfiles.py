@@ -47,6 +47,25 @@ def read_json(path: Path, instead: str) -> Any:
         raise BadInput(f"{path}: damaged, expected JSON ({error}); {instead}") from None
 
 
+def read_json_lines(path: Path, expected: str) -> list[dict]:
+    """Read a file of one JSON object a line.
+
+    Args:
+        path: the file; it must exist.
+        expected: what a line should have been, for the error.
+
+    Raises:
+        BadInput: a line is no JSON, such as one that was cut.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            raise BadInput(f"{path}, line {number}: {line!r}, {expected}") from None
+    return found
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 file, split at newlines only (U+2028 and friends stay inside a line).
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from experiment import main
-from experiment_report import tables
-from experiment_runs import Outcome, teachers_cost
+from experiment_report import records_of, tables
+from experiment_runs import Outcome, read_records, read_teachers
 from experiment_steps import Experiment, settings_of
 from grid import load_grid
 from runs import read_run, teacher_lines
@@ -138,19 +138,22 @@ def finish_all(experiment):
     return student
 
 
-def test_records_and_tables(experiment, tmp_path):
+def table_of(experiment):
+    """The tables of what is recorded, by loss."""
+    Outcome([experiment]).write()
+    text = tables(experiment.grid, records_of([experiment.setting]))
+    return {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| transformer")}
+
+
+def test_records_and_tables(experiment):
     student = finish_all(experiment)
-    outcome = Outcome([experiment], tmp_path)
-    records = outcome.write()
-    assert [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()] == (
-        json.loads(json.dumps(records)))
+    row = table_of(experiment)["label-smoothing"]
+    assert row == ("| transformer | label-smoothing | `--lr 0.01 --label-smoothing 0.1` | 2 of 2 "
+                   "| 11.50 (11.00 to 12.00) | 30 (20 to 40) |  |  |  |  |  |")
+    records = read_records(experiment.setting)
     assert len(records) == 3 * 2 + 4 + 4 * 1  # trials, and the second seed of each loss
     assert [record["counts"] for record in records[:3]] == [True, False, True]
     assert experiment.baseline(student).name == "label-smoothing"
-    text = tables([experiment], records)
-    row = next(line for line in text.splitlines() if line.startswith("| transformer | label-smoothing"))
-    assert row == ("| transformer | label-smoothing | `--lr 0.01 --label-smoothing 0.1` | 2 of 2 "
-                   "| 11.50 (11.00 to 12.00) | 30 (20 to 40) |  |  |  |  |  |")
     # With comparisons.
     for seed in experiment.grid.seeds:
         path = experiment.setting.comparison(student.name, seed)
@@ -161,11 +164,37 @@ def test_records_and_tables(experiment, tmp_path):
                     "chrF2": {"score": 40.0 + index, "p_value": 0.5 if index else None}}
                    for index, name in enumerate(names)]  # fmt: skip
         path.write_text(json.dumps({"signatures": {"BLEU": "b", "chrF2": "c"}, "systems": systems}), encoding="utf-8")
-    text = tables([experiment], outcome.write())
-    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| transformer")}
+    rows = table_of(experiment)
     end = "| 24.50 (23.00 to 26.00) | +4.50 | 0.030, 0.030 | 43.00 (43.00 to 43.00) | +3.00 |"
     assert rows["dynamic"].endswith(end)
     assert rows["label-smoothing"].endswith("| 20.00 (20.00 to 20.00) |  |  | 40.00 (40.00 to 40.00) |  |")
+
+
+def test_a_report_needs_the_records_alone(experiment, tmp_path, capsys):
+    """Also beside settings that were never run here, and it leaves them as they are."""
+    finish_all(experiment)
+    out, kept = ["--output-dir", str(tmp_path)], tmp_path / "kept"
+    assert main([str(TINY), *out, "--report"]) == 0
+    said = capsys.readouterr().out.split("wall time")[0]
+    assert "| transformer | dynamic |" in said
+    name = experiment.setting.name
+    (kept / name).mkdir(parents=True)
+    for file in ("runs.jsonl", "teachers.jsonl"):
+        (kept / name / file).write_bytes((tmp_path / name / file).read_bytes())
+    assert main([str(TINY), "--output-dir", str(kept), "--report"]) == 0
+    assert capsys.readouterr().out.split("wall time")[0] == said
+    assert (kept / "curves.png").read_bytes() == (tmp_path / "curves.png").read_bytes()
+    (kept / name / "runs.jsonl").write_text('{"corpus":', encoding="utf-8")
+    assert f"{kept / name / 'runs.jsonl'}, line 1: " in refused(capsys, TINY, "--output-dir", kept, "--report")
+
+
+def test_some_settings_alone(tmp_path, capsys):
+    out = ["--output-dir", str(tmp_path / "out")]
+    assert main([str(TINY), *out, "--dry-run", "--settings", "tiny.noise30"]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny.noise30.train" in shown and "absent" not in shown
+    message = refused(capsys, TINY, *out, "--settings", "tiny.noise31")
+    assert "--settings: 'tiny.noise31', expected some of tiny.noise30, absent.noise30" in message
 
 
 def test_a_watched_student_is_trained_again_and_keeps_its_checkpoints(experiment):
@@ -190,11 +219,16 @@ def test_a_watched_student_is_trained_again_and_keeps_its_checkpoints(experiment
 def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     folder = experiment.setting.teacher("dynamic")
     folder.mkdir(parents=True)
-    lines = [{"student_life": life, "student_update": update, "seconds": 1.5}
+    curve = dict.fromkeys(("teacher_update", "measure", "phi_mean", "hypergradient_norm"), 0.5)
+    lines = [{"student_life": life, "student_update": update, "seconds": 1.5, **curve}
              for life, update in ((0, 4), (0, 8), (1, 4))]  # fmt: skip
     (folder / "teacher_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    assert teachers_cost(experiment, "dynamic") == (12, 4.5)
-    assert teachers_cost(experiment, "initial") == (0, 0)
+    experiment.log("any").parent.mkdir()
+    Outcome([experiment]).write()
+    initial, dynamic = read_teachers(experiment.setting)
+    assert (dynamic["teacher"], dynamic["teacher_updates"]) == ("dynamic", 3)
+    assert (dynamic["student_updates"], dynamic["seconds"], len(dynamic["curve"])) == (12, 4.5, 3)
+    assert (initial["teacher_updates"], initial["student_updates"], initial["curve"]) == (0, 0, [])
 
 
 def test_errors_and_what_is_left_out(tmp_path, capsys):
@@ -260,7 +294,8 @@ def test_a_grid_is_run_killed_and_resumed(examples, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stderr
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in done.items())
-    records = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = (tmp_path / "out" / "tiny.noise30" / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
     counting = [record for record in records if record["counts"]]
     assert len(counting) == 4 * 2 and all(record["test"] for record in counting)
     assert (tmp_path / "out" / "results.md").read_text(encoding="utf-8").strip() in result.stdout
