@@ -22,6 +22,10 @@ _SHOWN_LINES = 20
 _POLL_SECONDS = 0.5
 _UPDATES = re.compile(r'"num_updates": "(\d+)"')
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# glibc hands large blocks back to the system and takes them anew at every update; keeping them saves a seventh of the
+# time of a small LSTM's updates (0.20 to 0.17 s) and changes no result.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33),
+                "MALLOC_TOP_PAD_": str(2**26)}
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -152,7 +156,7 @@ class _Running:
         write_lines(step.started, [json.dumps(self._identity)])
         log = self._open_log(command)
         output = log if step.output is None else self._open(step.output)
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), PYTHONUNBUFFERED="1")
+        environment = {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(command, stdout=output, stderr=log, env=environment,
                                          preexec_fn=die_with_parent())
         # (seconds, share) that the estimate starts from; a continued run tells its share with its first line

@@ -149,6 +149,9 @@ class Experiment:
             yield from (self._decode(student, loss, seed) for seed in self.grid.seeds)
         for student in self.students:
             yield from (self._compare(student, seed) for seed in self.grid.seeds)
+        for name in self.used_teachers:
+            if self.grid.teachers[name].updates:
+                yield self._inspect(name)
         for student in self.watched:
             yield from (self._watch(student, loss) for loss in losses)
             yield self._shares(student)
@@ -173,6 +176,16 @@ class Experiment:
         progress = lines_in_file(folder / "teacher_log.jsonl", max(1, teacher.updates))
         return Step(self._step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
                     work=folder, resume=("--resume",), progress=progress)
+
+    def _inspect(self, name: str) -> Step:
+        """What the teacher has learned, in words and pictures."""
+        folder, after = self.setting.teacher(name), self._step_name("teacher", name)
+        looks = self.setting.folder / "inspected"
+        dictionary = self.setting.data_bin / f"dict.{self.setting.corpus.languages[1]}.txt"
+        command = (console_script("l2t-inspect"), str(folder / "teacher.safetensors"), "--dict", str(dictionary),
+                   "--log", str(folder / "teacher_log.jsonl"), "--min-count", "20", "--plots", str(looks / name))
+        return Step(self._step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), (after,),
+                    output=self._logs / f"{self._step_name('inspect', name)}.txt")
 
     def _trial(self, trial: Trial) -> Step:
         return self._train(trial.student, trial.loss, trial.name, self.grid.seeds[0], more=trial.options)

@@ -216,6 +216,14 @@ def test_a_watched_student_is_trained_again_and_keeps_its_checkpoints(experiment
     assert not [step for step in clean.steps() if "watched" in step.name or "shares" in step.name]
 
 
+def test_a_teacher_that_was_trained_is_looked_at(experiment):
+    looks = [step for step in experiment.steps() if ".inspect." in step.name]
+    assert [step.name for step in looks] == ["tiny.noise30.inspect.dynamic"]  # `initial` has learned nothing
+    teacher = experiment.setting.teacher("dynamic") / "teacher.safetensors"
+    assert str(teacher) in looks[0].command and looks[0].inputs == (teacher,)
+    assert looks[0].after == ("tiny.noise30.teacher.dynamic",)
+
+
 def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     folder = experiment.setting.teacher("dynamic")
     folder.mkdir(parents=True)
@@ -301,6 +309,10 @@ def test_a_grid_is_run_killed_and_resumed(examples, tmp_path):
     assert (tmp_path / "out" / "results.md").read_text(encoding="utf-8").strip() in result.stdout
     for name in ("curves.png", "teachers.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    setting = tmp_path / "out" / "tiny.noise30"
+    said = (setting / "logs" / "tiny.noise30.inspect.dynamic.txt").read_text("utf-8")
+    assert "Stages of a student's life" in said
+    assert list((setting / "inspected" / "dynamic").glob("*.png"))
     shares = (tmp_path / "out" / "tiny.noise30" / "shares" / "transformer.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["update"] for line in shares] == 4 * [20, 40]
     # A second run does nothing and says the same.
