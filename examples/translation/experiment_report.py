@@ -156,19 +156,27 @@ def _draw_curves(grid: Grid, found: Sequence[Records], path: Path) -> None:
 
 
 def _draw_teachers(found: Sequence[Records], path: Path) -> None:
-    """The measure on dev over teacher updates (the paper's Figure 3), the coefficients and the hypergradient's norm."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3)
+    """The measure on dev over teacher updates (the paper's Figure 3), coefficients, the hypergradient's norm, and where
+    in the window of the last teacher update it arose."""
+    figure = Figure(figsize=(15, 3.8), layout="constrained")
+    axes = figure.subplots(1, 4)
     for number, (label, teacher) in enumerate(_teachers(found)):
         lines = teacher["curve"]
         x = [line["teacher_update"] for line in lines]
-        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "label": label}
-        for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=True):
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "marker": ".",
+                 "label": label}  # fmt: skip
+        for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=False):
             axis.plot(x, [line[name] for line in lines], **style)
-    for axis, title in zip(axes, ("measure on dev", "mean coefficient", "norm of the hypergradient"), strict=True):
+        pulls = [mean(tenth) for tenth in zip(*(line["pull_by_tenth"] for line in lines), strict=True)]
+        axes[3].plot([(tenth + 0.5) / len(pulls) for tenth in range(len(pulls))], pulls, **style)
+    titles = ("measure on dev", "mean coefficient", "norm of the hypergradient",
+              "pull on all coefficients, mean of windows")
+    for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, loc="left", fontsize=9)
         axis.set_xlabel("teacher updates", fontsize=8)
         axis.grid(color="0.92")
     axes[2].set_yscale("log")
+    axes[3].set_xlabel("share of the window", fontsize=8)
+    axes[3].axhline(0, color="0.4", linewidth=0.8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save_figure(figure, path)

@@ -20,7 +20,8 @@ from textfiles import read_json, read_json_lines, read_lines, write_lines
 __all__ = ["Outcome", "read_records", "read_teachers"]
 
 RUNS, TEACHERS = "runs.jsonl", "teachers.jsonl"
-_CURVES = ("teacher_update", "measure", "phi_mean", "hypergradient_norm")
+_CURVES = ("teacher_update", "student_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm",
+           "adjoint_norm", "pull_by_tenth")
 
 
 class Outcome:

@@ -47,16 +47,19 @@ class Hypergradient:
     Args:
         theta: d measure / d theta by parameter name of the teacher, in the shapes of the parameters.
         adjoint_norm: norm of d measure / d omega_0, at the beginning of the trajectory.
+        pulls: for every update that the teacher had a part in, first one first, the derivative of the measure by a
+            number added to all coefficients of that update alone. Where they change sign over a life, no fixed
+            loss is the best.
     """
 
     theta: dict[str, Tensor]
     adjoint_norm: float
+    pulls: tuple[float, ...] = ()
 
     @property
     def norm(self) -> float:
         """Euclidean norm over all of theta."""
         return float(torch.sqrt(sum(part.double().square().sum() for part in self.theta.values())))
-
 
     def relative_error(self, exact: Hypergradient) -> float:
         """Return the norm of the difference to ``exact``, relative to its norm."""
@@ -72,11 +75,13 @@ class StepBack:
         update: number of the student update that was gone back through.
         adjoint: d measure / d omega (n,) before that update.
         theta: share of the update in d measure / d theta by name; None where it used plain cross-entropy.
+        pull: d measure / d (a number added to all coefficients of the update), scalar; None likewise.
     """
 
     update: int
     adjoint: Tensor
     theta: dict[str, Tensor] | None
+    pull: Tensor | None
 
 
 def hypergradient(
@@ -101,12 +106,14 @@ def hypergradient_with_adjoint(
         NonFiniteError: NaN or infinity in the adjoint, with the update it appeared at.
     """
     theta_bar = {name: torch.zeros_like(parameter) for name, parameter in trajectory.teacher.named_parameters()}
-    adjoint = grad_omega
+    adjoint, pulls = grad_omega, []
     for step_back in _sweep(trajectory, grad_omega, hvp):
         for name, share in (step_back.theta or {}).items():
             theta_bar[name] += share
+        if step_back.pull is not None:
+            pulls.append(float(step_back.pull))
         adjoint = step_back.adjoint
-    return Hypergradient(theta_bar, float(adjoint.norm()))
+    return Hypergradient(theta_bar, float(adjoint.norm()), tuple(reversed(pulls)))
 
 
 def adjoint_sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterator[StepBack]:
@@ -133,7 +140,8 @@ def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exac
         for revisit in trajectory.backwards():
             phi_bar = _step_back(student, revisit, omega_bar, buffers_bar, hvp)
             theta = None if phi_bar is None else _theta_share(teacher, revisit.step.state, phi_bar)
-            yield StepBack(revisit.step.update, omega_bar, theta)
+            pull = None if phi_bar is None else phi_bar.sum()
+            yield StepBack(revisit.step.update, omega_bar, theta, pull)
     finally:
         student.set_omega(final_omega)
 

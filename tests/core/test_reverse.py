@@ -14,6 +14,7 @@ from fairseq_l2t.core.update_rules import NAG, SGD, Adagrad, Adam
 from tests.core.hypergradient_check import (
     HalfClipping,
     dev_gradient,
+    dev_measure,
     measured_slope,
     plain_hypergradient,
     random_direction,
@@ -198,6 +199,36 @@ def test_the_sweep_in_shares(rule):
         short = hypergradient(Trajectory(student, trajectory.teacher, trajectory.steps[2:]), grad_omega)
         assert torch.equal(shares[0] + shares[1], short[name])
         assert not torch.equal(short[name], part)
+
+
+class Nudged(Teacher):
+    """Adds ``nudge`` to all coefficients of one update, the ``at``-th it is asked for."""
+
+    at, nudge = 0, 0.0
+
+    def forward(self, state):
+        """As the teacher's."""
+        self.at -= 1
+        return super().forward(state) + (self.nudge if self.at == -1 else 0.0)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_pull_is_what_a_nudge_of_all_coefficients_of_an_update_does(at):
+    def student_of_four():
+        return ToyStudent("tanh", RULES["adam"], cross_entropy_updates=1)
+
+    student = student_of_four()
+    trajectory = unroll(student, Teacher.for_student(student, keys=3), 4)
+    pulls = hypergradient_with_adjoint(trajectory, dev_gradient(student)).pulls
+    assert len(pulls) == 3 and len(set(pulls)) == 3
+    measures = []
+    for nudge in (1e-5, -1e-5):
+        student = student_of_four()
+        teacher = Nudged.for_student(student, keys=3)
+        teacher.at, teacher.nudge = at, nudge
+        unroll(student, teacher, 4)
+        measures.append(float(dev_measure(student, student.omega)))
+    assert pulls[at] == pytest.approx((measures[0] - measures[1]) / 2e-5, rel=1e-5)
 
 
 def test_the_sweep_can_be_left_early():

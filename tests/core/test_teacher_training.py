@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fairseq_l2t.core import NonFiniteError, Teacher
+from fairseq_l2t.core.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan
 from tests.core.hypergradient_check import dev_gradient, dev_measure
 from tests.core.toy_student import ToyStudent
@@ -85,6 +86,21 @@ def test_validated_after_cross_entropy_and_after_each_window():
         subject._observe_dev = lambda before, subject=subject: seen.append((before, subject.student.update))
         run(subject, 2)
     assert seen == [(0, 2), (2, 5), (5, 8), (0, 3), (3, 6)]
+
+
+def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
+    """And differ from tenth to tenth: what is reported is where in the window they arise."""
+    subject = trainer(dataclasses.replace(PLAN, unroll_length=8))
+    subject.teacher = Teacher.for_student(subject.student, keys=1)
+    subject._optimizer = TeacherOptimizer(subject.teacher, lr=0.1, word_lr=0.0)
+    seen = []
+    subject._optimizer.step = lambda theta, norm: seen.append(theta)
+    report = subject.run_update(lambda: None)
+    assert len(report.pull_by_tenth) == 10
+    expected = float(seen[0]["values"].sum())
+    assert math.isclose(sum(report.pull_by_tenth), expected, rel_tol=1e-9) and expected != 0
+    # Eight updates stand in eight of the ten, one each.
+    assert len(set(report.pull_by_tenth) - {0.0}) == 8
 
 
 def test_the_teacher_moves_towards_a_better_measure():

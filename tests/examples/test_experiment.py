@@ -227,7 +227,8 @@ def test_a_teacher_that_was_trained_is_looked_at(experiment):
 def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     folder = experiment.setting.teacher("dynamic")
     folder.mkdir(parents=True)
-    curve = dict.fromkeys(("teacher_update", "measure", "phi_mean", "hypergradient_norm"), 0.5)
+    names = ("teacher_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm", "adjoint_norm")
+    curve = {**dict.fromkeys(names, 0.5), "pull_by_tenth": 10 * [0.1]}
     lines = [{"student_life": life, "student_update": update, "seconds": 1.5, **curve}
              for life, update in ((0, 4), (0, 8), (1, 4))]  # fmt: skip
     (folder / "teacher_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -237,6 +238,8 @@ def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     assert (dynamic["teacher"], dynamic["teacher_updates"]) == ("dynamic", 3)
     assert (dynamic["student_updates"], dynamic["seconds"], len(dynamic["curve"])) == (12, 4.5, 3)
     assert (initial["teacher_updates"], initial["student_updates"], initial["curve"]) == (0, 0, [])
+    assert main([str(TINY), "--output-dir", str(experiment.setting.folder.parent), "--report"]) == 0
+    assert (experiment.setting.folder.parent / "teachers.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_errors_and_what_is_left_out(tmp_path, capsys):
