@@ -38,6 +38,11 @@ class LivingStudent(Student, Protocol):
         """Go on with an interrupted life."""
 
 
+MOST_ERROR = 1.0
+"""Relative error from which an approximate hypergradient is refused: every step back multiplies the error of those
+before it. Differences in float32 were 0.001 to 0.25 off over 40 updates (benchmarks/README.md), and 23,000 over 780."""
+
+
 @dataclass(frozen=True)
 class TeachingPlan:
     """The numbers of the outer loop.
@@ -178,9 +183,7 @@ class TeacherTrainer:
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
         found = hypergradient_with_adjoint(trajectory, grad_omega, self._hvp)
-        error = None
-        if self._hvp != "exact" and self.teacher_update == 0:
-            error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
+        error = self._error_of(found, trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
         self._observe_dev(self.student.update - steps)
@@ -190,6 +193,18 @@ class TeacherTrainer:
         self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
         return self._report(value, holdout, found, phi, trajectory.recomputed, error)
+
+    def _error_of(self, found: Hypergradient, trajectory, grad_omega: Tensor) -> float | None:
+        """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
+        if self._hvp == "exact" or self.teacher_update:
+            return None
+        error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
+        if not error < MOST_ERROR:
+            raise ValueError(
+                f"--hvp: {self._hvp}; off the exact hypergradient of the first window by {error:.3g} times its size, "
+                f"expected below {MOST_ERROR:g}: take exact, or an --unroll-length below {self.plan.unroll_length}"
+            )
+        return error
 
     def _begin_life(self) -> None:
         self.life += 1

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fairseq_l2t.core import NonFiniteError, Teacher
+from fairseq_l2t.core import NonFiniteError, Teacher, teacher_training
 from fairseq_l2t.core.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan
 from tests.core.hypergradient_check import dev_gradient, dev_measure
@@ -101,6 +101,20 @@ def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
     assert math.isclose(sum(report.pull_by_tenth), expected, rel_tol=1e-9) and expected != 0
     # Eight updates stand in eight of the ten, one each.
     assert len(set(report.pull_by_tenth) - {0.0}) == 8
+
+
+def test_an_approximation_that_is_far_off_is_refused_before_the_teacher_moves(monkeypatch):
+    subject = trainer(dataclasses.replace(PLAN, unroll_length=8))
+    subject._hvp = "finite-difference"
+    before = subject.teacher.values.detach().clone()
+    monkeypatch.setattr(teacher_training, "MOST_ERROR", 1e-16)
+    with pytest.raises(ValueError, match=r"--hvp: finite-difference; .* expected below 1e-16: take exact, or "
+                                         r"an --unroll-length below 8"):  # fmt: skip
+        subject.run_update(lambda: None)
+    assert subject.teacher_update == 0 and torch.equal(subject.teacher.values, before)
+    monkeypatch.undo()
+    report = subject.run_update(lambda: None)
+    assert 0 < report.hypergradient_error < 0.1 and not torch.equal(subject.teacher.values, before)
 
 
 def test_the_teacher_moves_towards_a_better_measure():
