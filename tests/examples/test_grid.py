@@ -103,7 +103,7 @@ def test_nothing_is_executed_by_reading(tmp_path):
         load_grid(path)
 
 
-@pytest.mark.parametrize("name", ["cpu", "full"])
+@pytest.mark.parametrize("name", ["ceiling", "cpu", "full", "horizons", "shapes", "transfer"])
 def test_grids_of_the_repository(examples, name):
     grid = load_grid(examples / "grids" / f"{name}.yaml")
     assert len(grid.seeds) >= 3 and set(grid.noise) == {0.0, 0.3}
