@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from experiment_steps import Experiment, settings_of
 from grid import load_grid
 from textfiles import BadInput
 
@@ -103,8 +104,17 @@ def test_nothing_is_executed_by_reading(tmp_path):
         load_grid(path)
 
 
-@pytest.mark.parametrize("name", ["ceiling", "cpu", "full", "horizons", "shapes", "transfer"])
-def test_grids_of_the_repository(examples, name):
+@pytest.mark.parametrize("name", ["cpu", "full"])
+def test_grids_of_results(examples, name):
     grid = load_grid(examples / "grids" / f"{name}.yaml")
     assert len(grid.seeds) >= 3 and set(grid.noise) == {0.0, 0.3}
     assert {"cross-entropy", "label-smoothing"} == set(grid.baselines) < set(grid.losses)
+
+
+@pytest.mark.parametrize("name", ["ceiling", "horizons", "shapes", "transfer"])
+def test_grids_that_answer_one_question(examples, name, tmp_path):
+    grid = load_grid(examples / "grids" / f"{name}.yaml")
+    experiments = [Experiment(grid, setting) for setting in settings_of(grid, tmp_path)]
+    # No teacher is described and then not trained.
+    assert all(set(experiment.used_teachers) == set(grid.teachers) for experiment in experiments)
+    assert all(list(experiment.steps()) for experiment in experiments)
