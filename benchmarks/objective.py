@@ -32,7 +32,8 @@ if str(Path(__file__).resolve().parent.parent) not in sys.path:
 from benchmarks.tiny_corpus import CorpusSettings, PrepareSettings, prepare, write_corpus
 from benchmarks.truncation import FAMILIES, PHI, RECIPE
 from fairseq_l2t.core import Teacher
-from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan
+from fairseq_l2t.core.teacher_training import TeacherTrainer
+from fairseq_l2t.core.teaching_plan import TeachingPlan
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
 
@@ -104,7 +105,7 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
     teacher = Teacher.for_student(student, seed=1, initial_coefficient=PHI)
     plan = TeachingPlan(options.updates, life, options.repeats, teacher_lr=0.01, teacher_word_lr=0.01)
     trainer = TeacherTrainer(
-        student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda before: None
+        student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda: None
     )
     with _parts_timed(student, clock):
         for _ in range(options.repeats):

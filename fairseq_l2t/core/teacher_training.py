@@ -20,9 +20,10 @@ from fairseq_l2t.core.reverse import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.core.student import NonFiniteError, Student
 from fairseq_l2t.core.teacher import Teacher
 from fairseq_l2t.core.teacher_optimizer import TeacherOptimizer
+from fairseq_l2t.core.teaching_plan import TeachingPlan
 from fairseq_l2t.core.unroll import advance, unroll
 
-__all__ = ["LivingStudent", "TeacherTrainer", "TeachingPlan", "UpdateReport"]
+__all__ = ["LivingStudent", "TeacherTrainer", "UpdateReport"]
 
 
 class LivingStudent(Student, Protocol):
@@ -41,46 +42,6 @@ class LivingStudent(Student, Protocol):
 MOST_ERROR = 1.0
 """Relative error from which an approximate hypergradient is refused: every step back multiplies the error of those
 before it. Differences in float32 were 0.001 to 0.25 off over 40 updates (benchmarks/README.md), and 23,000 over 780."""
-
-
-@dataclass(frozen=True)
-class TeachingPlan:
-    """The numbers of the outer loop.
-
-    Args:
-        unroll_length: student updates T between two teacher updates.
-        total_updates: student updates of one life.
-        teacher_updates: teacher updates in all.
-        teacher_lr: learning rate of the teacher's Adam, for what all words share.
-        teacher_word_lr: the same for each word's own part.
-        teacher_clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
-        max_bad_steps: windows in a row that may end in NaN or infinity before the training is given up.
-        seed: life k of a student has the seed ``seed + k``.
-
-    Raises:
-        ValueError: names the option, its value and its range.
-    """
-
-    unroll_length: int
-    total_updates: int
-    teacher_updates: int
-    teacher_lr: float
-    teacher_word_lr: float
-    teacher_clip_norm: float = 0.0
-    max_bad_steps: int = 3
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        _require_whole("--total-updates", self.total_updates, 1)
-        _require_whole("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
-        _require_whole("--teacher-updates", self.teacher_updates, 0)
-        _require_whole("--max-bad-steps", self.max_bad_steps, 1)
-        if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
-            raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
-        if not (self.teacher_word_lr >= 0 and math.isfinite(self.teacher_word_lr)):
-            raise ValueError(f"--teacher-word-lr: {self.teacher_word_lr}; expected a finite number of at least 0")
-        if not (self.teacher_clip_norm >= 0 and math.isfinite(self.teacher_clip_norm)):
-            raise ValueError(f"--teacher-clip-norm: {self.teacher_clip_norm}; expected a finite number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -121,8 +82,9 @@ class TeacherTrainer:
         plan: the numbers.
         measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
         holdout: () -> the same measure on dev pairs that train nothing.
-        observe_dev: (updates made before the window) -> None; brings the dev measures of the student's state up
-            to date, if they are due. Called after the cross-entropy updates of a life and after each window.
+        observe_dev: () -> None; brings the dev measures of the student's state up to date.
+        dev_interval: it is called at all multiples of so many updates of a life; 0: after the cross-entropy updates
+            and after each window.
         on_bad_window: told the error of a window that ended in NaN or infinity.
         memory: how the updates of a window are kept.
         hvp: a name in `core.reverse.PRODUCTS`; anything but ``exact`` is compared with it on the first window.
@@ -136,13 +98,15 @@ class TeacherTrainer:
         *,
         measure: Callable[[int], tuple[float, Tensor]],
         holdout: Callable[[], float],
-        observe_dev: Callable[[int], None],
+        observe_dev: Callable[[], None],
+        dev_interval: int = 0,
         on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
         memory: MemoryPlan | None = None,
         hvp: str = "exact",
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout, self._observe_dev = measure, holdout, observe_dev
+        self._dev_interval = dev_interval
         self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
         self._optimizer = TeacherOptimizer(
             teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm
@@ -178,7 +142,9 @@ class TeacherTrainer:
         if self.life < 0 or self._life_is_spoilt or self.student.update >= self.plan.total_updates:
             self._begin_life()
         steps = min(self.plan.unroll_length, self.plan.total_updates - self.student.update)
-        trajectory = unroll(self.student, self.teacher, steps, self._memory)
+        kept = min(steps, self.plan.kept_length)
+        advance(self.student, self.teacher, steps - kept, self._observe_if_due)
+        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._observe_if_due)
         value, grad_omega = self._measure(self.teacher_update)
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
@@ -186,7 +152,8 @@ class TeacherTrainer:
         error = self._error_of(found, trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
-        self._observe_dev(self.student.update - steps)
+        if not self._dev_interval:
+            self._observe_dev()
         holdout = self._end_life(keep_best) if self.student.update >= self.plan.total_updates else None
         phi = trajectory.last_coefficients
         self._bad_windows = 0
@@ -212,8 +179,14 @@ class TeacherTrainer:
         self.student.restart(self.plan.seed + self.life)
         if self.student.cross_entropy_updates:
             # Plain cross-entropy says nothing about the teacher: those updates need not be kept.
-            advance(self.student, self.teacher, self.student.cross_entropy_updates)
-            self._observe_dev(0)
+            advance(self.student, self.teacher, self.student.cross_entropy_updates, self._observe_if_due)
+            if not self._dev_interval:
+                self._observe_dev()
+
+    def _observe_if_due(self) -> None:
+        """As often as the student would be validated: a teacher is shown dev measures as old as it will be later."""
+        if self._dev_interval and self.student.update % self._dev_interval == 0:
+            self._observe_dev()
 
     def _end_life(self, keep_best: Callable[[], None]) -> float:
         holdout = self._holdout()
@@ -269,7 +242,8 @@ class TeacherTrainer:
         Raises:
             ValueError: the state is of another plan.
         """
-        fixed = {**values["plan"], "teacher_updates": self.plan.teacher_updates}
+        # Of a state from before there was a --backward-length it is 0.
+        fixed = {"backward_length": 0, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
             changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()
                        if fixed.get(key) != value]  # fmt: skip
@@ -290,9 +264,3 @@ def _by_tenth(values: Sequence[float]) -> tuple[float, ...]:
 
 def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _require_whole(option: str, value: int, least: int, most: int | None = None, most_name: str = "") -> None:
-    if value < least or (most is not None and value > most):
-        limit = "" if most is None else f" and at most {most} ({most_name})"
-        raise ValueError(f"{option}: {value}; expected a whole number of at least {least}{limit}")

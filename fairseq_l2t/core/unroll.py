@@ -6,7 +6,7 @@ here with any `core.update_rules.UpdateRule` and gradient clipping in place of p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -62,7 +62,8 @@ class _Recorder(Protocol):
 
 
 def unroll(
-    student: Student, teacher: Teacher, steps: int, memory: MemoryPlan | None = None
+    student: Student, teacher: Teacher, steps: int, memory: MemoryPlan | None = None,
+    after_each: Callable[[], None] = lambda: None,
 ) -> Trajectory | Window:
     """Make ``steps`` updates of ``student`` under ``teacher``; ``student.omega`` is omega_T afterwards.
 
@@ -71,6 +72,7 @@ def unroll(
         steps: number T of updates.
         memory: how they are kept (`core.memory`). None: every update with its parameters and optimizer state,
             ``steps`` times as many numbers (for Adam 3 n a step), as a `Trajectory` whose steps can be looked at.
+        after_each: called after every update; may refresh what the student's state knows of dev.
 
     Raises:
         ValueError: ``steps`` below 1, or a budget that is too small.
@@ -81,6 +83,7 @@ def unroll(
     recorder = Trajectory(student, teacher) if memory is None else Window(student, teacher, steps, memory)
     for _ in range(steps):
         _make_update(student, teacher, recorder)
+        after_each()
     return recorder
 
 
@@ -102,14 +105,17 @@ def replay(trajectory: Trajectory, teacher: Teacher) -> Tensor:
     return omega
 
 
-def advance(student: Student, teacher: Teacher, steps: int) -> None:
-    """Make ``steps`` updates of ``student`` under ``teacher`` and keep nothing of them.
+def advance(
+    student: Student, teacher: Teacher, steps: int, after_each: Callable[[], None] = lambda: None
+) -> None:
+    """Make ``steps`` updates of ``student`` under ``teacher`` and keep nothing of them; the rest as `unroll`.
 
     Raises:
         NonFiniteError: as `unroll`.
     """
     for _ in range(steps):
         _make_update(student, teacher, None)
+        after_each()
 
 
 def _make_update(student: Student, teacher: Teacher, recorder: _Recorder | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fairseq_l2t.core.reverse import PRODUCTS
 from fairseq_l2t.core.teacher import DEFAULT_KEYS
-from fairseq_l2t.core.teacher_training import TeachingPlan
+from fairseq_l2t.core.teaching_plan import TeachingPlan
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
 from fairseq_l2t.plugin.dev_measures import OBJECTIVES
@@ -75,6 +75,7 @@ class RunOptions:
             teacher_clip_norm=given.teacher_clip_norm,
             max_bad_steps=given.max_bad_steps,
             seed=given.seed,
+            backward_length=given.backward_length,
         )
         return cls(
             student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
@@ -98,6 +99,13 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="T",
         help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
+    )
+    group.add_argument(
+        "--backward-length",
+        type=int,
+        default=0,
+        metavar="K",
+        help="go back through the last K updates of a window alone: cheaper, less noisy, biased (default: 0, all)",
     )
     group.add_argument(
         "--teacher-updates",

@@ -75,7 +75,8 @@ class TeacherRun:
         )  # fmt: skip
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
-            measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev, on_bad_window=_warn_of,
+            measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev,
+            dev_interval=max(0, student.cfg.dataset.validate_interval_updates), on_bad_window=_warn_of,
             memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
         )  # fmt: skip
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
@@ -174,11 +175,8 @@ class TeacherRun:
             seed=options.plan.seed * 1_000_003 + draw,
         )  # fmt: skip
 
-    def _observe_dev(self, before: int) -> None:
-        """Validate as often as under fairseq-train, but only after cross-entropy and at the ends of windows."""
-        interval = self.options.student.cfg.dataset.validate_interval_updates
-        if interval <= 0 or self._student.update // interval > before // interval:
-            self._student.observe_dev(self._student.dev.teaching)
+    def _observe_dev(self) -> None:
+        self._student.observe_dev(self._student.dev.teaching)
 
     # --- files ------------------------------------------------------------------------------------------------
 

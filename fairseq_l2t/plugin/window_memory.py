@@ -41,7 +41,7 @@ def plan_of_run(options: RunOptions, student: FairseqStudent, measure: Callable[
         logger.info("--memory-budget: %dM of it are for the measure on dev", -(-reserve // 2**20))
     # Refused now what no window can be kept in; what the graph of an update takes, the first window finds out.
     layout_for(
-        options.plan.unroll_length, vector=student.omega.nbytes, buffers=len(student.buffers), budget=budget,
+        options.plan.kept_length, vector=student.omega.nbytes, buffers=len(student.buffers), budget=budget,
         reserve=reserve,
     )  # fmt: skip
     return memory_plan(

@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 
-from fairseq_l2t.core import NonFiniteError, Teacher, teacher_training
+from fairseq_l2t.core import NonFiniteError, Teacher, teacher_training, unroll
+from fairseq_l2t.core.reverse import adjoint_sweep
 from fairseq_l2t.core.teacher_optimizer import TeacherOptimizer
-from fairseq_l2t.core.teacher_training import TeacherTrainer, TeachingPlan
+from fairseq_l2t.core.teacher_training import TeacherTrainer
+from fairseq_l2t.core.teaching_plan import TeachingPlan
 from tests.core.hypergradient_check import dev_gradient, dev_measure
 from tests.core.toy_student import ToyStudent
 
@@ -39,7 +41,9 @@ class MortalStudent(ToyStudent):
         self.state.load_state_dict(values["measures"])
 
 
-def trainer(plan=PLAN, *, warmup: int = 0, bad_lives=(), holdouts=None, seed: int = 0) -> TeacherTrainer:
+def trainer(
+    plan=PLAN, *, warmup: int = 0, bad_lives=(), holdouts=None, seed: int = 0, interval: int = 0
+) -> TeacherTrainer:
     """Return a trainer of a toy student; ``holdouts`` replaces the held-back measure by given values."""
     student = MortalStudent(cross_entropy_updates=warmup)
     student.bad_lives = frozenset(bad_lives)
@@ -54,7 +58,8 @@ def trainer(plan=PLAN, *, warmup: int = 0, bad_lives=(), holdouts=None, seed: in
         plan,
         measure=measure,
         holdout=lambda: measure(0)[0] if values is None else next(values),
-        observe_dev=lambda before: student.state.observe_dev(1.0, 0.5),
+        observe_dev=lambda: student.state.observe_dev(1.0, 0.5),
+        dev_interval=interval,
     )
 
 
@@ -79,13 +84,45 @@ def test_cross_entropy_comes_first_in_each_life_and_outside_the_windows():
     assert [(r.student_life, r.student_update) for r in reports] == [(0, 5), (0, 8), (1, 5), (1, 8)]
 
 
-def test_validated_after_cross_entropy_and_after_each_window():
+def validations(windows: int, warmup: int, interval: int, backward: int = 0) -> list[int]:
+    """Return the updates at which the student is validated."""
     seen = []
-    for warmup in (2, 0):
-        subject = trainer(warmup=warmup)
-        subject._observe_dev = lambda before, subject=subject: seen.append((before, subject.student.update))
-        run(subject, 2)
-    assert seen == [(0, 2), (2, 5), (5, 8), (0, 3), (3, 6)]
+    subject = trainer(dataclasses.replace(PLAN, backward_length=backward), warmup=warmup, interval=interval)
+    subject._observe_dev = lambda: seen.append(subject.student.update)
+    run(subject, windows)
+    return seen
+
+
+def test_validated_after_cross_entropy_and_after_each_window():
+    assert validations(2, warmup=2, interval=0) == [2, 5, 8]
+    assert validations(2, warmup=0, interval=0) == [3, 6]
+
+
+@pytest.mark.parametrize("backward", [0, 1])
+def test_validated_every_so_many_updates_inside_windows_too(backward):
+    """As fairseq-train does: at whole multiples, in the updates that are not gone back through as well."""
+    assert validations(3, warmup=3, interval=2, backward=backward) == [2, 4, 6, 8, 2, 4, 6]
+    assert validations(3, warmup=0, interval=5, backward=backward) == [5]
+
+
+@pytest.mark.parametrize("backward", [1, 3, 5])
+def test_the_sweep_goes_back_through_the_last_updates_alone(backward):
+    """And the student is the same: nothing but the hypergradient is cut."""
+    plan = dataclasses.replace(PLAN, unroll_length=5)
+    whole, cut = trainer(plan), trainer(dataclasses.replace(plan, backward_length=backward))
+    found = []
+    for subject in (whole, cut):
+        subject._optimizer.step = lambda theta, norm: found.append(theta)
+        subject.report = subject.run_update(lambda: None)
+    assert torch.equal(whole.student.omega, cut.student.omega)
+    assert whole.report.measure == cut.report.measure
+    student = MortalStudent()
+    student.restart(PLAN.seed)
+    trajectory = unroll(student, Teacher.for_student(student, keys=3), 5)
+    shares = [step.theta for step in adjoint_sweep(trajectory, dev_gradient(student))][:backward]
+    for name, part in found[1].items():
+        torch.testing.assert_close(part, sum(share[name] for share in shares), rtol=1e-12, atol=0.0)
+        assert torch.equal(part, found[0][name]) == (backward == 5)
 
 
 def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
@@ -220,6 +257,8 @@ def test_another_plan_is_not_resumed_but_more_updates_are():
         ("--teacher-word-lr", {"teacher_word_lr": -0.1}),
         ("--teacher-clip-norm", {"teacher_clip_norm": -1.0}),
         ("--max-bad-steps", {"max_bad_steps": 0}),
+        ("--backward-length", {"backward_length": 4}),
+        ("--backward-length", {"backward_length": -1}),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(option, change):

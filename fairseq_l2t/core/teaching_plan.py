@@ -1,0 +1,64 @@
+"""The numbers of the outer loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["TeachingPlan"]
+
+
+@dataclass(frozen=True)
+class TeachingPlan:
+    """The numbers of the outer loop.
+
+    Args:
+        unroll_length: student updates T between two teacher updates.
+        backward_length: the last updates of a window that the sweep goes back through; 0: all. Truncated
+            back-propagation (Shaban et al., AISTATS 2019): biased, but the share of early updates, which the adjoint
+            has grown large on its way to, is mostly noise.
+        total_updates: student updates of one life.
+        teacher_updates: teacher updates in all.
+        teacher_lr: learning rate of the teacher's Adam, for what all words share.
+        teacher_word_lr: the same for each word's own part.
+        teacher_clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
+        max_bad_steps: windows in a row that may end in NaN or infinity before the training is given up.
+        seed: life k of a student has the seed ``seed + k``.
+
+    Raises:
+        ValueError: names the option, its value and its range.
+    """
+
+    unroll_length: int
+    total_updates: int
+    teacher_updates: int
+    teacher_lr: float
+    teacher_word_lr: float
+    teacher_clip_norm: float = 0.0
+    max_bad_steps: int = 3
+    seed: int = 1
+    backward_length: int = 0
+
+    @property
+    def kept_length(self) -> int:
+        """Updates of a whole window that are kept for the sweep."""
+        return self.backward_length or self.unroll_length
+
+    def __post_init__(self) -> None:
+        _require_whole("--total-updates", self.total_updates, 1)
+        _require_whole("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
+        _require_whole("--backward-length", self.backward_length, 0, self.unroll_length, "--unroll-length")
+        _require_whole("--teacher-updates", self.teacher_updates, 0)
+        _require_whole("--max-bad-steps", self.max_bad_steps, 1)
+        if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
+            raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
+        if not (self.teacher_word_lr >= 0 and math.isfinite(self.teacher_word_lr)):
+            raise ValueError(f"--teacher-word-lr: {self.teacher_word_lr}; expected a finite number of at least 0")
+        if not (self.teacher_clip_norm >= 0 and math.isfinite(self.teacher_clip_norm)):
+            raise ValueError(f"--teacher-clip-norm: {self.teacher_clip_norm}; expected a finite number of at least 0")
+
+
+def _require_whole(option: str, value: int, least: int, most: int | None = None, most_name: str = "") -> None:
+    if value < least or (most is not None and value > most):
+        limit = "" if most is None else f" and at most {most} ({most_name})"
+        raise ValueError(f"{option}: {value}; expected a whole number of at least {least}{limit}")
