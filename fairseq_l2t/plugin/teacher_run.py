@@ -76,7 +76,7 @@ class TeacherRun:
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
             measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev,
-            dev_interval=max(0, student.cfg.dataset.validate_interval_updates), on_bad_window=_warn_of,
+            dev_interval=max(0, options.student.cfg.dataset.validate_interval_updates), on_bad_window=_warn_of,
             memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
         )  # fmt: skip
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
