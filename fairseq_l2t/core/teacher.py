@@ -6,6 +6,7 @@ Figure 2b: ``Phi_t = W softmax(V s_t)``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,8 @@ is small; at 0.1 its gradient for a token of p = 1e-4 is still 81 % of the scale
 
 _KEY_SPREAD = 0.1
 _QUERY_DEVIATION = 0.5
+_STAGES = {"progress": 1.0, "train_loss": -1.0}
+"""Features that tell how far a student is, and the direction they move in."""
 
 
 class Teacher(nn.Module):
@@ -33,13 +36,18 @@ class Teacher(nn.Module):
         keys: number N of keys the attention chooses from.
         initial_coefficient: value around which every coefficient starts.
         seed: seed of the initial queries V.
+        stage_spread: how far the keys are spread over the stages of a life at the start: added to V are multiples
+            from -stage_spread to stage_spread of progress minus training loss. At 0 all keys share all of a life, and
+            hypergradients move them together; at 4 or so the first key has its beginning and the last its end, so
+            that the coefficients of one stage can learn without those of another.
 
     The columns of W start at *different* multiples of ``initial_coefficient`` (within 10 % of it). Equal columns
     would make ``Phi`` independent of V, whose hypergradient were then exactly zero: the teacher could never
     become dynamic. For the same reason V starts random, not at zero.
 
     Raises:
-        ValueError: no features, repeated features, or a size below 1.
+        ValueError: no features, repeated features, a size below 1, or a spread
+            below 0 or not finite.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Teacher(nn.Module):
         keys: int = DEFAULT_KEYS,
         initial_coefficient: float = DEFAULT_INITIAL_COEFFICIENT,
         seed: int = 0,
+        stage_spread: float = 0.0,
     ) -> None:
         super().__init__()
         if not features or len(set(features)) != len(features):
@@ -58,11 +67,16 @@ class Teacher(nn.Module):
             raise ValueError(f"entries: {entries}; expected at least 1")
         if keys < 1:
             raise ValueError(f"keys: {keys}; expected at least 1")
+        if not (stage_spread >= 0 and math.isfinite(stage_spread)):
+            raise ValueError(f"--stage-spread: {stage_spread}; expected a finite number of at least 0")
         self.features = tuple(features)
         spread = torch.linspace(-_KEY_SPREAD, _KEY_SPREAD, keys) if keys > 1 else torch.zeros(1)
         generator = torch.Generator().manual_seed(seed)
         queries = torch.randn(keys, len(features), generator=generator) * _QUERY_DEVIATION
         self.values = nn.Parameter((initial_coefficient * (1 + spread)).repeat(entries, 1))
+        stages = torch.tensor([_STAGES.get(name, 0.0) for name in features])
+        if keys > 1:
+            queries += stage_spread * torch.linspace(-1.0, 1.0, keys).unsqueeze(1) * stages
         self.queries = nn.Parameter(queries)
 
     @classmethod
@@ -72,6 +86,7 @@ class Teacher(nn.Module):
         keys: int = DEFAULT_KEYS,
         seed: int = 0,
         initial_coefficient: float = DEFAULT_INITIAL_COEFFICIENT,
+        stage_spread: float = 0.0,
     ) -> Teacher:
         """Return a teacher for ``student`` (a `core.student.Student`): its features, vocabulary, dtype, device."""
         teacher = cls(
@@ -80,6 +95,7 @@ class Teacher(nn.Module):
             keys=keys,
             seed=seed,
             initial_coefficient=initial_coefficient,
+            stage_spread=stage_spread,
         )
         return teacher.to(device=student.omega.device, dtype=student.omega.dtype)
 

@@ -56,6 +56,8 @@ class RunOptions:
         given = student.namespace
         if given.teacher_keys < 1:
             raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
+        if not (given.stage_spread >= 0 and math.isfinite(given.stage_spread)):
+            raise OptionError(f"--stage-spread: {given.stage_spread}; expected a finite number of at least 0")
         if given.samples < 2:
             raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
         if not (given.risk_alpha > 0 and math.isfinite(given.risk_alpha)):
@@ -137,6 +139,14 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher (default: %(default)s)"
+    )
+    group.add_argument(
+        "--stage-spread",
+        type=float,
+        default=0.0,
+        metavar="D",
+        help="how far the keys are spread over the stages of a life at the start: 0, all share all of it; at 4 or so, "
+        "the first key has its beginning and the last its end (default: %(default)s)",
     )
     group.add_argument(
         "--objective",

@@ -72,6 +72,7 @@ class TeacherRun:
         teacher = Teacher.for_student(
             student, keys=options.keys, seed=options.plan.seed,
             initial_coefficient=options.student.namespace.initial_coefficient,
+            stage_spread=options.student.namespace.stage_spread,
         )  # fmt: skip
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,

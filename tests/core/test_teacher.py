@@ -50,6 +50,34 @@ def test_sizes_and_names():
     assert shapes == {"values": (7, 4), "queries": (4, 3)}
 
 
+def shares_of_keys(spread: float, state: list[float], seed: int) -> torch.Tensor:
+    """Return how much each of five keys has of the coefficients."""
+    teacher = Teacher(FEATURES, 1, keys=5, seed=seed, stage_spread=spread)
+    return torch.softmax(teacher.queries.detach() @ torch.tensor(state), dim=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_spread_keys_have_stages_of_a_life_of_their_own(seed):
+    first, last = [0.0, 1.0, 1.0], [1.0, 0.4, 0.4]
+    together, apart = ([shares_of_keys(spread, state, seed) for state in (first, last)] for spread in (0.0, 6.0))
+    assert torch.minimum(*together).sum() > 0.6 > 0.25 > torch.minimum(*apart).sum()
+    assert apart[0][:2].sum() > 0.8 and apart[1][3:].sum() > 0.8
+
+
+def test_a_spread_is_of_the_queries_alone_and_none_of_one_key():
+    for keys, moved in ((5, True), (1, False)):
+        plain, spread = (Teacher(FEATURES, 2, keys=keys, stage_spread=value) for value in (0.0, 2.0))
+        assert torch.equal(plain.values, spread.values)
+        assert torch.equal(plain.queries, spread.queries) != moved
+        assert torch.equal(plain.queries[:, 2], spread.queries[:, 2])  # dev_loss says no stage
+
+
+@pytest.mark.parametrize("spread", [-1.0, math.nan, math.inf])
+def test_a_spread_that_is_none_is_refused(spread):
+    with pytest.raises(ValueError, match=f"--stage-spread: {spread}; expected"):
+        Teacher(FEATURES, 1, stage_spread=spread)
+
+
 def test_seed_decides_the_start_and_nothing_else_is_drawn():
     generator = torch.get_rng_state()
     same = [Teacher(FEATURES, 7, seed=3).state_dict() for _ in range(2)]
