@@ -15,8 +15,7 @@ class TeachingPlan:
     Args:
         unroll_length: student updates T between two teacher updates.
         backward_length: the last updates of a window that the sweep goes back through; 0: all. Truncated
-            back-propagation (Shaban et al., AISTATS 2019): biased, but the share of early updates, which the adjoint
-            has grown large on its way to, is mostly noise.
+            back-propagation (Shaban et al., AISTATS 2019): cheaper, and biased.
         total_updates: student updates of one life.
         teacher_updates: teacher updates in all.
         teacher_lr: learning rate of the teacher's Adam, for what all words share.
