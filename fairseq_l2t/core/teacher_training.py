@@ -169,8 +169,8 @@ class TeacherTrainer:
         if not error < MOST_ERROR:
             raise ValueError(
                 f"--hvp: {self._hvp}; off the exact hypergradient of the first window by {error:.3g} times its size, "
-                f"expected below {MOST_ERROR:g}: take exact, an --unroll-length below {self.plan.unroll_length}, or more "
-                "--cross-entropy-updates"
+                f"expected below {MOST_ERROR:g}: take exact, an --unroll-length below {self.plan.unroll_length}, or "
+                "more --cross-entropy-updates"
             )
         return error
 
