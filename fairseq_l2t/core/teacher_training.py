@@ -9,34 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fairseq_l2t.core.lives import Lives, LivingStudent
 from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.reverse import Hypergradient, hypergradient_with_adjoint
-from fairseq_l2t.core.student import NonFiniteError, Student
+from fairseq_l2t.core.student import NonFiniteError
 from fairseq_l2t.core.teacher import Teacher
 from fairseq_l2t.core.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.core.teaching_plan import TeachingPlan
-from fairseq_l2t.core.unroll import advance, unroll
+from fairseq_l2t.core.unroll import unroll
 
-__all__ = ["LivingStudent", "TeacherTrainer", "UpdateReport"]
-
-
-class LivingStudent(Student, Protocol):
-    """A student that can start anew, be interrupted and go on."""
-
-    def restart(self, seed: int) -> None:
-        """Begin a new life with fresh parameters."""
-
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and plain values that `load_state_dict` goes on from."""
-
-    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on with an interrupted life."""
+__all__ = ["TeacherTrainer", "UpdateReport"]
 
 
 MOST_ERROR = 1.0
@@ -49,7 +37,9 @@ class UpdateReport:
     """One teacher update; the Phi statistics are of the last coefficients the window used.
 
     ``teacher_update`` counts the updates made, this one included; ``student_life`` counts from 0.
-    ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable.
+    ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable: with
+    ``holdout_lives`` the mean over those lives under the teacher after the update, otherwise that of the life itself,
+    which was under the teacher before it.
     ``recomputed_updates``: student updates made again because the memory budget did not hold them.
     ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of a tenth of the updates,
     in order; its signs say where in the window the student would rather have had them higher or lower.
@@ -105,8 +95,8 @@ class TeacherTrainer:
         hvp: str = "exact",
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
-        self._measure, self._holdout, self._observe_dev = measure, holdout, observe_dev
-        self._dev_interval = dev_interval
+        self._measure, self._holdout = measure, holdout
+        self._lives = Lives(student, teacher, plan, observe_dev, dev_interval)
         self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
         self._optimizer = TeacherOptimizer(
             teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm
@@ -120,13 +110,16 @@ class TeacherTrainer:
     def run_update(self, keep_best: Callable[[], None]) -> UpdateReport:
         """Run windows until one gives a usable hypergradient; make one teacher update; return what happened.
 
-        ``keep_best`` is called, before the teacher moves, when its student ended a life better on held-back
-        pairs than any before.
+        ``keep_best`` is called when the teacher as it is then has been judged better on held-back pairs than any
+        before: before it moves by the life that taught it, or after by the ``holdout_lives``, which judge it before
+        its first update as well.
 
         Raises:
             NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is as it
                 was before them.
         """
+        if self.life < 0 and self.plan.holdout_lives:
+            self._judge(keep_best)
         while True:
             try:
                 return self._run_window(keep_best)
@@ -139,12 +132,14 @@ class TeacherTrainer:
                 self._life_is_spoilt = True
 
     def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
-        if self.life < 0 or self._life_is_spoilt or self.student.update >= self.plan.total_updates:
-            self._begin_life()
-        steps = min(self.plan.unroll_length, self.plan.total_updates - self.student.update)
+        if self.life < 0 or self._life_is_spoilt or self._lives.is_over():
+            self.life += 1
+            self._life_is_spoilt = False
+            self._lives.begin(self.plan.seed + self.life)
+        steps = self._lives.next_window()
         kept = min(steps, self.plan.kept_length)
-        advance(self.student, self.teacher, steps - kept, self._observe_if_due)
-        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._observe_if_due)
+        self._lives.advance(steps - kept)
+        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.observe_if_due)
         value, grad_omega = self._measure(self.teacher_update)
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
@@ -152,14 +147,15 @@ class TeacherTrainer:
         error = self._error_of(found, trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
-        if not self._dev_interval:
-            self._observe_dev()
-        holdout = self._end_life(keep_best) if self.student.update >= self.plan.total_updates else None
+        self._lives.end_window()
+        ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
+        holdout = self._keep_if_best(self._held_back(), keep_best) if ended and not judged else None
         phi = trajectory.last_coefficients
         self._bad_windows = 0
         self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
-        return self._report(value, holdout, found, phi, trajectory.recomputed, error)
+        report = self._report(value, holdout, found, phi, trajectory.recomputed, error)
+        return replace(report, holdout_measure=self._judge(keep_best)) if ended and judged else report
 
     def _error_of(self, found: Hypergradient, trajectory, grad_omega: Tensor) -> float | None:
         """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
@@ -174,25 +170,29 @@ class TeacherTrainer:
             )
         return error
 
-    def _begin_life(self) -> None:
-        self.life += 1
-        self._life_is_spoilt = False
-        self.student.restart(self.plan.seed + self.life)
-        if self.student.cross_entropy_updates:
-            # Plain cross-entropy says nothing about the teacher: those updates need not be kept.
-            advance(self.student, self.teacher, self.student.cross_entropy_updates, self._observe_if_due)
-            if not self._dev_interval:
-                self._observe_dev()
+    def _judge(self, keep_best: Callable[[], None]) -> float | None:
+        """Return the mean measure on held-back pairs over the lives that judge; None where one ended in NaN."""
+        try:
+            found = [self._held_back_of(seed) for seed in self.plan.holdout_seeds]
+        except NonFiniteError as error:
+            # A teacher that ruins a student is not one to choose; the next life may still mend it.
+            self._on_bad_window(NonFiniteError(f"--holdout-lives: {error}, so this teacher is not chosen"))
+            return None
+        finally:
+            self._life_is_spoilt = True  # the student is not one that teaches
+        return self._keep_if_best(sum(found) / len(found), keep_best)
 
-    def _observe_if_due(self) -> None:
-        """As often as the student would be validated: a teacher is shown dev measures as old as it will be later."""
-        if self._dev_interval and self.student.update % self._dev_interval == 0:
-            self._observe_dev()
+    def _held_back_of(self, seed: int) -> float:
+        self._lives.live(seed)
+        return self._held_back()
 
-    def _end_life(self, keep_best: Callable[[], None]) -> float:
+    def _held_back(self) -> float:
         holdout = self._holdout()
         if not math.isfinite(holdout):
             raise NonFiniteError(f"student update {self.student.update}: the measure on held-back pairs is {holdout}")
+        return holdout
+
+    def _keep_if_best(self, holdout: float, keep_best: Callable[[], None]) -> float:
         if self.best_holdout is None or holdout > self.best_holdout:
             self.best_holdout = holdout
             keep_best()
@@ -233,6 +233,7 @@ class TeacherTrainer:
             "life": self.life,
             "best_holdout": self.best_holdout,
             "bad_windows": self._bad_windows,
+            "life_is_spoilt": self._life_is_spoilt,
             "student": student_values,
         }
         return tensors, values
@@ -243,8 +244,8 @@ class TeacherTrainer:
         Raises:
             ValueError: the state is of another plan.
         """
-        # Of a state from before there was a --backward-length it is 0.
-        fixed = {"backward_length": 0, **values["plan"], "teacher_updates": self.plan.teacher_updates}
+        # Of a state from before there were these options they are 0.
+        fixed = {"backward_length": 0, "holdout_lives": 0, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
             changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()
                        if fixed.get(key) != value]  # fmt: skip
@@ -255,6 +256,7 @@ class TeacherTrainer:
         self._optimizer.load_state_dict(_of_prefix(tensors, "optimizer."))
         self.teacher_update, self.life = values["teacher_update"], values["life"]
         self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
+        self._life_is_spoilt = values.get("life_is_spoilt", False)
         self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 __all__ = ["TeachingPlan"]
 
+_APART = 1_000_000
+
 
 @dataclass(frozen=True)
 class TeachingPlan:
@@ -23,6 +25,9 @@ class TeachingPlan:
         teacher_clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
         max_bad_steps: windows in a row that may end in NaN or infinity before the training is given up.
         seed: life k of a student has the seed ``seed + k``.
+        holdout_lives: lives without a hypergradient that judge a teacher after each life it was taught by; their
+            seeds are the same for all teachers. 0: a teacher is judged by the life that taught it, which other seeds
+            tell apart from the next more than the teacher does.
 
     Raises:
         ValueError: names the option, its value and its range.
@@ -37,6 +42,12 @@ class TeachingPlan:
     max_bad_steps: int = 3
     seed: int = 1
     backward_length: int = 0
+    holdout_lives: int = 0
+
+    @property
+    def holdout_seeds(self) -> range:
+        """Seeds of the lives that judge, far from those that teach."""
+        return range(self.seed + _APART, self.seed + _APART + self.holdout_lives)
 
     @property
     def kept_length(self) -> int:
@@ -49,6 +60,7 @@ class TeachingPlan:
         _require_whole("--backward-length", self.backward_length, 0, self.unroll_length, "--unroll-length")
         _require_whole("--teacher-updates", self.teacher_updates, 0)
         _require_whole("--max-bad-steps", self.max_bad_steps, 1)
+        _require_whole("--holdout-lives", self.holdout_lives, 0)
         if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
             raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
         if not (self.teacher_word_lr >= 0 and math.isfinite(self.teacher_word_lr)):

@@ -78,6 +78,7 @@ class RunOptions:
             max_bad_steps=given.max_bad_steps,
             seed=given.seed,
             backward_length=given.backward_length,
+            holdout_lives=given.holdout_lives,
         )
         return cls(
             student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
@@ -115,6 +116,15 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         default=100,
         metavar="K",
         help="teacher updates in all (default: %(default)s); 0: the teacher as it begins, which is a fixed loss",
+    )
+    group.add_argument(
+        "--holdout-lives",
+        type=int,
+        default=0,
+        metavar="N",
+        help="lives that judge the teacher on held-back dev pairs, before its first update and after each life it was "
+        "taught by; their seeds are the same for all teachers, and no hypergradient is computed (default: "
+        "%(default)s: judged by the life that taught it, whose seed tells more than the teacher)",
     )
     group.add_argument(
         "--teacher-lr",

@@ -129,7 +129,7 @@ class TeacherRun:
 
     def _one_update(self) -> tuple[UpdateReport, float]:
         start = time.monotonic()
-        report = self.trainer.run_update(keep_best=lambda: self._save(BEST_NAME))
+        report = self.trainer.run_update(self._keep_best)
         if report.student_update <= self._states_end:
             self._states = []
         self._states.append(report.state)
@@ -178,6 +178,12 @@ class TeacherRun:
 
     def _observe_dev(self) -> None:
         self._student.observe_dev(self._student.dev.teaching)
+
+    def _keep_best(self) -> None:
+        trainer = self.trainer
+        logger.info("the best so far: after teacher update %d, %.4g on held-back pairs",
+                    trainer.teacher_update, trainer.best_holdout)  # fmt: skip
+        self._save(BEST_NAME)
 
     # --- files ------------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ def validations(windows: int, warmup: int, interval: int, backward: int = 0) -> 
     """Return the updates at which the student is validated."""
     seen = []
     subject = trainer(dataclasses.replace(PLAN, backward_length=backward), warmup=warmup, interval=interval)
-    subject._observe_dev = lambda: seen.append(subject.student.update)
+    subject._lives._observe_dev = lambda: seen.append(subject.student.update)
     run(subject, windows)
     return seen
 
@@ -183,6 +183,54 @@ def test_the_best_is_kept_before_the_teacher_moves():
     assert torch.equal(kept[0][1], taught_life_0.teacher.values)
 
 
+JUDGED = dataclasses.replace(PLAN, holdout_lives=2)
+
+
+def test_lives_of_fixed_seeds_judge_a_teacher_before_its_first_update_and_after_each_life():
+    subject, plain, kept = trainer(JUDGED), trainer(), []
+    lived = []
+    live = subject._lives.live
+    subject._lives.live = lambda seed: (lived.append(seed), live(seed))
+    reports = run(subject, 6, lambda: kept.append((subject.teacher_update, subject.best_holdout)))
+    assert lived == [*JUDGED.holdout_seeds] * 3 and not set(lived) & {JUDGED.seed + life for life in range(99)}
+    # What teaches is as without them, to the bit.
+    for report, other in zip(reports, run(plain, 6), strict=True):
+        assert dataclasses.replace(report, holdout_measure=other.holdout_measure) == other
+    assert torch.equal(subject.teacher.values, plain.teacher.values)
+    assert [r.holdout_measure is not None for r in reports] == [False, False, True] * 2
+    # The one it began with is among those to choose from, and the last one is judged as it is after its update.
+    assert kept[0][0] == 0
+    again = trainer(JUDGED)
+    again.teacher.load_state_dict(subject.teacher.state_dict())
+    assert again._judge(lambda: None) == reports[-1].holdout_measure
+    assert reports[-1].holdout_measure != reports[2].holdout_measure
+
+
+def test_a_judging_life_is_lived_as_one_that_teaches():
+    """Down to what it is shown of dev, when no hypergradient is taken of it."""
+    for interval in (0, 3):
+        judged, taught = (trainer(warmup=2, interval=interval) for _ in range(2))
+        taught._optimizer.step = lambda theta, norm: None
+        run(taught, 2)
+        judged._lives.live(PLAN.seed)
+        assert torch.equal(judged.student.omega, taught.student.omega)
+        assert judged.student.state.state_dict() == taught.student.state.state_dict()
+        judged._lives.live(PLAN.seed + 1)
+        assert not torch.equal(judged.student.omega, taught.student.omega)
+
+
+def test_a_teacher_that_ruins_a_judging_life_is_not_chosen():
+    ruined = JUDGED.holdout_seeds[1]
+    subject, kept, told = trainer(JUDGED, bad_lives=[ruined]), [], []
+    subject._on_bad_window = told.append
+    reports = run(subject, 7, lambda: kept.append(subject.teacher_update))
+    assert [(r.student_life, r.student_update) for r in reports] == [
+        (0, 3), (0, 6), (0, 8), (1, 3), (1, 6), (1, 8), (2, 3),
+    ]  # fmt: skip
+    assert kept == [] and subject.best_holdout is None and len(told) == 3
+    assert "--holdout-lives" in str(told[0]) and "not chosen" in str(told[0])
+
+
 def test_a_bad_window_leaves_the_teacher_and_begins_another_life():
     subject = trainer(bad_lives=[PLAN.seed])
     report = subject.run_update(lambda: None)
@@ -218,9 +266,16 @@ def test_a_held_back_measure_that_is_no_number_chooses_nothing():
     assert (kept, subject.best_holdout) == ([1], 0.3)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
-def test_resumed_run_is_bit_equal(stop):
-    whole, first, second = trainer(), trainer(), trainer(seed=9)
+@pytest.mark.parametrize(
+    ("stop", "plan", "bad"),
+    [
+        (1, PLAN, ()), (3, PLAN, ()), (4, PLAN, ()),
+        (2, JUDGED, ()), (3, JUDGED, ()), (3, JUDGED, JUDGED.holdout_seeds),
+    ],
+)
+def test_resumed_run_is_bit_equal(stop, plan, bad):
+    whole, first, second = trainer(plan, bad_lives=bad), trainer(plan, bad_lives=bad), trainer(plan, seed=9)
+    second.student.bad_lives = whole.student.bad_lives
     reports = run(whole, 7)
     assert run(first, stop) == reports[:stop]
     tensors, values = first.state_dict()
@@ -259,6 +314,7 @@ def test_another_plan_is_not_resumed_but_more_updates_are():
         ("--max-bad-steps", {"max_bad_steps": 0}),
         ("--backward-length", {"backward_length": 4}),
         ("--backward-length", {"backward_length": -1}),
+        ("--holdout-lives", {"holdout_lives": -1}),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(option, change):
