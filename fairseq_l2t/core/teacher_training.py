@@ -245,7 +245,8 @@ class TeacherTrainer:
             ValueError: the state is of another plan.
         """
         # Of a state from before there were these options they are 0.
-        fixed = {"backward_length": 0, "holdout_lives": 0, **values["plan"], "teacher_updates": self.plan.teacher_updates}
+        since = {"backward_length": 0, "holdout_lives": 0}
+        fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
             changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()
                        if fixed.get(key) != value]  # fmt: skip
