@@ -8,6 +8,7 @@ English side belongs to another line. Nothing random but the seed: same seed and
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         noisy = write_corpus(options.output_dir, settings)
     except (BadInput, OSError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(128 + signal.SIGINT, "corpus.py: stopped by SIGINT\n")
     print(f"{options.output_dir}: {settings.train} train ({len(noisy)} noisy), {settings.dev} valid, "
           f"{settings.test} test pairs")
     return 0

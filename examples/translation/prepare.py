@@ -13,6 +13,7 @@ import io
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import unicodedata
@@ -231,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data_bin = prepare(options.raw, options.output_dir, settings)
     except (BadInput, StepFailed, OSError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(128 + signal.SIGINT, "prepare.py: stopped by SIGINT\n")
     print(data_bin)
     return 0
 

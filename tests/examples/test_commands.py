@@ -1,4 +1,5 @@
 """Steps: done once, done again for another command or input, resumed, and failures told in words."""
+import importlib
 import os
 import resource
 import shutil
@@ -201,6 +202,21 @@ def test_steps_end_with_the_program(examples, tmp_path, number, code, message):
         program.kill()
         if _lives(process):
             os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("script", ["corpus", "prepare"])
+def test_a_script_that_is_interrupted_says_so_in_one_line(script, tmp_path, monkeypatch, capsys):
+    module = importlib.import_module(script)
+    monkeypatch.setattr(module, "write_corpus" if script == "corpus" else script,
+                        lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            module.main([*(["raw"] if script == "prepare" else []), "--output-dir", str(tmp_path / "out")])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"{script}.py: stopped by SIGINT\n"
 
 
 def _limited(size):

@@ -30,7 +30,8 @@ def test_same_coefficients_on_every_worker(data_bin, tmp_path, repository):
     teacher = tmp_path / "teacher.safetensors"
     write_teacher(teacher, symbols_of(data_bin), with_bleu=True)
     arguments = task_arguments(data_bin, "--teacher-path", str(teacher), "--user-dir", "fairseq_l2t", *TOGETHER)
-    arguments += ["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"]
+    # Even with --no-save fairseq makes the folder.
+    arguments += ["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", "--save-dir", str(tmp_path / "none")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (tmp_path / "errors").open("w+", encoding="utf-8") as errors:
         processes = [
