@@ -157,7 +157,7 @@ def _draw_curves(grid: Grid, found: Sequence[Records], path: Path) -> None:
 
 def _draw_teachers(found: Sequence[Records], path: Path) -> None:
     """The measure on dev over teacher updates (the paper's Figure 3), coefficients, the hypergradient's norm, and where
-    in the window of the last teacher update it arose."""
+    in the windows it arose."""
     figure = Figure(figsize=(15, 3.8), layout="constrained")
     axes = figure.subplots(1, 4)
     for number, (label, teacher) in enumerate(_teachers(found)):
@@ -166,10 +166,14 @@ def _draw_teachers(found: Sequence[Records], path: Path) -> None:
         style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "marker": ".",
                  "label": label}  # fmt: skip
         for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=False):
-            axis.plot(x, [line[name] for line in lines], **style)
+            axis.plot(x, [line[name] for line in lines], **style, linewidth=0.6 if name == "measure" else 1.5)
+        judged = [(line["teacher_update"], line["holdout_measure"]) for line in lines
+                  if line["holdout_measure"] is not None]  # fmt: skip
+        if judged:
+            axes[0].plot(*zip(*judged, strict=True), **{**style, "label": None}, linewidth=2.2)
         pulls = [mean(tenth) for tenth in zip(*(line["pull_by_tenth"] for line in lines), strict=True)]
         axes[3].plot([(tenth + 0.5) / len(pulls) for tenth in range(len(pulls))], pulls, **style)
-    titles = ("measure on dev", "mean coefficient", "norm of the hypergradient",
+    titles = ("measure on dev, bold: on held-back pairs", "mean coefficient", "norm of the hypergradient",
               "pull on all coefficients, mean of windows")
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, loc="left", fontsize=9)
