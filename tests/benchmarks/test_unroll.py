@@ -37,7 +37,9 @@ def record(competitor, updates, *, seconds=1.0, peak=400, error=1e-5, repeat=0, 
 @pytest.mark.slow
 def test_a_small_run(data_bin, tmp_path, capsys, monkeypatch):
     path, plot = tmp_path / "cells.jsonl", tmp_path / "plot.png"
-    arguments = ["--sizes", "tiny", "--families", "transformer", "--updates", "2", "--repeats", "1", "--max-tokens"]
+    # T = 8: a loss reaches Adam's first update, g / (|g| + eps), by its smallest parts alone, and those are float32's
+    # rounding: by processor, the error is 0.014 to 0.016 at T = 2, 0.003 at T = 8.
+    arguments = ["--sizes", "tiny", "--families", "transformer", "--updates", "8", "--repeats", "1", "--max-tokens"]
     arguments += ["200", "--competitors", PLAIN, "ours-gradients", "plain-autograd", "--data", str(data_bin)]
     arguments += ["--json", str(path), "--plot", str(plot)]
     assert main(arguments) == 0
@@ -46,7 +48,7 @@ def test_a_small_run(data_bin, tmp_path, capsys, monkeypatch):
     assert [r["status"] for r in (plain, ours, autograd)] == ["ok"] * 3
     assert ours["error"] == 0 < autograd["error"] < 1e-2
     assert plain["seconds"]["unroll"] > 0 and set(ours["seconds"]) == {"unroll", "objective", "reverse"}
-    assert "**transformer, tiny, T = 2**" in shown and "| plain-autograd (best peer) |" in shown
+    assert "**transformer, tiny, T = 8**" in shown and "| plain-autograd (best peer) |" in shown
     assert plot.read_bytes().startswith(PNG)
     # Nothing is measured again; the report of the file is the same.
     monkeypatch.setattr(unroll, "run_cell", None)
