@@ -32,7 +32,8 @@ def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
     from fairseq_l2t.core import NonFiniteError
     from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
-    from fairseq_l2t.plugin.teacher_run import Interrupted, TeacherRun
+    from fairseq_l2t.plugin.teacher_run import TeacherRun
+    from fairseq_l2t.storage import Interrupted
 
     try:
         with TeacherRun.open(arguments) as run:

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DEFAULT_INITIAL_COEFFICIENT", "DEFAULT_KEYS", "Teacher"]
+__all__ = ["COEFFICIENT_FORMS", "DEFAULT_INITIAL_COEFFICIENT", "DEFAULT_KEYS", "Teacher"]
+
+COEFFICIENT_FORMS = ("diagonal", "full")
+"""Phi as a vector, one coefficient an entry (translation), or as a matrix, row after row (classification)."""
 
 DEFAULT_KEYS = 5
 """Number of keys N for translation (the paper's appendix, as recalled in our notes)."""
@@ -28,26 +31,27 @@ _STAGES = {"progress": 1.0, "train_loss": -1.0}
 
 
 class Teacher(nn.Module):
-    """Coefficients ``Phi_t = W softmax(V s_t)`` of a diagonal dynamic loss, one per target entry.
+    """Coefficients ``Phi_t = W softmax(V s_t)`` of a dynamic loss.
 
     Args:
         features: names of the student features that make up the state, in order.
-        entries: number of coefficients (size of the target vocabulary).
+        entries: number of target entries (size of the target vocabulary, or number of classes).
         keys: number N of keys the attention chooses from.
-        initial_coefficient: value around which every coefficient starts.
+        initial_coefficient: value around which every coefficient starts; of a full Phi those on its diagonal, the
+            others start at 0.
         seed: seed of the initial queries V.
         stage_spread: how far the keys are spread over the stages of a life at the start: added to V are multiples
             from -stage_spread to stage_spread of progress minus training loss. At 0 all keys share all of a life, and
             hypergradients move them together; at 4 or so the first key has its beginning and the last its end, so
             that the coefficients of one stage can learn without those of another.
+        form: one of `COEFFICIENT_FORMS`.
 
     The columns of W start at *different* multiples of ``initial_coefficient`` (within 10 % of it). Equal columns
     would make ``Phi`` independent of V, whose hypergradient were then exactly zero: the teacher could never
     become dynamic. For the same reason V starts random, not at zero.
 
     Raises:
-        ValueError: no features, repeated features, a size below 1, or a spread
-            below 0 or not finite.
+        ValueError: no features, repeated features, a size below 1, an unknown form, or a spread below 0 or not finite.
     """
 
     def __init__(
@@ -59,8 +63,11 @@ class Teacher(nn.Module):
         initial_coefficient: float = DEFAULT_INITIAL_COEFFICIENT,
         seed: int = 0,
         stage_spread: float = 0.0,
+        form: str = "diagonal",
     ) -> None:
         super().__init__()
+        if form not in COEFFICIENT_FORMS:
+            raise ValueError(f"coefficient form: {form!r}; expected {' or '.join(COEFFICIENT_FORMS)}")
         if not features or len(set(features)) != len(features):
             raise ValueError(f"features: {list(features)}; expected at least one name, none twice")
         if entries < 1:
@@ -69,11 +76,15 @@ class Teacher(nn.Module):
             raise ValueError(f"keys: {keys}; expected at least 1")
         if not (stage_spread >= 0 and math.isfinite(stage_spread)):
             raise ValueError(f"--stage-spread: {stage_spread}; expected a finite number of at least 0")
-        self.features = tuple(features)
+        self.features, self.entries, self.form = tuple(features), entries, form
         spread = torch.linspace(-_KEY_SPREAD, _KEY_SPREAD, keys) if keys > 1 else torch.zeros(1)
         generator = torch.Generator().manual_seed(seed)
         queries = torch.randn(keys, len(features), generator=generator) * _QUERY_DEVIATION
-        self.values = nn.Parameter((initial_coefficient * (1 + spread)).repeat(entries, 1))
+        values = (initial_coefficient * (1 + spread)).repeat(entries, 1)
+        if form == "full":
+            off_diagonal = ~torch.eye(entries, dtype=torch.bool).reshape(-1)
+            values = values.repeat_interleave(entries, dim=0).masked_fill(off_diagonal.unsqueeze(1), 0.0)
+        self.values = nn.Parameter(values)
         stages = torch.tensor([_STAGES.get(name, 0.0) for name in features])
         if keys > 1:
             queries += stage_spread * torch.linspace(-1.0, 1.0, keys).unsqueeze(1) * stages
@@ -100,8 +111,8 @@ class Teacher(nn.Module):
         return teacher.to(device=student.omega.device, dtype=student.omega.dtype)
 
     @property
-    def entries(self) -> int:
-        """Number of coefficients."""
+    def coefficient_count(self) -> int:
+        """Number of coefficients: ``entries``, of a full Phi their square."""
         return self.values.shape[0]
 
     @property
@@ -110,5 +121,5 @@ class Teacher(nn.Module):
         return self.values.shape[1]
 
     def forward(self, state: Tensor) -> Tensor:
-        """Return the coefficients ``Phi_t`` (entries,) for the state ``s_t`` (features,)."""
+        """Return the coefficients ``Phi_t`` (coefficient_count,) for the state ``s_t`` (features,)."""
         return self.values @ torch.softmax(self.queries @ state, dim=0)

@@ -99,8 +99,9 @@ class TeacherTrainer:
         self._lives = Lives(student, teacher, plan, observe_dev, dev_interval)
         self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
         self._optimizer = TeacherOptimizer(
-            teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm
-        )
+            teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm,
+            off_diagonal_lr=plan.teacher_off_diagonal_lr,
+        )  # fmt: skip
         self.teacher_update = 0
         self.life = -1
         self.best_holdout: float | None = None
@@ -245,7 +246,7 @@ class TeacherTrainer:
             ValueError: the state is of another plan.
         """
         # Of a state from before there were these options they are 0.
-        since = {"backward_length": 0, "holdout_lives": 0}
+        since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0}
         fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
             changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()

@@ -28,6 +28,7 @@ class TeachingPlan:
         holdout_lives: lives without a hypergradient that judge a teacher after each life it was taught by; their
             seeds are the same for all teachers. 0: a teacher is judged by the life that taught it, which other seeds
             tell apart from the next more than the teacher does.
+        teacher_off_diagonal_lr: as teacher_lr, for the level that the off-diagonal coefficients of a full Phi share.
 
     Raises:
         ValueError: names the option, its value and its range.
@@ -43,6 +44,7 @@ class TeachingPlan:
     seed: int = 1
     backward_length: int = 0
     holdout_lives: int = 0
+    teacher_off_diagonal_lr: float = 0.0
 
     @property
     def holdout_seeds(self) -> range:
@@ -63,10 +65,11 @@ class TeachingPlan:
         _require_whole("--holdout-lives", self.holdout_lives, 0)
         if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
             raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
-        if not (self.teacher_word_lr >= 0 and math.isfinite(self.teacher_word_lr)):
-            raise ValueError(f"--teacher-word-lr: {self.teacher_word_lr}; expected a finite number of at least 0")
-        if not (self.teacher_clip_norm >= 0 and math.isfinite(self.teacher_clip_norm)):
-            raise ValueError(f"--teacher-clip-norm: {self.teacher_clip_norm}; expected a finite number of at least 0")
+        for name in ("teacher_word_lr", "teacher_clip_norm", "teacher_off_diagonal_lr"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option}: {value}; expected a finite number of at least 0")
 
 
 def _require_whole(option: str, value: int, least: int, most: int | None = None, most_name: str = "") -> None:

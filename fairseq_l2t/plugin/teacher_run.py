@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
 
-from fairseq_l2t.core import NonFiniteError, Teacher
+from fairseq_l2t.core import Teacher
 from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
-from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.doctor import quick_check
 from fairseq_l2t.plugin.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.run_options import RunOptions
@@ -26,26 +23,17 @@ from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.plugin.window_memory import plan_of_run
 from fairseq_l2t.storage import (
     TeacherSettings,
-    load_run_state,
+    TeachingRecord,
     lock_run_folder,
-    save_run_state,
     save_teacher,
-    write_atomically,
+    saved_run,
+    stop_requests,
+    warn_of_bad_window,
 )
 
-__all__ = ["BEST_NAME", "LAST_NAME", "LOG_NAME", "Interrupted", "TeacherRun"]
-
-BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
+__all__ = ["TeacherRun"]
 
 logger = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, has saved its state and can be resumed; ``exit_code`` is 128 + signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; --resume continues")
-        self.exit_code = 128 + number
 
 
 class TeacherRun:
@@ -55,14 +43,14 @@ class TeacherRun:
         options: the checked options.
 
     Raises:
-        OptionError: the folder holds a run and ``--resume`` is not given, or options changed since it was started.
+        ResumeError: the folder holds a run and ``--resume`` is not given, or options changed since it was started.
         DoctorError: the quick form of ``l2t-doctor`` found that the student's hypergradients cannot be trusted.
         RunStateError: a state that cannot be resumed.
     """
 
     def __init__(self, options: RunOptions) -> None:
         self.options = options
-        saved = self._saved_state()
+        saved = saved_run(options.folder, resume=options.resume)
         self._student = student = FairseqStudent(options.student)
         if options.student.namespace.skip_quick_check:
             logger.warning("--skip-quick-check: nobody has looked whether this student's hypergradients are right")
@@ -77,17 +65,12 @@ class TeacherRun:
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
             measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev,
-            dev_interval=max(0, options.student.cfg.dataset.validate_interval_updates), on_bad_window=_warn_of,
+            dev_interval=max(0, options.student.cfg.dataset.validate_interval_updates),
+            on_bad_window=warn_of_bad_window,
             memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
         )  # fmt: skip
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
-        self._states: list[dict[str, float]] = []
-        self._states_end = 0
-        self._stop: int | None = None
-        if saved is not None:
-            self._restore(*saved)
-        self._log = options.folder / LOG_NAME
-        self._keep_log_until(self.trainer.teacher_update)
+        self._record = TeachingRecord(options.folder, self.trainer, options.fixed(), self._save, saved)
 
     @classmethod
     @contextmanager
@@ -116,45 +99,15 @@ class TeacherRun:
         )
         begun = time.monotonic()
         first = trainer.teacher_update
-        with self._signals():
+        with stop_requests("after this teacher update") as stop:
             for _ in (progress := self._progress(first)):
-                report, seconds = self._one_update()
+                report, seconds = self._record.make_update()
                 done = trainer.teacher_update - first
                 left = (time.monotonic() - begun) / done * (plan.teacher_updates - trainer.teacher_update)
                 progress.log(_statistics(report, seconds, left), tag="teacher", step=trainer.teacher_update)
                 _tell_of_error(report)
-                if self._stop is not None:
-                    raise Interrupted(self._stop)
-        self._finish()
-
-    def _one_update(self) -> tuple[UpdateReport, float]:
-        start = time.monotonic()
-        report = self.trainer.run_update(self._keep_best)
-        if report.student_update <= self._states_end:
-            self._states = []
-        self._states.append(report.state)
-        self._states_end = report.student_update
-        seconds = time.monotonic() - start
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
-        # The state goes last: what it does not know of is done again after a crash, with the same outcome.
-        self._save(LAST_NAME)
-        self._save_state()
-        return report, seconds
-
-    def _finish(self) -> None:
-        if self.trainer.teacher_update == 0:
-            logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
-            self._save(BEST_NAME)
-            self._save_state()  # so that no other run is begun here without --resume
-        elif self.trainer.best_holdout is None:
-            logger.warning(
-                "no student's life was completed, so no teacher was chosen on held-back pairs: %s is the last one "
-                "(%d windows of %d updates are one life)", BEST_NAME,
-                -(-self.options.plan.total_updates // self.options.plan.unroll_length), self.options.plan.unroll_length,
-            )  # fmt: skip
-            self._save(BEST_NAME)
-        logger.info("teacher: %s (held-back measure %s)", self.options.folder / BEST_NAME, self.trainer.best_holdout)
+                stop.raise_if_made()
+        self._record.finish()
 
     # --- measures ---------------------------------------------------------------------------------------------
 
@@ -179,36 +132,9 @@ class TeacherRun:
     def _observe_dev(self) -> None:
         self._student.observe_dev(self._student.dev.teaching)
 
-    def _keep_best(self) -> None:
-        trainer = self.trainer
-        logger.info("the best so far: after teacher update %d, %.4g on held-back pairs",
-                    trainer.teacher_update, trainer.best_holdout)  # fmt: skip
-        self._save(BEST_NAME)
-
     # --- files ------------------------------------------------------------------------------------------------
 
-    def _saved_state(self) -> tuple[dict, dict] | None:
-        saved = load_run_state(self.options.folder)
-        if saved is not None and not self.options.resume:
-            raise OptionError(
-                f"--save-dir: {self.options.folder} holds a run of teacher training; give --resume to continue it, "
-                "or another folder"
-            )
-        if saved is None and self.options.resume:
-            logger.info("--resume: no run in %s yet; starting one", self.options.folder)
-        return saved
-
-    def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
-        then, now = values["options"], self.options.fixed()
-        changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
-                   for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
-        if changed:
-            raise OptionError(f"--resume: the run was started with other options: {'; '.join(changed)}")
-        self.trainer.load_state_dict(tensors, values)
-        self._states, self._states_end = values["states"], values["states_end"]
-        logger.info("resumed at teacher update %d", self.trainer.teacher_update)
-
-    def _save(self, name: str) -> None:
+    def _save(self, path: Path, states: list[dict[str, float]]) -> None:
         options, shape = self.options, self.options.student.loss_shape
         drawn = {"estimator": options.estimator, "samples": options.samples}
         extra = {
@@ -217,7 +143,7 @@ class TeacherRun:
             "teacher_update": self.trainer.teacher_update,
             "plan": asdict(options.plan),
             "arguments": list(options.arguments),
-            "states": self._states,
+            "states": states,
         }
         settings = TeacherSettings(
             shape.scale,
@@ -227,20 +153,9 @@ class TeacherRun:
             extra,
             shape.level,
         )
-        save_teacher(options.folder / name, self.trainer.teacher, self._vocabulary, settings)
+        save_teacher(path, self.trainer.teacher, self._vocabulary, settings)
 
-    def _save_state(self) -> None:
-        tensors, values = self.trainer.state_dict()
-        values.update(options=self.options.fixed(), states=self._states, states_end=self._states_end)
-        save_run_state(self.options.folder, tensors, values)
-
-    def _keep_log_until(self, teacher_update: int) -> None:
-        """Drop lines of updates that are made again: they were written after the state that is resumed."""
-        if self._log.exists():
-            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
-            write_atomically(self._log, ["".join(lines).encode()])
-
-    # --- progress and signals ---------------------------------------------------------------------------------
+    # --- progress ---------------------------------------------------------------------------------------------
 
     def _progress(self, first: int):
         common = self.options.student.cfg.common
@@ -254,23 +169,6 @@ class TeacherRun:
             tensorboard_logdir=common.tensorboard_logdir,
             default_log_format="simple" if common.no_progress_bar else "tqdm",
         )  # fmt: skip
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGTERM or SIGINT stops after the update under way is saved; the second at once."""
-
-        def on_signal(number: int, frame: object) -> None:
-            if self._stop is not None:
-                os._exit(128 + number)  # every file is written atomically, so whatever is there is whole
-            self._stop = number
-            logger.warning("%s: stopping after this teacher update; again: at once", signal.Signals(number).name)
-
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:
@@ -287,7 +185,3 @@ def _tell_of_error(report: UpdateReport) -> None:
             "--hvp finite-difference: the hypergradient of the first window is %.2g %% off the exact one",
             100 * report.hypergradient_error,
         )
-
-
-def _warn_of(error: NonFiniteError) -> None:
-    logger.warning("%s; the teacher is left as it was, a new student's life begins", error)

@@ -1,6 +1,7 @@
 """Files: teachers, states of interrupted runs, atomic writing. No pickle anywhere."""
 
 from fairseq_l2t.storage.atomic import remove_leftovers, write_atomically
+from fairseq_l2t.storage.interruption import Interrupted, stop_requests
 from fairseq_l2t.storage.kept_steps import PLACES, bytes_of, half_of_memory, memory_plan
 from fairseq_l2t.storage.run_folder import RunFolderError, lock_run_folder
 from fairseq_l2t.storage.run_state import RunStateError, load_run_state, save_run_state
@@ -14,15 +15,19 @@ from fairseq_l2t.storage.teacher_file import (
     save_teacher,
     vocabulary_fingerprint,
 )
+from fairseq_l2t.storage.teaching_record import ResumeError, TeachingRecord, saved_run, warn_of_bad_window
 
 __all__ = [
     "FORMAT_VERSION",
+    "Interrupted",
     "PLACES",
+    "ResumeError",
     "RunFolderError",
     "RunStateError",
     "TeacherFile",
     "TeacherFileError",
     "TeacherSettings",
+    "TeachingRecord",
     "Vocabulary",
     "bytes_of",
     "half_of_memory",
@@ -33,6 +38,9 @@ __all__ = [
     "remove_leftovers",
     "save_run_state",
     "save_teacher",
+    "saved_run",
+    "stop_requests",
     "vocabulary_fingerprint",
+    "warn_of_bad_window",
     "write_atomically",
 ]

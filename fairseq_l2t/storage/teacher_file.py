@@ -1,7 +1,8 @@
 """The teacher file: a teacher, the vocabulary it belongs to and the settings its students need.
 
-A safetensors file (see `container`): tensors ``values`` (entries, keys) and ``queries`` (keys, features),
-both float32 or both float64, and metadata in JSON. There is no pickle in it and none is ever opened.
+A safetensors file (see `container`): tensors ``values`` (entries, keys), of a full Phi (entries squared, keys), and
+``queries`` (keys, features), both float32 or both float64, and metadata in JSON. There is no pickle in it and none is
+ever opened.
 """
 
 from __future__ import annotations
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-COEFFICIENT_FORM = "diagonal"
-
 _KIND = "teacher"
 _DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
@@ -158,7 +157,7 @@ def save_teacher(
     if bad:
         raise ValueError(f"{path}: tensors {', '.join(bad)} hold NaN or infinity; the file is left as it was")
     content = {
-        "coefficient_form": COEFFICIENT_FORM,
+        "coefficient_form": teacher.form,
         "features": list(teacher.features),
         "keys": teacher.keys,
         "vocabulary": asdict(vocabulary),
@@ -168,7 +167,8 @@ def save_teacher(
 
 
 def load_teacher(
-    path: str | os.PathLike[str], *, vocabulary: Vocabulary | None = None, dtype: torch.dtype = torch.float32
+    path: str | os.PathLike[str], *, vocabulary: Vocabulary | None = None, dtype: torch.dtype = torch.float32,
+    form: str = "diagonal",
 ) -> TeacherFile:
     """Read a teacher file; nothing is returned unless every check passes, and no other path is ever tried.
 
@@ -176,6 +176,7 @@ def load_teacher(
         path: the file.
         vocabulary: that of the student; must be the teacher's.
         dtype: of the teacher returned, whatever the file holds.
+        form: the only one of `core.teacher.COEFFICIENT_FORMS` that is accepted.
 
     Raises:
         TeacherFileError: absent, cut, damaged, of another format version or vocabulary, or with wrong tensors
@@ -183,37 +184,40 @@ def load_teacher(
     """
     try:
         with open_container(path, _KIND, FORMAT_VERSION) as container:
-            return _teacher_of(container, vocabulary, dtype)
+            return _teacher_of(container, vocabulary, dtype, form)
     except ContainerError as error:
         raise TeacherFileError(str(error)) from error
 
 
-def _teacher_of(container: Container, vocabulary: Vocabulary | None, dtype: torch.dtype) -> TeacherFile:
+def _teacher_of(
+    container: Container, vocabulary: Vocabulary | None, dtype: torch.dtype, form: str
+) -> TeacherFile:
     path = container.path
     try:
-        features, keys, own, settings = _parse_content(container.content)
+        features, keys, own, settings = _parse_content(container.content, form)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else error
         raise TeacherFileError(f"{path}: metadata: {problem}") from error
     if vocabulary is not None:
         _require_same_vocabulary(path, own, vocabulary)
     # The shapes are compared before a Teacher is made: its constructor allocates what the metadata say.
-    expected = {"values": (own.size, keys), "queries": (keys, len(features))}
+    expected = {"values": (own.size if form == "diagonal" else own.size**2, keys), "queries": (keys, len(features))}
     problems = _layout_problems(container, expected)
     if not problems:
         tensors, problems = container.read()
         problems += [f"tensor {name!r} holds NaN or infinity" for name in sorted(_not_finite(tensors, dtype))]
     if problems:
         raise TeacherFileError(f"{path}: {'; '.join(problems)}")
-    teacher = Teacher(features, own.size, keys=keys).to(dtype)
+    teacher = Teacher(features, own.size, keys=keys, form=form).to(dtype)
     teacher.load_state_dict(tensors)
     return TeacherFile(teacher.requires_grad_(False).eval(), own, settings, path)
 
 
-def _parse_content(content: Mapping[str, Any]) -> tuple[list[str], int, Vocabulary, TeacherSettings]:
+def _parse_content(content: Mapping[str, Any], wanted: str) -> tuple[list[str], int, Vocabulary, TeacherSettings]:
     form, features, keys = content["coefficient_form"], content["features"], content["keys"]
-    if form != COEFFICIENT_FORM:
-        raise ValueError(f"coefficient form {form!r}; this program reads {COEFFICIENT_FORM!r}")
+    if form != wanted:
+        known = " (of a classifier)" if form == "full" else " (of a translation model)" if form == "diagonal" else ""
+        raise ValueError(f"coefficient form {form!r}{known}; this program reads {wanted!r}")
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
         raise ValueError(f"features {json.dumps(features)}; expected a list of names")
     if not features or len(set(features)) != len(features):

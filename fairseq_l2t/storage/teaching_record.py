@@ -1,0 +1,147 @@
+"""The folder of a teacher training: the teachers, one JSON line an update, and the state that a run is resumed from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fairseq_l2t.core.student import NonFiniteError
+from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
+from fairseq_l2t.storage.atomic import write_atomically
+from fairseq_l2t.storage.run_state import load_run_state, save_run_state
+
+__all__ = ["BEST_NAME", "LAST_NAME", "LOG_NAME", "ResumeError", "TeachingRecord", "saved_run", "warn_of_bad_window"]
+
+BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeError(ValueError):
+    """A folder that holds a run, or a run of other options; one line that names the option."""
+
+
+def saved_run(folder: str | os.PathLike[str], *, resume: bool) -> tuple[dict, dict] | None:
+    """Return the state that ``folder`` holds, or None.
+
+    Raises:
+        ResumeError: there is one, and ``resume`` is not set.
+        RunStateError: a state that cannot be used.
+    """
+    saved = load_run_state(folder)
+    if saved is not None and not resume:
+        raise ResumeError(
+            f"--save-dir: {folder} holds a run of teacher training; give --resume to continue it, or another folder"
+        )
+    if saved is None and resume:
+        logger.info("--resume: no run in %s yet; starting one", folder)
+    return saved
+
+
+class TeachingRecord:
+    """Makes teacher updates and leaves the folder whole after each.
+
+    Args:
+        folder: locked by the caller.
+        trainer: new; it is brought to where ``saved`` left it.
+        options: those that a resumed run must share, JSON-able.
+        save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those a student of the newest
+            life was in at the ends of its windows, by feature name.
+        saved: what `saved_run` returned.
+
+    Raises:
+        ResumeError: ``saved`` is of a run with other options.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: TeacherTrainer,
+        options: Mapping[str, Any],
+        save_teacher: Callable[[Path, list[dict[str, float]]], None],
+        saved: tuple[dict, dict] | None,
+    ) -> None:
+        self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
+        self._states: list[dict[str, float]] = []
+        self._states_end = 0
+        if saved is not None:
+            self._restore(*saved)
+        self._log = folder / LOG_NAME
+        self._keep_log_until(trainer.teacher_update)
+
+    def make_update(self) -> tuple[UpdateReport, float]:
+        """Make one teacher update and save it; return what happened and the seconds it took.
+
+        Raises:
+            NonFiniteError: see `core.teacher_training.TeacherTrainer.run_update`; the files are those of the last
+                good update.
+        """
+        start = time.monotonic()
+        report = self.trainer.run_update(self._keep_best)
+        if report.student_update <= self._states_end:
+            self._states = []
+        self._states.append(report.state)
+        self._states_end = report.student_update
+        seconds = time.monotonic() - start
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
+        # The state goes last: what it does not know of is done again after a crash, with the same outcome.
+        self._save(LAST_NAME)
+        self._save_state()
+        return report, seconds
+
+    def finish(self) -> None:
+        """See to it that there is a `BEST_NAME`, and tell of it."""
+        plan = self.trainer.plan
+        if self.trainer.teacher_update == 0:
+            logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
+            self._save(BEST_NAME)
+            self._save_state()  # so that no other run is begun here without --resume
+        elif self.trainer.best_holdout is None:
+            logger.warning(
+                "no student's life was completed, so no teacher was chosen on held-back pairs: %s is the last one "
+                "(%d windows of %d updates are one life)",
+                BEST_NAME, -(-plan.total_updates // plan.unroll_length), plan.unroll_length,
+            )  # fmt: skip
+            self._save(BEST_NAME)
+        logger.info("teacher: %s (held-back measure %s)", self._folder / BEST_NAME, self.trainer.best_holdout)
+
+    def _keep_best(self) -> None:
+        logger.info("the best so far: after teacher update %d, %.4g on held-back pairs",
+                    self.trainer.teacher_update, self.trainer.best_holdout)  # fmt: skip
+        self._save(BEST_NAME)
+
+    def _save(self, name: str) -> None:
+        self._save_teacher(self._folder / name, self._states)
+
+    def _save_state(self) -> None:
+        tensors, values = self.trainer.state_dict()
+        values.update(options=self._options, states=self._states, states_end=self._states_end)
+        save_run_state(self._folder, tensors, values)
+
+    def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
+        then, now = values["options"], self._options
+        changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
+                   for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
+        if changed:
+            raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+        self.trainer.load_state_dict(tensors, values)
+        self._states, self._states_end = values["states"], values["states_end"]
+        logger.info("resumed at teacher update %d", self.trainer.teacher_update)
+
+    def _keep_log_until(self, teacher_update: int) -> None:
+        """Drop lines of updates that are made again: they were written after the state that is resumed."""
+        if self._log.exists():
+            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
+            write_atomically(self._log, ["".join(lines).encode()])
+
+
+def warn_of_bad_window(error: NonFiniteError) -> None:
+    """Tell that a window ended in NaN or infinity."""
+    logger.warning("%s; the teacher is left as it was, a new student's life begins", error)
