@@ -12,9 +12,12 @@ HOLD = """
 import os, sys, time
 from fairseq_l2t.storage import lock_run_folder
 with lock_run_folder(sys.argv[1]):
+    begun, tell = os.pipe()
     if os.fork() == 0:       # a worker that outlives the run
+        os.write(tell, b".")
         time.sleep(60)
         os._exit(0)
+    os.read(begun, 1)        # by now it has forgotten the lock
     open(sys.argv[1] + "/.teacher.safetensors.0123456789abcdef.partial", "w").close()
     print("locked", flush=True)
     time.sleep(60)
