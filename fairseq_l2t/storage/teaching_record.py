@@ -27,8 +27,10 @@ class ResumeError(ValueError):
     """A folder that holds a run, or a run of other options; one line that names the option."""
 
 
-def saved_run(folder: str | os.PathLike[str], *, resume: bool) -> tuple[dict, dict] | None:
-    """Return the state that ``folder`` holds, or None.
+def saved_run(
+    folder: str | os.PathLike[str], *, resume: bool, what: str = "teacher training"
+) -> tuple[dict, dict] | None:
+    """Return the state that ``folder`` holds, or None; ``what`` is run there.
 
     Raises:
         ResumeError: there is one, and ``resume`` is not set.
@@ -37,7 +39,7 @@ def saved_run(folder: str | os.PathLike[str], *, resume: bool) -> tuple[dict, di
     saved = load_run_state(folder)
     if saved is not None and not resume:
         raise ResumeError(
-            f"--save-dir: {folder} holds a run of teacher training; give --resume to continue it, or another folder"
+            f"--save-dir: {folder} holds a run of {what}; give --resume to continue it, or another folder"
         )
     if saved is None and resume:
         logger.info("--resume: no run in %s yet; starting one", folder)

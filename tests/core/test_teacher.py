@@ -153,3 +153,19 @@ def test_control_equal_columns_leave_the_queries_without_hypergradient():
     _, theta = first_hypergradient(equal_columns)
     assert theta["queries"].abs().max() < 1e-18
     assert theta["values"].abs().max() > 1e-6
+
+
+def test_a_full_phi_starts_as_a_multiple_of_the_identity():
+    teacher = Teacher(["progress", "dev_accuracy"], 4, keys=3, initial_coefficient=0.3, form="full")
+    assert (teacher.entries, teacher.coefficient_count, teacher.values.shape) == (4, 16, (16, 3))
+    phi = teacher(torch.tensor([0.5, 0.2])).detach().view(4, 4)
+    assert torch.equal(phi, torch.diag(phi.diagonal()))
+    torch.testing.assert_close(phi.diagonal(), torch.full((4,), 0.3), rtol=0.1, atol=0)
+    diagonal = Teacher(["progress", "dev_accuracy"], 4, keys=3, initial_coefficient=0.3)
+    assert torch.equal(diagonal(torch.tensor([0.5, 0.2])), phi.diagonal())
+    assert (diagonal.form, diagonal.coefficient_count) == ("diagonal", 4)
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="coefficient form: 'banded'; expected diagonal or full"):
+        Teacher(["progress"], 4, form="banded")

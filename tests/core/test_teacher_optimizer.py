@@ -93,3 +93,43 @@ def test_resumption_control_a_lost_moment_differs(missing):
     resumed.step(gradient(1), 1.0)
     whole = moved(0.01, steps=2)
     assert not (torch.equal(first.values, whole.values) and torch.equal(first.queries, whole.queries))
+
+
+def full_teacher() -> Teacher:
+    """Return a float64 teacher of a full Phi of three classes."""
+    return Teacher(["progress", "loss"], 3, keys=KEYS, form="full").double()
+
+
+def test_a_full_phi_has_two_levels():
+    result = full_teacher()
+    before = result.values.detach().clone()
+    generator = torch.Generator().manual_seed(5)
+    theta = {"values": torch.randn(9, KEYS, generator=generator, dtype=torch.float64),
+             "queries": torch.zeros(KEYS, 2, dtype=torch.float64)}  # fmt: skip
+    optimizer = TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002)
+    optimizer.step(theta, 1.0)
+    diagonal = torch.eye(3, dtype=torch.bool).reshape(-1)
+    expected = before + 0.01 * theta["values"].sign()
+    expected[diagonal] += 0.05 * theta["values"][diagonal].sum(dim=0).sign()
+    expected[~diagonal] += 0.002 * theta["values"][~diagonal].sum(dim=0).sign()
+    torch.testing.assert_close(result.values.detach(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_full_phi_resumes_where_it_was():
+    steps = [{"values": torch.full((9, KEYS), float(k)).double().cos(), "queries": torch.ones(KEYS, 2).double()}
+             for k in range(4)]  # fmt: skip
+    whole, first, second = full_teacher(), full_teacher(), full_teacher()
+    options = {"lr": 0.05, "word_lr": 0.01, "off_diagonal_lr": 0.02}
+    optimizer = TeacherOptimizer(whole, **options)
+    for theta in steps:
+        optimizer.step(theta, 1.0)
+    begun = TeacherOptimizer(first, **options)
+    for theta in steps[:2]:
+        begun.step(theta, 1.0)
+    second.load_state_dict(first.state_dict())
+    resumed = TeacherOptimizer(second, **options)
+    resumed.load_state_dict({name: part.clone() for name, part in begun.state_dict().items()})
+    assert not torch.equal(second.values, whole.values)  # control: two updates behind
+    for theta in steps[2:]:
+        resumed.step(theta, 1.0)
+    assert torch.equal(second.values, whole.values) and torch.equal(second.queries, whole.queries)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairseq_l2t.core import Teacher
 from fairseq_l2t.storage import (
     TeacherFileError,
     TeacherSettings,
@@ -134,3 +135,18 @@ def test_errors_are_one_line(tmp_path):
     with pytest.raises(TeacherFileError) as caught:
         load_teacher(tmp_path / "t")
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_phi(tmp_path):
+    teacher = Teacher(FEATURES, 3, keys=2, form="full")
+    classes = Vocabulary.of_symbols(["0", "1", "2"])
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(path, teacher, classes, SETTINGS)
+    loaded = load_teacher(path, vocabulary=classes, form="full").teacher
+    assert (loaded.form, loaded.entries, loaded.coefficient_count) == ("full", 3, 9)
+    assert torch.equal(loaded.values, teacher.values)
+    with pytest.raises(TeacherFileError, match=r"form 'full' \(of a classifier\); this program reads 'diagonal'"):
+        load_teacher(path)
+    save(tmp_path / "control")
+    with pytest.raises(TeacherFileError, match=r"'diagonal' \(of a translation model\); this program reads 'full'"):
+        load_teacher(tmp_path / "control", form="full")
