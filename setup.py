@@ -99,6 +99,7 @@ setup(
             "l2t-doctor = fairseq_l2t.cli.doctor:main",
             "l2t-inspect = fairseq_l2t.cli.inspect:main",
             "l2t-compare = fairseq_l2t.cli.compare:main",
+            "l2t-classify = fairseq_l2t.cli.classify:main",
         ]
     },
 )

@@ -75,14 +75,14 @@ def dynamic_loss(
     products = phi * target_log_probs
     if shape.level == "sentence":
         products = (products.sum(-1, keepdim=True) / keep.sum(-1, keepdim=True).clamp(min=1)).expand_as(products)
-    token_loss = shape.scale * _minus_sigmoid(products)
+    token_loss = shape.scale * minus_sigmoid(products)
     if shape.cross_entropy_mix > 0:
         mix = shape.cross_entropy_mix
         token_loss = (1 - mix) * token_loss - mix * target_log_probs
     return token_loss.masked_fill(~keep, 0.0).sum()
 
 
-def _minus_sigmoid(x: Tensor) -> Tensor:
+def minus_sigmoid(x: Tensor) -> Tensor:
     """Return ``-sigmoid(x)``, with derivatives that keep their digits where it is near -1 (negative Phi).
 
     PyTorch's slope is ``y (1 - y)``: in float32 nothing is left of it for y = 1 - 1e-8.

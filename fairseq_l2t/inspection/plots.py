@@ -1,4 +1,4 @@
-"""PNG plots of a teacher and of its training. The only module that imports matplotlib."""
+"""PNG plots of a teacher and of its training. matplotlib is imported in this room alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fairseq_l2t.inspection.training_log import TrainingLog
 from fairseq_l2t.inspection.weights import WordWeights
 from fairseq_l2t.storage import write_atomically
 
-__all__ = ["plot_coefficients", "plot_training", "plot_words"]
+__all__ = ["finish_axes", "plot_coefficients", "plot_training", "plot_words", "save_figure", "shown_word"]
 
 # Okabe and Ito's palette, told apart also without red-green vision.
 _UP = ("#0072B2", "#56B4E9", "#009E73", "#004D73")
@@ -58,16 +58,16 @@ def plot_coefficients(
         for index, color in zip(order, colors, strict=False):
             axes.plot(progress, phi[:, index], color=color, linewidth=1.4)
             ends.append(phi[-1, index])
-            labels.append((_shown(weights.words[index]), color))
+            labels.append((shown_word(weights.words[index]), color))
     _label_ends(axes, progress[-1], np.array(ends), labels)
     _second_scale(axes, weights)
     if cross_entropy_until > 0:
         style = {"fill": False, "hatch": "//", "edgecolor": "0.75", "linewidth": 0}
         axes.axvspan(0, cross_entropy_until, **style, label="plain cross-entropy instead")
-    _finish(axes, "progress of the student's life", "coefficient Phi")
+    finish_axes(axes, "progress of the student's life", "coefficient Phi")
     axes.set_title("What the teacher makes of each word over a student's life", loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int = 15) -> None:
@@ -88,18 +88,26 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     mesh = axes.pcolormesh(
         weights.progress, np.arange(len(chosen)), relative, cmap="RdBu_r", norm=norm, shading="nearest"
     )
-    axes.set_yticks(range(len(chosen)), [_shown(weights.words[index]) for index in chosen], fontsize=8)
+    axes.set_yticks(range(len(chosen)), [shown_word(weights.words[index]) for index in chosen], fontsize=8)
     axes.invert_yaxis()
     axes.axhline(len(high) - 0.5, color="black", linewidth=0.8)
     axes.set_xlabel("progress of the student's life")
     title = "Weight of words against the mean word (red: favoured), ordered by the end"
     axes.set_title(title, loc="left", fontsize=11)
     figure.colorbar(mesh, ax=axes, label="weight less the mean weight", pad=0.02)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def plot_training(path: str | os.PathLike[str], log: TrainingLog) -> None:
+def plot_training(
+    path: str | os.PathLike[str], log: TrainingLog, *, entry: str = "word", pair: str = "pair"
+) -> None:
     """Draw the training of the teacher from its log: measures, hypergradient norm, range of Phi.
+
+    Args:
+        path: the PNG file, written atomically.
+        log: as `read_training_log` returns it.
+        entry: what has a coefficient of its own.
+        pair: what dev consists of.
 
     Raises:
         OSError: the file could not be written.
@@ -109,8 +117,8 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog) -> None:
     updates = log.column("teacher_update")
     for axes in (measure, norms, phi):
         _mark_lives(axes, log, updates)
-    _draw(measure, log, "measure", "dev pairs that train the teacher", _UP[1])
-    _draw(measure, log, "holdout_measure", "held-out dev pairs", _DOWN[0], marker="o")
+    _draw(measure, log, "measure", f"dev {pair}s that train the teacher", _UP[1])
+    _draw(measure, log, "holdout_measure", f"held-out dev {pair}s", _DOWN[0], marker="o")
     _draw_means(measure, log, updates)
     _draw(norms, log, "hypergradient_norm", "hypergradient (d measure / d theta)", _UP[0])
     _draw(norms, log, "adjoint_norm", "adjoint (d measure / d omega)", _DOWN[1])
@@ -118,17 +126,17 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog) -> None:
     if np.any(np.isfinite(values)) and np.all(values[np.isfinite(values)] > 0):
         norms.set_yscale("log")
     low, high = log.column("phi_min"), log.column("phi_max")
-    phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label="lowest to highest word")
-    _draw(phi, log, "phi_mean", "mean over the words", "black")
+    phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label=f"lowest to highest {entry}")
+    _draw(phi, log, "phi_mean", f"mean over the {entry}s", "black")
     for axes, label in ((measure, "measure"), (norms, "norm"), (phi, "coefficient Phi")):
-        _finish(axes, "", label)
+        finish_axes(axes, "", label)
         # Above the panel: inside it would lie on some curve.
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": 3}
         if axes.get_legend_handles_labels()[0]:  # a log may lack all the fields of a panel
             axes.legend(**place, fontsize=8, frameon=False)
     phi.set_xlabel("teacher update (dotted: a new student begins)")
     figure.suptitle("Training of the teacher", fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, log: TrainingLog, name: str, label: str, color: str, marker: str | None = None) -> None:
@@ -217,7 +225,8 @@ def _spread(places: np.ndarray, gap: float) -> np.ndarray:
     return result
 
 
-def _finish(axes: Axes, x: str, y: str) -> None:
+def finish_axes(axes: Axes, x: str, y: str) -> None:
+    """Label the axes and take away what is not needed to read them."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.margins(x=0.01)
@@ -225,13 +234,14 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _shown(word: str) -> str:
-    """A dollar sign would begin a formula."""
+def shown_word(word: str) -> str:
+    """Return a word as a label shows it, cut and on one line; a dollar sign would begin a formula."""
     shown = printable(word)
     return (shown if len(shown) <= 18 else shown[:17] + "…").replace("$", r"\$")
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG, whole or not at all; the same figure gives the same bytes."""
     image = io.BytesIO()
     with warnings.catch_warnings():
         # A word in a script the font lacks is drawn as boxes; the text table shows it.

@@ -1,0 +1,1 @@
+"""Image classifiers as students: networks, data, losses and runs. fairseq is not needed."""

@@ -1,0 +1,17 @@
+"""Labelled images: digits, MNIST and CIFAR from a folder the user names; nothing is ever downloaded."""
+
+from fairseq_l2t.classification.data.augmentation import Augmentation, apply_augmentation, draw_augmentation
+from fairseq_l2t.classification.data.images import DataError, ImageSet, normalise
+from fairseq_l2t.classification.data.splits import DATA_NAMES, Splits, load_data
+
+__all__ = [
+    "DATA_NAMES",
+    "Augmentation",
+    "DataError",
+    "ImageSet",
+    "Splits",
+    "apply_augmentation",
+    "draw_augmentation",
+    "load_data",
+    "normalise",
+]

@@ -1,0 +1,147 @@
+"""Training, dev and test images of a data set, with wrong labels among the training ones where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.classification.data.cifar import load_cifar
+from fairseq_l2t.classification.data.idx import find_mnist, read_images
+from fairseq_l2t.classification.data.images import DataError, ImageSet
+
+__all__ = ["DATA_NAMES", "Splits", "load_data", "with_label_noise"]
+
+DATA_NAMES = ("digits", "mnist", "cifar10", "cifar100")
+
+_SPLIT_SEED = 0
+"""Which images are dev and test where we divide a pool is the same in all runs."""
+
+_DIGITS = (297, 500)
+_POOL = (1000, 3000)
+_OFFICIAL_DEV = 5000
+"""Dev images, and test images of a pool we divide."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a run.
+
+    Args:
+        train, dev, test: no image is in two of them.
+        name: of the data set.
+        protocol: whose division it is.
+        clean_train_labels: (images,) of the training images, before any was made wrong.
+        mean, std: of the training images' channels, (channels,), pixels from 0 to 1.
+    """
+
+    train: ImageSet
+    dev: ImageSet
+    test: ImageSet
+    name: str
+    protocol: str
+    clean_train_labels: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def load_data(
+    name: str,
+    folder: Path | None = None,
+    *,
+    seed: int,
+    label_noise: float = 0.0,
+    dev_size: int | None = None,
+    train_limit: int | None = None,
+) -> Splits:
+    """Return the splits of the data set ``name``.
+
+    Args:
+        name: one of `DATA_NAMES`.
+        folder: with its files; not for digits, which scikit-learn brings.
+        seed: of the wrong labels; the division is always the same.
+        label_noise: share of the training labels that are replaced by another class.
+        dev_size: images of dev, taken from the training images in equal shares of the classes (default: 297 of
+            digits, 1,000 of a pool of test images, else 5,000).
+        train_limit: so many of the remaining training images alone.
+
+    Raises:
+        DataError: names the file or option, what was found, and what is allowed.
+    """
+    train, test, protocol, default = _pools(name, folder)
+    dev_size = default if dev_size is None else dev_size
+    if not 1 <= dev_size < len(train):
+        raise DataError(f"--dev-size: {dev_size}; expected 1 to {len(train) - 1}, to be taken from the training images")
+    train, dev = _divided(train, dev_size)
+    if train_limit is not None:
+        if not 1 <= train_limit <= len(train):
+            raise DataError(f"--train-limit: {train_limit}; expected 1 to {len(train)}")
+        train = train.subset(torch.arange(train_limit))
+    clean, labels = train.labels, with_label_noise(train.labels, len(train.classes), label_noise, seed)
+    pixels = train.images.double() / train.levels
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3), correction=0).clamp(min=1e-8)
+    return Splits(replace(train, labels=labels), dev, test, name, protocol, clean, mean, std)
+
+
+def with_label_noise(labels: Tensor, classes: int, share: float, seed: int) -> Tensor:
+    """Return ``labels`` (n,) with ``round(share n)`` of them replaced, each by any of the other classes.
+
+    Raises:
+        DataError: a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise DataError(f"--label-noise: {share}; expected a share in [0, 1)")
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+    others = torch.randint(1, classes, (len(wrong),), generator=generator)
+    found = labels.clone()
+    found[wrong] = (labels[wrong] + others) % classes
+    return found
+
+
+def _pools(name: str, folder: Path | None) -> tuple[ImageSet, ImageSet, str, int]:
+    """Return images for training and dev, test images, whose division that is, and how many dev images are usual."""
+    if name not in DATA_NAMES:
+        raise DataError(f"--data: {name}; expected one of {', '.join(DATA_NAMES)}")
+    if name == "digits":
+        from fairseq_l2t.classification.data.digits import load_digits
+
+        dev, test = _DIGITS
+        return *_divided(load_digits(), test), "our split", dev
+    if folder is None:
+        raise DataError(f"--data {name}: needs --data-dir, the folder with its files")
+    if not folder.is_dir():
+        raise DataError(f"--data-dir: {folder}; expected a folder")
+    if name != "mnist":
+        return *load_cifar(folder, 10 if name == "cifar10" else 100), "official test images", _OFFICIAL_DEV
+    train, test = (find_mnist(folder, split) for split in ("train", "t10k"))
+    if test is None:
+        raise DataError(f"--data-dir {folder}: no t10k-images-idx3-ubyte; expected the IDX files of MNIST")
+    if train is None:
+        dev, count = _POOL
+        return *_divided(read_images(*test), count), "our split of the 10,000 test images", dev
+    return read_images(*train), read_images(*test), "official test images", _OFFICIAL_DEV
+
+
+def _divided(pool: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
+    """Return the rest of ``pool`` and ``count`` images of it, equal shares of every class, both in random order."""
+    generator = torch.Generator().manual_seed(_SPLIT_SEED)
+    order = torch.randperm(len(pool), generator=generator)
+    by_class = [order[pool.labels[order] == number] for number in range(len(pool.classes))]
+    taken = _shares([len(part) for part in by_class], count)
+    chosen = torch.cat([part[:take] for part, take in zip(by_class, taken, strict=True)])
+    is_chosen = torch.zeros(len(pool), dtype=torch.bool)
+    is_chosen[chosen] = True
+    return pool.subset(order[~is_chosen[order]]), pool.subset(order[is_chosen[order]])
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """Return how many of each class are taken: rounded down, then one more where most was lost."""
+    exact = [size * count / sum(sizes) for size in sizes]
+    found = [int(value) for value in exact]
+    for number in sorted(range(len(sizes)), key=lambda n: found[n] - exact[n])[: count - sum(found)]:
+        found[number] += 1
+    return found

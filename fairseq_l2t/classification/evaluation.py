@@ -1,0 +1,83 @@
+"""Error rates of trained students on test images, with confidence intervals over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t as student_t
+
+from fairseq_l2t.classification.checkpoint import load_checkpoint
+from fairseq_l2t.classification.classifier_student import ClassifierStudent
+from fairseq_l2t.classification.losses import build_criterion
+from fairseq_l2t.classification.options import data_of
+
+__all__ = ["Interval", "error_on_test", "evaluate", "interval_of"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and its 95 % confidence interval (Student's t); half-width NaN for one seed."""
+
+    mean: float
+    half_width: float
+    count: int
+
+    def __str__(self) -> str:
+        if self.count < 2:
+            return f"{self.mean:.2f}"
+        return f"{self.mean:.2f} ± {self.half_width:.2f}"
+
+
+def interval_of(values: Sequence[float]) -> Interval:
+    """Return the mean of ``values``, one a seed, with its interval.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("values: none; expected at least one seed's")
+    if len(values) == 1:
+        return Interval(values[0], math.nan, 1)
+    quantile = float(student_t.ppf(0.975, len(values) - 1))
+    return Interval(mean(values), quantile * stdev(values) / math.sqrt(len(values)), len(values))
+
+
+def error_on_test(student: ClassifierStudent) -> float:
+    """Return the percentage of wrong test images."""
+    return 100 * (1 - student.accuracy(student.splits.test))
+
+
+def evaluate(path: str, data_dir: str | None = None) -> dict[str, Any]:
+    """Return what a checkpoint scores on the test images it was not trained on.
+
+    Args:
+        path: of the checkpoint.
+        data_dir: where the images are now; None: where they were.
+
+    Raises:
+        CheckpointError, DataError: names the file.
+    """
+    checkpoint = load_checkpoint(path)
+    data = dict(checkpoint.training["data"])
+    if data_dir is not None:
+        data["data_dir"] = data_dir
+    splits, options = data_of(data), checkpoint.training["options"]
+    criterion = build_criterion("large-margin") if options["loss"] == "large-margin" else None
+    student = ClassifierStudent(splits, checkpoint.recipe, criterion=criterion)
+    checkpoint.load_into(student)
+    return {
+        "checkpoint": str(path),
+        "data": data["data"],
+        "protocol": splits.protocol,
+        "student": checkpoint.recipe.student,
+        "loss": options["loss"],
+        "seed": options["seed"],
+        "update": checkpoint.training["update"],
+        "dev_error": round(100 * (1 - student.accuracy(splits.dev)), 4),
+        "test_error": round(error_on_test(student), 4),
+        "test_images": len(splits.test.labels),
+    }

@@ -1,0 +1,247 @@
+"""Runs of ``l2t-classify`` on a folder: a teacher's training, a student's training. Both can be stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from fairseq_l2t.classification.checkpoint import save_checkpoint
+from fairseq_l2t.classification.classifier_student import ClassifierStudent
+from fairseq_l2t.classification.options import (
+    criterion_of,
+    data_of,
+    data_options_of,
+    loss_shape_of,
+    plan_of,
+    recipe_of,
+)
+from fairseq_l2t.classification.recipe import Recipe
+from fairseq_l2t.classification.teaching import (
+    dev_objective,
+    new_teacher,
+    new_trainer,
+    read_teacher,
+    require_same_student,
+    write_teacher,
+)
+from fairseq_l2t.classification.training import StudentTraining, Validation
+from fairseq_l2t.core.memory import MemoryPlan
+from fairseq_l2t.core.peak_memory import peak_bytes
+from fairseq_l2t.core.teacher_training import UpdateReport
+from fairseq_l2t.storage import (
+    ResumeError,
+    TeacherFile,
+    TeachingRecord,
+    bytes_of,
+    half_of_memory,
+    lock_run_folder,
+    memory_plan,
+    save_run_state,
+    saved_run,
+    stop_requests,
+    warn_of_bad_window,
+    write_atomically,
+)
+
+__all__ = ["BEST_CHECKPOINT", "STUDENT_LOG", "train_student", "train_teacher"]
+
+BEST_CHECKPOINT, STUDENT_LOG = "checkpoint_best.safetensors", "train_log.jsonl"
+
+_MAY_CHANGE = frozenset(
+    ("command", "save_dir", "resume", "no_progress_bar", "tensorboard_logdir", "teacher_updates", "max_bad_steps")
+    + ("data_dir", "memory_budget")
+)
+"""Options a resumed run may be given anew: none of them changes what an update computes."""
+
+logger = logging.getLogger(__name__)
+
+
+def train_teacher(options: Namespace) -> None:
+    """Make the teacher updates that are left in ``--save-dir``.
+
+    Raises:
+        ValueError: an option, a file, or a run state that cannot be used (its subclasses too).
+        Interrupted: a signal came; the state after the update then under way is saved.
+        NonFiniteError: too many windows in a row ended in NaN or infinity.
+    """
+    recipe, plan, shape = recipe_of(options), plan_of(options), loss_shape_of(options)
+    with lock_run_folder(options.save_dir) as folder:
+        saved = saved_run(folder, resume=options.resume)
+        student = ClassifierStudent(data_of(options), recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
+        student.restart(options.seed)
+        teacher = new_teacher(
+            student, keys=options.teacher_keys, initial_coefficient=options.initial_coefficient, seed=options.seed,
+            stage_spread=options.stage_spread,
+        )  # fmt: skip
+        trainer = new_trainer(
+            student, teacher, plan, objective=options.objective, dev_batch=options.dev_batch,
+            dev_interval=options.validate_interval_updates, memory=_memory_plan(options, student),
+            on_bad_window=warn_of_bad_window,
+        )  # fmt: skip
+
+        def save(path: Path, _: list[dict[str, float]]) -> None:
+            extra = {
+                "objective": options.objective, "teacher_update": trainer.teacher_update, "plan": asdict(plan),
+                "states": student.history, "data": data_options_of(options),
+                "validate_interval_updates": options.validate_interval_updates,
+                "classes": list(student.splits.train.classes),
+            }  # fmt: skip
+            write_teacher(path, teacher, student, shape, extra)
+
+        record = TeachingRecord(folder, trainer, _fixed(options), save, saved)
+        with (
+            _progress(options, trainer.teacher_update, plan.teacher_updates, "teacher updates") as progress,
+            stop_requests("after this teacher update") as stop,
+        ):
+            while trainer.teacher_update < plan.teacher_updates:
+                report, seconds = record.make_update()
+                progress.show(trainer.teacher_update, {**_numbers_of(report), "seconds": seconds})
+                stop.raise_if_made()
+        record.finish()
+
+
+def train_student(options: Namespace) -> Validation:
+    """Train the student of ``--save-dir`` to the end; return its best validation. Raises as `train_teacher`."""
+    criterion, recipe = criterion_of(options), recipe_of(options)
+    with lock_run_folder(options.save_dir) as folder:
+        saved = saved_run(folder, resume=options.resume, what="the training of a student")
+        splits = data_of(options)
+        teacher, shape = None, None
+        if criterion is None:
+            file = read_teacher(options.teacher_path, splits.train.classes)
+            teacher, shape = file.teacher, file.settings.loss_shape
+            recipe = _as_taught(recipe, file)
+        student = ClassifierStudent(
+            splits, recipe, loss_shape=shape, criterion=criterion, dev_holdout=options.dev_holdout
+        )
+        if criterion is None:
+            require_same_student(file, student)
+        training = StudentTraining(
+            student, teacher, seed=options.seed, validate_every=options.validate_interval_updates,
+            patience=options.patience,
+        )  # fmt: skip
+        if saved is not None:
+            _restore(training, *saved, _fixed(options))
+        log = folder / STUDENT_LOG
+        _keep_lines(log, student.update)
+        kept = {"options": _fixed(options), "data": data_options_of(options)}
+        with (
+            _progress(options, student.update, recipe.total_updates, "updates") as progress,
+            stop_requests("after the next validation") as stop,
+        ):
+            while not training.is_over:
+                start = time.monotonic()
+                found = training.run_to_validation()
+                line = {**asdict(found), "seconds": round(time.monotonic() - start, 3)}
+                with log.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(line) + "\n")
+                if training.best is found:
+                    save_checkpoint(folder / BEST_CHECKPOINT, recipe, student.omega, {**kept, **asdict(found)})
+                tensors, values = training.state_dict()
+                save_run_state(folder, tensors, {**values, "options": _fixed(options)})
+                progress.show(student.update, {"dev_error": found.dev_error})
+                stop.raise_if_made()
+    return training.best
+
+
+class _Progress:
+    """A bar on a terminal, log lines elsewhere, and TensorBoard where it is asked for."""
+
+    def __init__(self, bar: tqdm | None, writer: Any) -> None:
+        self._bar, self._writer = bar, writer
+
+    def show(self, done: int, numbers: Mapping[str, float]) -> None:
+        """Tell that ``done`` updates are made, and what was measured."""
+        text = {name: f"{value:.4g}" for name, value in numbers.items()}
+        if self._bar is None:
+            logger.info("%d: %s", done, ", ".join(f"{name} {value}" for name, value in text.items()))
+        else:
+            self._bar.set_postfix(text, refresh=False)
+            self._bar.update(done - self._bar.n)
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, value, done)
+
+
+@contextmanager
+def _progress(options: Namespace, done: int, total: int, unit: str) -> Iterator[_Progress]:
+    bar = None
+    if not options.no_progress_bar and sys.stderr.isatty():
+        bar = tqdm(total=total, initial=done, unit=f" {unit}", dynamic_ncols=True)
+    writer = _tensorboard(options.tensorboard_logdir)
+    try:
+        yield _Progress(bar, writer)
+    finally:
+        if bar is not None:
+            bar.close()
+        if writer is not None:
+            writer.close()
+
+
+def _tensorboard(folder: str | None) -> Any:
+    if folder is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            f"--tensorboard-logdir: {folder}; needs pip install 'fairseq_l2t[inspection]' ({error})"
+        ) from error
+    return SummaryWriter(folder)
+
+
+def _numbers_of(report: UpdateReport) -> dict[str, float]:
+    names = ("measure", "holdout_measure", "hypergradient_norm", "adjoint_norm", "phi_min", "phi_mean", "phi_max")
+    found = {name: getattr(report, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _memory_plan(options: Namespace, student: ClassifierStudent) -> MemoryPlan:
+    if options.memory_budget is None:
+        return memory_plan(half_of_memory(student.omega.device))
+    reserve = peak_bytes(lambda: dev_objective(student, options.objective, student.teaching))
+    return memory_plan(bytes_of(options.memory_budget), reserve=reserve)
+
+
+def _fixed(options: Namespace) -> dict[str, Any]:
+    """Return the options that a resumed run must share."""
+    return {name: value for name, value in sorted(vars(options).items()) if name not in _MAY_CHANGE}
+
+
+def _as_taught(recipe: Recipe, file: TeacherFile) -> Recipe:
+    """Return the recipe with the cross-entropy updates of the lives the teacher was trained on."""
+    begin = file.settings.cross_entropy_updates
+    if recipe.cross_entropy_updates not in (0, begin):
+        raise ValueError(
+            f"--cross-entropy-updates: {recipe.cross_entropy_updates}; the teacher {file.path} was trained with {begin}"
+        )
+    return replace(recipe, cross_entropy_updates=begin)
+
+
+def _restore(training: StudentTraining, tensors: dict, values: dict[str, Any], now: dict[str, Any]) -> None:
+    then = values["options"]
+    changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
+               for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
+    if changed:
+        raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+    training.load_state_dict(tensors, values)
+    logger.info("resumed at update %d", training.student.update)
+
+
+def _keep_lines(log: Path, update: int) -> None:
+    """Drop lines of updates that are made again: they were written after the state that is resumed."""
+    if os.path.exists(log):
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["update"] <= update]
+        write_atomically(log, ["".join(kept).encode()])

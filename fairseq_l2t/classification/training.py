@@ -1,0 +1,108 @@
+"""One life of a student under one loss: validated, the best parameters on dev kept, stopped early, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fairseq_l2t.classification.classifier_student import ClassifierStudent
+from fairseq_l2t.core.teacher import Teacher
+from fairseq_l2t.core.unroll import advance
+
+__all__ = ["StudentTraining", "Validation"]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was measured after ``update`` updates.
+
+    Args:
+        update: number of updates made.
+        dev_error: share of wrong dev images, those held back from teachers too.
+        state: what a teacher sees, by feature name.
+    """
+
+    update: int
+    dev_error: float
+    state: dict[str, float]
+
+
+class StudentTraining:
+    """Trains a student to the end of its life.
+
+    Args:
+        student: new, or where `load_state_dict` brings it.
+        teacher: frozen; None: the student's own criterion for all updates.
+        seed: of the life.
+        validate_every: updates between two looks at dev, for the state the teacher sees as well: what
+            ``--validate-interval-updates`` was when the teacher was trained.
+        patience: validations without a new best after which training stops; 0: never.
+
+    Raises:
+        ValueError: an interval below 1 or a patience below 0.
+    """
+
+    def __init__(
+        self, student: ClassifierStudent, teacher: Teacher | None, *, seed: int, validate_every: int, patience: int = 0
+    ) -> None:
+        if validate_every < 1:
+            raise ValueError(f"--validate-interval-updates: {validate_every}; expected a whole number of at least 1")
+        if patience < 0:
+            raise ValueError(f"--patience: {patience}; expected a whole number of at least 0")
+        self.student, self._teacher = student, teacher
+        self._every, self._patience = validate_every, patience
+        student.cross_entropy_updates = (
+            student.recipe.total_updates if teacher is None else student.recipe.cross_entropy_updates
+        )
+        student.restart(seed)
+        self.best: Validation | None = None
+        self.best_omega: Tensor | None = None
+        self._without_best = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all updates are made or patience has run out."""
+        is_patient = not self._patience or self._without_best < self._patience
+        return self.student.update >= self.student.recipe.total_updates or not is_patient
+
+    def run(self, after_each: Callable[[Validation], None] = lambda validation: None) -> Validation:
+        """Train until it is over; return the best validation. ``after_each`` is called after every validation.
+
+        Raises:
+            NonFiniteError: NaN or infinity in a loss or gradient.
+        """
+        while not self.is_over:
+            after_each(self.run_to_validation())
+        return self.best
+
+    def run_to_validation(self) -> Validation:
+        """Make the updates to the next multiple of the interval, or to the end, and validate."""
+        student = self.student
+        left = student.recipe.total_updates - student.update
+        advance(student, self._teacher, min(self._every - student.update % self._every, left))
+        student.observe_dev()
+        found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
+        if self.best is None or found.dev_error < self.best.dev_error:
+            self.best, self.best_omega, self._without_best = found, student.omega.clone(), 0
+        else:
+            self._without_best += 1
+        return found
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values that `load_state_dict` goes on from; only after a validation."""
+        tensors, values = self.student.state_dict()
+        best = None if self.best is None else asdict(self.best)
+        return {**tensors, "best_omega": self.best_omega}, {**values, "best": best, "without_best": self._without_best}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on with an interrupted training.
+
+        Raises:
+            ValueError: it is that of a student of another size.
+        """
+        self.student.load_state_dict(tensors, values)
+        self.best, self.best_omega = Validation(**values["best"]), tensors["best_omega"]
+        self._without_best = values["without_best"]

@@ -1,0 +1,113 @@
+"""PNG plots of a teacher of classifiers: its training, and rows of its full Phi over a student's life."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from fairseq_l2t.core import Teacher
+from fairseq_l2t.inspection.errors import InspectionError
+from fairseq_l2t.inspection.plots import finish_axes, plot_training, save_figure, shown_word
+from fairseq_l2t.inspection.training_log import read_training_log
+from fairseq_l2t.storage import load_teacher
+
+__all__ = ["plot_rows", "plot_run", "stages_of"]
+
+_MOST_CLASSES = 4
+_STAGES = 3
+_COLORS = ("#56B4E9", "#E69F00", "#0072B2")
+
+
+def plot_run(
+    folder: str | os.PathLike[str], output: str | os.PathLike[str], classes: Sequence[str] | None = None
+) -> list[Path]:
+    """Draw the figures of a ``train-teacher`` run into ``output``; return their paths.
+
+    Args:
+        folder: of the run.
+        output: made where absent.
+        classes: names of the classes whose rows of Phi are shown; None: the first four.
+
+    Raises:
+        InspectionError, TeacherFileError: a file of the run that cannot be read, or a class it does not have.
+        OSError: a figure could not be written.
+    """
+    folder, output = Path(folder), Path(output)
+    file = load_teacher(folder / "teacher.safetensors", form="full")
+    names = file.settings.extra.get("classes")
+    if not isinstance(names, list) or len(names) != file.teacher.entries:
+        raise InspectionError(f"{file.path}: names no classes; was it written by l2t-classify train-teacher?")
+    wanted = list(names[:_MOST_CLASSES] if classes is None else classes)
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise InspectionError(f"--classes: {', '.join(unknown)}; expected some of {', '.join(names)}")
+    states = stages_of(file.path, file.settings.extra.get("states"), file.teacher.features)
+    output.mkdir(parents=True, exist_ok=True)
+    paths = [output / "phi.png"]
+    plot_rows(paths[0], file.teacher, names, [names.index(name) for name in wanted], states)
+    log = folder / "teacher_log.jsonl"
+    if log.exists():  # an untrained teacher has none
+        paths.append(output / "training.png")
+        plot_training(paths[1], read_training_log(log), entry="coefficient", pair="image")
+    return paths
+
+
+def stages_of(path: Path, states: object, features: Sequence[str]) -> list[dict[str, float]]:
+    """Return up to three of the states a student went through: early, in the middle and late.
+
+    Raises:
+        InspectionError: no states with these features.
+    """
+    if not isinstance(states, list) or not states:
+        raise InspectionError(f"{path}: holds no states of a student; was it trained (--teacher-updates above 0)?")
+    for state in states:
+        if not isinstance(state, dict) or any(not isinstance(state.get(name), (int, float)) for name in features):
+            raise InspectionError(f"{path}: a state lacks one of the features {', '.join(features)}")
+    places = np.unique(np.linspace(0, len(states) - 1, _STAGES).round().astype(int))
+    return [states[place] for place in places]
+
+
+def plot_rows(
+    path: str | os.PathLike[str],
+    teacher: Teacher,
+    names: Sequence[str],
+    rows: Sequence[int],
+    states: Sequence[dict[str, float]],
+) -> None:
+    """Draw Phi_t(i, j) for chosen classes i against all j, one colour a stage (Wu et al. 2018, Figure 4).
+
+    Args:
+        path: the PNG file, written atomically.
+        teacher: of a full Phi.
+        names: of all classes.
+        rows: numbers i of the classes shown.
+        states: by feature name, early ones first.
+    """
+    columns = min(2, len(rows))
+    figure = Figure(figsize=(5.2 * columns + 0.5, 2.6 * -(-len(rows) // columns) + 0.6), layout="constrained")
+    panels = figure.subplots(-(-len(rows) // columns), columns, squeeze=False).flat
+    places, width = np.arange(len(names)), 0.8 / len(states)
+    for stage, (state, color) in enumerate(zip(states, _COLORS, strict=False)):
+        vector = torch.tensor([state[name] for name in teacher.features]).to(teacher.queries)
+        with torch.no_grad():
+            phi = teacher(vector).view(len(names), len(names)).double().numpy()
+        for row, axes in zip(rows, panels, strict=False):
+            label = f"progress {state['progress']:.0%}" if row == rows[0] else None
+            axes.bar(places + (stage - (len(states) - 1) / 2) * width, phi[row], width, color=color, label=label)
+    for number, axes in enumerate(panels):
+        if number >= len(rows):
+            axes.set_visible(False)
+            continue
+        axes.axhline(0, color="black", linewidth=0.8)
+        finish_axes(axes, "", "Phi")
+        rotation = 0 if len(names) <= 10 else 90
+        axes.set_xticks(places, [shown_word(name) for name in names], rotation=rotation, fontsize=7)
+        axes.set_title(f"label {shown_word(names[rows[number]])}", loc="left", fontsize=10)
+    figure.suptitle("What the loss makes of each class's log-probability, early and late", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=len(states), fontsize=8, frameon=False)
+    save_figure(figure, path)
