@@ -23,7 +23,7 @@ def losses_of(criterion, scores, label, update=0):
     """Return the loss of one example whose scores are given."""
     scores = torch.as_tensor([scores], dtype=torch.float64)
     identity = layer(torch.eye(scores.shape[1]))
-    return float(criterion.per_example(scores, identity, torch.tensor([label]), update)[0])
+    return criterion.per_example(scores, identity, torch.tensor([label]), update)[0].item()
 
 
 SCORES = [math.log(0.7), math.log(0.2), math.log(0.1)]
@@ -71,7 +71,7 @@ def test_large_margin_by_hand():
     classifier = layer([[1.0, 1.0], [0.5, 0.0]])
     features = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     losses, logits = criterion.per_example(features, classifier, torch.tensor([0]), 0)
-    assert float(losses) == pytest.approx(math.log(2), rel=1e-12)
+    assert losses.item() == pytest.approx(math.log(2), rel=1e-12)
     assert logits.tolist() == [[1.0, 0.5]]
 
 

@@ -30,6 +30,7 @@ MD5 = {
 
 _UNSIGNED_BYTE = 8
 _MOST_BYTES = 2**31
+_CHUNK = 2**20
 _GZIP = b"\x1f\x8b"
 _CLASSES = tuple("0123456789")
 
@@ -52,7 +53,7 @@ def read_idx(path: str | Path, dimensions: int) -> Tensor:
             header, shape = _header(path, file, dimensions)
             expected = math.prod(shape)
             # One byte more is asked for; what a header does not announce is never unpacked.
-            data = bytearray(file.read(expected + 1))
+            data = _read(file, expected + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: the compressed data are cut or damaged: {error}") from error
     except OSError as error:
@@ -109,6 +110,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
                 yield unpacked
         else:
             yield file
+
+
+def _read(file: BinaryIO, most: int) -> bytearray:
+    """Return what is there, up to ``most`` bytes: a header that lies must not take the memory it announces."""
+    data = bytearray()
+    while chunk := file.read(min(_CHUNK, most - len(data))):
+        data += chunk
+    return data
 
 
 def _header(path: Path, file: BinaryIO, dimensions: int) -> tuple[bytes, tuple[int, ...]]:

@@ -1,0 +1,111 @@
+"""MNIST's files: read whole, or refused in one line."""
+
+import gzip
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_l2t.classification.data import DataError, load_data
+from fairseq_l2t.classification.data.idx import read_idx
+from tests.classification.data.image_files import idx_bytes, write_mnist
+
+IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_was_written_is_read(tmp_path, packed):
+    path = tmp_path / "x"
+    content = idx_bytes(IMAGES)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    assert torch.equal(read_idx(path, 3), torch.from_numpy(IMAGES))
+    path.write_bytes(idx_bytes(IMAGES[::-1]))
+    assert not torch.equal(read_idx(path, 3), torch.from_numpy(IMAGES))
+
+
+PACKED = gzip.compress(idx_bytes(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "begins with nothing; expected the IDX magic 0000 08 03"),
+        (b"PK\3\4" + bytes(40), "begins with 504b0304; expected the IDX magic"),
+        (idx_bytes(IMAGES, magic=b"\0\0\x0d\3"), "begins with 00000d03"),
+        (idx_bytes(IMAGES.reshape(3, 20)), "begins with 00000802"),
+        (idx_bytes(IMAGES)[:10], "ends inside its header"),
+        (idx_bytes(IMAGES)[:-1], r"59 bytes of data; its header says 60 \(3x4x5\)"),
+        (idx_bytes(IMAGES) + b"\0", "more than 60 bytes of data; its header says 60"),
+        (idx_bytes(IMAGES, shape=(60000, 60000, 28)), "header says 60000x60000x28 bytes; expected at most"),
+        (PACKED[:-12], "cut or damaged"),
+        (PACKED[:20] + bytes((PACKED[20] ^ 255,)) + PACKED[21:], "cut or damaged|begins with|bytes of data|header"),
+        (gzip.compress(idx_bytes(IMAGES) + bytes(10**7)), "more than 60 bytes of data"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as raised:
+        read_idx(path, 3)
+    assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
+
+
+def test_a_header_that_lies_takes_no_memory(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(idx_bytes(IMAGES, shape=(2000, 1000, 1000)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="60 bytes of data; its header says 2000000000"):
+        read_idx(path, 3)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(DataError, match="No such file"):
+        read_idx(tmp_path / "none", 3)
+
+
+def test_official_files_keep_their_division(tmp_path):
+    write_mnist(tmp_path, "train", 60)
+    images, labels = write_mnist(tmp_path, "t10k", 20, seed=1, packed=True)
+    found = load_data("mnist", tmp_path, seed=1, dev_size=10)
+    assert (len(found.train), len(found.dev), len(found.test)) == (50, 10, 20)
+    assert found.protocol == "official test images"
+    assert torch.equal(found.test.images.squeeze(1), torch.from_numpy(images))
+    assert found.test.labels.tolist() == labels.tolist()
+
+
+def test_a_pool_is_divided_and_says_so(tmp_path):
+    write_mnist(tmp_path, "t10k", 4100)
+    found = load_data("mnist", tmp_path, seed=1)
+    assert (len(found.train), len(found.dev), len(found.test)) == (100, 1000, 3000)
+    assert "our split" in found.protocol
+
+
+def test_files_that_do_not_belong_together(tmp_path):
+    write_mnist(tmp_path, "t10k", 20)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(19)))
+    with pytest.raises(DataError, match="20 images; t10k-labels-idx1-ubyte has 19 labels"):
+        load_data("mnist", tmp_path, seed=1)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(20, 10)))
+    with pytest.raises(DataError, match="label 10; expected 0 to 9"):
+        load_data("mnist", tmp_path, seed=1)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match="no t10k-labels file beside the other one"):
+        load_data("mnist", tmp_path, seed=1)
+
+
+def test_other_content_under_the_name_is_told(tmp_path, caplog):
+    write_mnist(tmp_path, "t10k", 4100)
+    load_data("mnist", tmp_path, seed=1)
+    assert "the published file has 2646ac647ad5339dbf082846283269ea" in caplog.text
+
+
+def test_the_real_images(repository, caplog):
+    folder = repository.parent / "shared" / "data" / "mnist"
+    if not folder.is_dir():
+        pytest.skip("no folder of MNIST images")
+    found = load_data("mnist", folder, seed=1)
+    assert (len(found.train), len(found.dev), len(found.test)) == (6000, 1000, 3000)
+    assert not caplog.text  # the content is that of the published files
