@@ -11,6 +11,6 @@ __version__ = "0.1.0"
 
 __all__ = ["__version__"]
 
-if "fairseq" in sys.modules:
+if sys.modules.get("fairseq") is not None:  # None: somebody keeps it from being imported
     # Registers the task and the criterion.
     from fairseq_l2t import plugin as plugin

@@ -74,6 +74,8 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label-smoothing", type=float, default=0.1, metavar="EPSILON", help="default: %(default)s")
     group.add_argument("--smooth-k", type=float, default=50.0, metavar="K", help="of smooth-zero-one (default 50)")
     group.add_argument("--margin", type=int, default=2, choices=(1, 2, 3, 4), help="of large-margin (default 2)")
+    group.add_argument("--lambda-min", type=float, default=0.001, metavar="LAMBDA",
+                       help="of large-margin, reached after half of the updates (default %(default)s)")  # fmt: skip
     group.add_argument("--patience", type=int, default=0, metavar="N",
                        help="validations without a new best that end the training; 0: never (default)")  # fmt: skip
 
@@ -153,7 +155,8 @@ def criterion_of(options: Namespace) -> Criterion | None:
     own = {
         "label-smoothing": {"epsilon": options.label_smoothing},
         "smooth-zero-one": {"k": options.smooth_k},
-        "large-margin": {"margin": options.margin, "anneal_updates": max(1, options.total_updates // 2)},
+        "large-margin": {"margin": options.margin, "anneal_updates": max(1, options.total_updates // 2),
+                         "lambda_end": options.lambda_min},
     }
     return build_criterion(options.loss, **own.get(options.loss, {}))
 

@@ -6,6 +6,7 @@ all classes: on the diagonal how much the label counts, beside it what is made o
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from fairseq_l2t.core.dynamic_loss import LossShape, minus_sigmoid
@@ -17,8 +18,8 @@ def full_dynamic_loss(log_probs: Tensor, labels: Tensor, coefficients: Tensor, s
     """Return the loss summed over the examples, a scalar.
 
     Args:
-        log_probs: ``log p`` (examples, classes), finite; natural logarithm. From `torch.log_softmax` of finite scores
-            they are.
+        log_probs: ``log p`` (examples, classes), natural logarithm. -inf, which `torch.log_softmax` makes of scores
+            that lie further apart than the type reaches, counts as the negative root of the type's largest number.
         labels: (examples,), integers below the number of classes.
         coefficients: ``Phi_t`` row after row, (classes * classes,); differentiable.
         shape: scale and share of cross-entropy; its level is ``token``, an example being a sentence of one.
@@ -32,7 +33,10 @@ def full_dynamic_loss(log_probs: Tensor, labels: Tensor, coefficients: Tensor, s
     if shape.level != "token":
         raise ValueError(f"--loss-level: {shape.level}; expected token, an image has no sentences")
     rows = coefficients.view(classes, classes).index_select(0, labels)
-    losses = shape.scale * minus_sigmoid((rows * log_probs).sum(-1))
+    # 0 times -inf is NaN. The root, not the largest number itself: products with Phi of both signs must not add up to
+    # inf - inf, nor second derivatives, where log p is squared, to 0 times inf. No gradient passes to what is clamped.
+    bounded = log_probs.clamp(min=-(torch.finfo(log_probs.dtype).max ** 0.5))
+    losses = shape.scale * minus_sigmoid((rows * bounded).sum(-1))
     if shape.cross_entropy_mix > 0:
         mix = shape.cross_entropy_mix
         losses = (1 - mix) * losses - mix * log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

@@ -80,6 +80,29 @@ def test_margin_1_is_cross_entropy():
     assert losses_of(LargeMarginSoftmax(2), SCORES, 1, 10**6) > -math.log(0.2) + 0.01
 
 
+@pytest.mark.parametrize("update", [0, 10**6])
+def test_margin_1_is_cross_entropy_with_its_gradient_even_of_zero_features(update):
+    features = torch.tensor([[2.0, 0.0], [0.0, 0.0], [1e-20, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    features.requires_grad_()
+    classifier, labels = layer([[1.0, 0.0], [0.3, 0.7]]), torch.tensor([0, 1, 0, 0])
+    found, expected = (
+        torch.autograd.grad(
+            criterion.per_example(features, classifier, labels, update)[0].sum(), (features, classifier.weight)
+        )
+        for criterion in (LargeMarginSoftmax(1), CrossEntropy())
+    )
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("margin", [1, 2, 3, 4])
+def test_large_margin_is_finite_at_both_ends_of_the_cosine(margin):
+    classifier = layer([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]).float()
+    features = torch.tensor([[2.0, 0.0], [2.0, 0.0], [1.0, 1.0], [0.0, 0.0]], requires_grad=True)
+    losses, _ = LargeMarginSoftmax(margin).per_example(features, classifier, torch.tensor([0, 1, 2, 0]), 10**6)
+    gradients = torch.autograd.grad(losses.sum(), (features, classifier.weight))
+    assert all(bool(torch.isfinite(part).all()) for part in (losses, *gradients))
+
+
 def test_lambda_falls_by_a_constant_factor():
     criterion = LargeMarginSoftmax(2, anneal_updates=100, lambda_start=1000.0, lambda_end=10.0)
     found = [criterion.annealed(update) for update in (0, 50, 100, 500)]
@@ -129,7 +152,7 @@ def test_extreme_scores_stay_finite(name):
         ("label-smoothing", {"epsilon": 1.0}, r"--label-smoothing: 1.0; expected a number in \[0, 1\)"),
         ("smooth-zero-one", {"k": 0.0}, "--smooth-k: 0.0; expected a finite number above 0"),
         ("large-margin", {"margin": 5}, "--margin: 5; expected 1, 2, 3 or 4"),
-        ("large-margin", {"lambda_end": 2000.0}, "lambda: from 1000.0 to 2000.0"),
+        ("large-margin", {"lambda_end": 2000.0}, "--lambda-min: 2000.0; expected a number above 0 and at most 1000"),
         ("large-margin", {"anneal_updates": 0}, "anneal_updates: 0"),
     ],
 )

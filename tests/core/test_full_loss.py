@@ -78,6 +78,36 @@ def test_extreme_scores_stay_finite():
     assert math.isfinite(loss.item()) and bool(torch.isfinite(scores.grad).all() and torch.isfinite(phi.grad).all())
 
 
+@pytest.mark.parametrize("phi", [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 2.0, -2.0], [0.0, 50.0, -50.0]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_impossible_classes_give_no_nan(phi, dtype):
+    log_probs = torch.tensor([[0.0, -math.inf, -math.inf]], dtype=dtype, requires_grad=True)
+    coefficients = torch.tensor([*phi, *[1.0] * 6], dtype=dtype, requires_grad=True)
+    loss = full_dynamic_loss(log_probs, torch.tensor([0]), coefficients, LossShape(2.0))
+    by = torch.autograd.grad(loss, (log_probs, coefficients), create_graph=True)
+    twice = torch.autograd.grad(sum(part.sum() for part in by), (log_probs, coefficients))
+    # sigmoid(0) = 1/2: log p = 0 of the label counts nothing, and the two others have Phi 0, or cancel.
+    assert loss.item() == pytest.approx(-1.0)
+    assert all(bool(torch.isfinite(part).all()) for part in (*by, *twice))
+    assert by[0][0, 0].item() == pytest.approx(-2.0 * phi[0] / 4)
+    assert by[0][0, 1:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("phi", "expected"), [(1.0, 0.0), (-1.0, -1.0)])
+def test_an_impossible_class_decides_where_its_coefficient_is_not_0(phi, expected):
+    coefficients = torch.tensor([1.0, phi, 1.0, 1.0])
+    found = full_dynamic_loss(torch.tensor([[0.0, -math.inf]]), torch.tensor([0]), coefficients, LossShape())
+    assert found.item() == expected
+
+
+def test_gradient_of_phi_is_that_of_finite_differences():
+    step, shape, found = 1e-5, LossShape(2.0, 0.2), PHI.clone().requires_grad_()
+    full_dynamic_loss(log_probs(), LABELS, found, shape).backward()
+    for j, direction in enumerate(step * torch.eye(9, dtype=torch.float64)):
+        above, below = (full_dynamic_loss(log_probs(), LABELS, PHI + s * direction, shape) for s in (1, -1))
+        assert float(found.grad[j]) == pytest.approx(float(above - below) / (2 * step), rel=1e-7, abs=1e-10)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="coefficients: 4; expected 9 for 3 classes"):
         full_dynamic_loss(log_probs(), LABELS, torch.ones(4), LossShape())

@@ -1,0 +1,150 @@
+"""The real ``l2t-classify``: teacher, student, evaluation, plots; stopped, killed, misused; without fairseq."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fairseq_l2t.storage import load_run_state, load_teacher
+
+DATA = ["--train-limit", "200", "--label-noise", "0.4", "--student", "mlp-8", "--batch-size", "20", "--lr", "0.05"]
+LIFE = ["--total-updates", "40", "--validate-interval-updates", "10"]
+TEACHER = ["train-teacher", *DATA, *LIFE, "--teacher-updates", "3", "--teacher-keys", "3"]
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, run_command):
+    folder = tmp_path_factory.mktemp("classify")
+    run_command(["l2t-classify", *TEACHER, "--save-dir", folder / "teacher"])
+    return folder
+
+
+def student(folder, trained, *more):
+    taught = ["--loss", "teacher", "--teacher-path", trained / "teacher" / "teacher.safetensors"]
+    return ["l2t-classify", "train", *DATA, *LIFE, *taught, "--save-dir", folder / "student", *more]
+
+
+def lines_of(path):
+    return [{**json.loads(line), "seconds": 0} for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+def test_teacher_student_evaluation_and_figures(trained, tmp_path, run_command):
+    log = lines_of(trained / "teacher" / "teacher_log.jsonl")
+    assert [line["teacher_update"] for line in log] == [1, 2, 3]
+    assert all(line["hypergradient_norm"] > 0 for line in log)
+    run_command(student(tmp_path, trained))
+    found = run_command(["l2t-classify", "evaluate", tmp_path / "student" / "checkpoint_best.safetensors"]).stdout
+    record = json.loads(found.splitlines()[0])
+    assert (record["loss"], record["student"], record["test_images"]) == ("teacher", "mlp-8", 500)
+    assert found.splitlines()[1].endswith("% of the test images wrong, seeds: 1")
+    curve = lines_of(tmp_path / "student" / "train_log.jsonl")
+    assert [line["update"] for line in curve] == [10, 20, 30, 40]
+    assert record["dev_error"] == pytest.approx(100 * min(line["dev_error"] for line in curve), abs=1e-3)
+    run_command(["l2t-classify", "plot", trained / "teacher", "--output-dir", tmp_path / "p", "--classes", "3", "8"])
+    assert all((tmp_path / "p" / name).read_bytes().startswith(PNG) for name in ("phi.png", "training.png"))
+    # The states a student is shown are those of the lives that taught the teacher.
+    states = load_teacher(trained / "teacher" / "teacher.safetensors", form="full").settings.extra["states"]
+    assert [round(40 * state["progress"]) for state in states] == [10, 20, 30, 40]
+
+
+@pytest.mark.slow
+def test_a_stopped_teacher_goes_on_to_the_same_bytes(trained, tmp_path, run_command):
+    command = ["l2t-classify", *TEACHER, "--save-dir", tmp_path / "teacher"]
+    program = [str(Path(sys.executable).parent / command[0]), *map(str, command[1:])]
+    running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "teacher" / "teacher_log.jsonl"
+    while not (log.exists() and log.read_text().count("\n")) and running.poll() is None:
+        time.sleep(0.002)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    if running.returncode != 0:  # else it was done before the signal came
+        assert running.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM; --resume continues" in told
+        refused = run_command(command, expect=2).stderr
+        assert "--save-dir" in refused and "give --resume" in refused
+    run_command([*command, "--resume"])
+    for name in ("teacher.safetensors", "teacher_last.safetensors"):
+        assert (tmp_path / "teacher" / name).read_bytes() == (trained / "teacher" / name).read_bytes()
+    assert lines_of(log) == lines_of(trained / "teacher" / "teacher_log.jsonl")
+    changed = run_command([*command, "--resume", "--lr", "0.06"], expect=2).stderr
+    assert "--resume: the run was started with other options: --lr 0.05 then, 0.06 now" in changed
+
+
+@pytest.mark.slow
+def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path, run_command):
+    run_command(student(tmp_path / "whole", trained))
+    command = student(tmp_path / "killed", trained, "--resume")
+    program = [str(Path(sys.executable).parent / command[0]), *map(str, command[1:])]
+    running = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = tmp_path / "killed" / "student"
+    while not (folder / "run_state.safetensors").exists() and running.poll() is None:
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    run_command(command)
+    whole = tmp_path / "whole" / "student"
+    for name in ("checkpoint_best.safetensors", "run_state.safetensors"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert lines_of(folder / "train_log.jsonl") == lines_of(whole / "train_log.jsonl")
+    assert not list(folder.glob("*.partial"))
+    other = run_command([*student(tmp_path / "other", trained), "--seed", "2"])
+    assert other.returncode == 0
+    control = (tmp_path / "other" / "student" / "checkpoint_best.safetensors").read_bytes()
+    assert control != (whole / "checkpoint_best.safetensors").read_bytes()
+    assert load_run_state(whole)[1]["update"] == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--los", "teacher"], "unrecognized arguments: --los teacher"),
+        (["train", "--loss", "teacher"], "--loss teacher: needs --teacher-path FILE"),
+        (["train", "--teacher-path", "x"], "--teacher-path: needs --loss teacher; --loss is cross-entropy"),
+        (["train", "--loss", "teacher", "--teacher-path", "none"], "none: No such file"),
+        (["train", "--student", "vgg"], "--student"),
+        (["train", "--data", "mnist"], "--data mnist: needs --data-dir"),
+        (["train", "--data", "cifar10", "--data-dir", "none"], "--data-dir: none; expected a folder"),
+        (["train", "--lr", "0"], "--lr: 0.0; expected a finite number above 0"),
+        (["train-teacher", "--unroll-length", "700"], "--unroll-length: 700; expected a whole number"),
+        (["train-teacher", "--dev-holdout", "0"], "--dev-holdout: 0; expected a share above 0"),
+    ],
+)
+def test_misuse_is_told_in_one_line(tmp_path, run_command, arguments, message):
+    result = run_command(["l2t-classify", *arguments, "--save-dir", "run"], expect=2, cwd=tmp_path)
+    told = result.stderr.strip().splitlines()
+    assert len(told) == 1 and message in told[0]
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_wrong_files_are_told_in_one_line(trained, tmp_path, run_command):
+    teacher = trained / "teacher" / "teacher.safetensors"
+    told = run_command(["l2t-classify", "evaluate", teacher], expect=2).stderr
+    assert "kind 'teacher'; expected 'classifier'" in told
+    (tmp_path / "cut").write_bytes(teacher.read_bytes()[:-10])
+    told = run_command(["l2t-classify", "train", "--loss", "teacher", "--teacher-path", tmp_path / "cut", "--save-dir",
+                        tmp_path / "s"], expect=2).stderr  # fmt: skip
+    assert told.startswith("l2t-classify: error: ") and "cut" in told and told.count("\n") == 1
+
+
+WITHOUT_FAIRSEQ = """
+import sys
+for name in ("fairseq", "hydra", "omegaconf", "sacrebleu", "sentencepiece"):
+    sys.modules[name] = None  # importing it raises ImportError
+from fairseq_l2t.cli.classify import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_fairseq_may_be_absent(tmp_path, run_command, trained):
+    run_command(["python", "-c", WITHOUT_FAIRSEQ, *TEACHER, "--save-dir", tmp_path / "teacher"])
+    ours, theirs = (folder / "teacher" / "teacher.safetensors" for folder in (tmp_path, trained))
+    assert ours.read_bytes() == theirs.read_bytes()
+    found = run_command(["python", "-c", WITHOUT_FAIRSEQ.replace("fairseq_l2t.cli.classify", "fairseq"), "x"], expect=1)
+    assert "ImportError" in found.stderr or "ModuleNotFoundError" in found.stderr  # control: it is blocked
