@@ -134,7 +134,7 @@ def test_wrong_files_are_told_in_one_line(trained, tmp_path, run_command):
 
 WITHOUT_FAIRSEQ = """
 import sys
-for name in ("fairseq", "hydra", "omegaconf", "sacrebleu", "sentencepiece"):
+for name in ("fairseq", "fairseq_cli", "hydra", "omegaconf", "sentencepiece"):
     sys.modules[name] = None  # importing it raises ImportError
 from fairseq_l2t.cli.classify import main
 sys.exit(main(sys.argv[1:]))
