@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ _ARCHIVES = {10: "cifar-10-binary.tar.gz", 100: "cifar-100-binary.tar.gz"}
 _ARCHIVE_MD5 = {10: "c32a1d4ab5d03f1284b67883e8d87530", 100: "03b5dce01913d631647c71ecec9e9cb8"}
 """As https://www.cs.toronto.edu/~kriz/cifar.html gives them."""
 
-_PICKLED = {10: ("data_batch_1", "test_batch", "cifar-10-batches-py"), 100: ("train", "test", "cifar-100-python")}
+_PICKLED = {10: ("data_batch_1", "test_batch", "batches.meta"), 100: ("train", "test", "meta")}
+_PICKLED_FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
 
 
 def load_cifar(folder: Path, classes: int) -> tuple[ImageSet, ImageSet]:
@@ -53,8 +55,10 @@ def _folder_of(folder: Path, classes: int) -> Path:
     archive = folder / _ARCHIVES[classes]
     if archive.is_file():
         raise DataError(f"{archive}: not unpacked yet; check that its MD5 is {_ARCHIVE_MD5[classes]}, then: "
-                        f"tar -xzf {archive} -C {folder}")  # fmt: skip
-    pickled = [name for name in _PICKLED[classes] if (folder / name).exists()]
+                        f"tar -xzf {shlex.quote(str(archive))} -C {shlex.quote(str(folder))}")  # fmt: skip
+    # Files alone: folders of pictures are often called train and test.
+    pickled = [name for name in _PICKLED[classes] if (folder / name).is_file()]
+    pickled += [_PICKLED_FOLDERS[classes]] * (folder / _PICKLED_FOLDERS[classes]).is_dir()
     if pickled:
         raise DataError(f"{folder / pickled[0]}: the pickled version of CIFAR-{classes}, refused because loading a "
                         f"pickle can run any code; expected the binary version ({_ARCHIVES[classes]})")  # fmt: skip

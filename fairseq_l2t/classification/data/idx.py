@@ -61,7 +61,7 @@ def read_idx(path: str | Path, dimensions: int) -> Tensor:
     if len(data) != expected:
         found = len(data) if len(data) < expected else f"more than {expected}"
         raise DataError(f"{path}: {found} bytes of data; its header says {expected} ({'x'.join(map(str, shape))})")
-    _compare_digest(path, header + data)
+    _compare_digest(path, header, data)
     return torch.frombuffer(data, dtype=torch.uint8).view(shape) if expected else torch.empty(shape, dtype=torch.uint8)
 
 
@@ -84,12 +84,14 @@ def read_images(images: Path, labels: Path) -> ImageSet:
     """Return the images of two IDX files.
 
     Raises:
-        DataError: see `read_idx`; counts that differ, or labels above 9.
+        DataError: see `read_idx`; counts that differ, no image at all, or labels above 9.
     """
     pixels, numbers = read_idx(images, 3), read_idx(labels, 1).long()
     if len(pixels) != len(numbers):
         raise DataError(f"{images}: {len(pixels)} images; {labels.name} has {len(numbers)} labels")
-    if len(numbers) and int(numbers.max()) > 9:
+    if not len(numbers):
+        raise DataError(f"{images}: 0 images; expected at least 1")
+    if int(numbers.max()) > 9:
         raise DataError(f"{labels}: label {int(numbers.max())}; expected 0 to 9")
     return ImageSet(pixels.unsqueeze(1), numbers, _CLASSES)
 
@@ -134,9 +136,13 @@ def _header(path: Path, file: BinaryIO, dimensions: int) -> tuple[bytes, tuple[i
     return magic + raw, shape
 
 
-def _compare_digest(path: Path, content: bytes) -> None:
+def _compare_digest(path: Path, header: bytes, data: bytearray) -> None:
     expected = next((digest for name, digest in MD5.items() if path.name.startswith(name)), None)
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if expected is not None and found != expected:
+    if expected is None:
+        return
+    digest = hashlib.md5(header, usedforsecurity=False)
+    digest.update(data)  # apart: joined, the data would be in memory twice
+    found = digest.hexdigest()
+    if found != expected:
         # A part of MNIST, or other images in its format: what is damaged is told by its size and labels.
         logger.warning("%s: MD5 of the content %s; the published file has %s", path, found, expected)

@@ -1,6 +1,7 @@
 """CIFAR's binary files: read whole, or refused in one line; pickles are never opened."""
 
 import pickle
+import shlex
 
 import numpy as np
 import pytest
@@ -70,17 +71,40 @@ class _Danger:
         return exec, ("raise SystemExit('the pickle was loaded')",)
 
 
-@pytest.mark.parametrize(("name", "file"), [("cifar10", "data_batch_1"), ("cifar100", "train")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("cifar10", "data_batch_1"), ("cifar10", "batches.meta"), ("cifar100", "train"), ("cifar100", "meta")],
+)
 def test_pickles_are_refused(tmp_path, name, file):
     (tmp_path / file).write_bytes(pickle.dumps(_Danger()))
     with pytest.raises(DataError, match="the pickled version of CIFAR-.*can run any code; expected the binary version"):
         load_data(name, tmp_path, seed=1)
 
 
+def test_a_folder_named_train_is_no_pickle(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match="no train.bin; expected the files of cifar-100-binary.tar.gz"):
+        load_data("cifar100", tmp_path, seed=1)
+    (tmp_path / "cifar-100-python").mkdir()
+    with pytest.raises(DataError, match="cifar-100-python: the pickled version"):
+        load_data("cifar100", tmp_path, seed=1)
+
+
 def test_an_archive_must_be_unpacked(tmp_path):
-    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"x")
-    with pytest.raises(DataError, match="not unpacked yet; check that its MD5 is c32a1d4a.*tar -xzf"):
-        load_data("cifar10", tmp_path, seed=1)
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    (folder / "cifar-10-binary.tar.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match="not unpacked yet; check that its MD5 is c32a1d4a") as raised:
+        load_data("cifar10", folder, seed=1)
+    command = shlex.split(str(raised.value).split("then: ")[1])
+    assert command == ["tar", "-xzf", str(folder / "cifar-10-binary.tar.gz"), "-C", str(folder)]
+
+
+def test_one_file_is_missing(tmp_path):
+    write_cifar10(tmp_path)
+    (tmp_path / "data_batch_4.bin").unlink()
+    with pytest.raises(DataError, match="data_batch_4.bin: No such file"):
+        load_data("cifar10", tmp_path, seed=1, dev_size=50)
 
 
 def test_an_empty_folder(tmp_path):

@@ -39,6 +39,8 @@ PACKED = gzip.compress(idx_bytes(IMAGES))
         (idx_bytes(IMAGES) + b"\0", "more than 60 bytes of data; its header says 60"),
         (idx_bytes(IMAGES, shape=(60000, 60000, 28)), "header says 60000x60000x28 bytes; expected at most"),
         (PACKED[:-12], "cut or damaged"),
+        (PACKED[:-8] + bytes((PACKED[-8] ^ 1,)) + PACKED[-7:], "cut or damaged: CRC check failed"),
+        (PACKED + b"more", "cut or damaged: Not a gzipped file"),
         (PACKED[:20] + bytes((PACKED[20] ^ 255,)) + PACKED[21:], "cut or damaged|begins with|bytes of data|header"),
         (gzip.compress(idx_bytes(IMAGES) + bytes(10**7)), "more than 60 bytes of data"),
     ],
@@ -61,6 +63,16 @@ def test_a_header_that_lies_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
+def test_what_is_read_is_in_memory_once(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte"  # a name whose digest is compared
+    path.write_bytes(idx_bytes(np.zeros((64, 512, 512))))
+    tracemalloc.start()
+    assert read_idx(path, 3).shape == (64, 512, 512)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 64 * 512 * 512 <= peak < 1.5 * 64 * 512 * 512
+
+
 def test_absent_file(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_idx(tmp_path / "none", 3)
@@ -80,7 +92,36 @@ def test_a_pool_is_divided_and_says_so(tmp_path):
     write_mnist(tmp_path, "t10k", 4100)
     found = load_data("mnist", tmp_path, seed=1)
     assert (len(found.train), len(found.dev), len(found.test)) == (100, 1000, 3000)
-    assert "our split" in found.protocol
+    assert found.protocol == "our split of the 4,100 test images"
+
+
+def test_the_dotted_names_are_found(tmp_path):
+    _, labels = write_mnist(tmp_path, "t10k", 4100)
+    for name in ("images-idx3", "labels-idx1"):
+        (tmp_path / f"t10k-{name}-ubyte").rename(tmp_path / f"t10k-{name.replace('-', '.')}-ubyte")
+    found = load_data("mnist", tmp_path, seed=1)
+    every = torch.cat([part.labels for part in (found.train, found.dev, found.test)])
+    assert torch.equal(every.bincount(), torch.from_numpy(labels).bincount())
+    assert not torch.equal(every, torch.from_numpy(labels).long())  # divided at random
+
+
+@pytest.mark.parametrize(("count", "message"), [(0, "0 images; expected at least 1"), (3000, "more than the 3000")])
+def test_a_pool_too_small_to_divide(tmp_path, count, message):
+    write_mnist(tmp_path, "t10k", count)
+    with pytest.raises(DataError, match=f"t10k-images-idx3-ubyte: .*{message}"):
+        load_data("mnist", tmp_path, seed=1)
+
+
+def test_official_files_that_do_not_fit_together(tmp_path):
+    write_mnist(tmp_path, "train", 60)
+    write_mnist(tmp_path, "t10k", 20)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    broken = (((20, 14, 14), "images of 14x14; expected 28x28, as in train-images"), ((0, 28, 28), "0 images"))
+    for shape, message in broken:
+        path.write_bytes(idx_bytes(np.zeros(shape)))
+        (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(shape[0])))
+        with pytest.raises(DataError, match=f"{path.name}: {message}"):
+            load_data("mnist", tmp_path, seed=1, dev_size=10)
 
 
 def test_files_that_do_not_belong_together(tmp_path):

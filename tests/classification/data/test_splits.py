@@ -1,5 +1,7 @@
 """Who is in which split, and which labels are made wrong."""
 
+import sys
+
 import pytest
 import torch
 
@@ -52,12 +54,20 @@ def test_noise_is_in_training_alone_and_changes_no_split():
         assert torch.equal(getattr(noisy, part).labels, getattr(clean, part).labels)
 
 
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(DataError, match=r"--data digits: needs scikit-learn, pip install '.*\[classification\]'"):
+        load_data("digits", seed=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "svhn"}, "--data: svhn; expected one of digits, mnist, cifar10, cifar100"),
         ({"name": "mnist"}, "--data mnist: needs --data-dir"),
         ({"name": "digits", "label_noise": 1.0}, r"--label-noise: 1.0; expected a share in \[0, 1\)"),
+        ({"name": "digits", "label_noise": -0.1}, "--label-noise: -0.1"),
+        ({"name": "digits", "label_noise": float("nan")}, "--label-noise: nan"),
         ({"name": "digits", "dev_size": 1297}, "--dev-size: 1297; expected 1 to 1296"),
         ({"name": "digits", "dev_size": 0}, "--dev-size: 0"),
         ({"name": "digits", "train_limit": 1001}, "--train-limit: 1001; expected 1 to 1000"),
