@@ -85,10 +85,11 @@ class StudentTraining:
         advance(student, self._teacher, min(self._every - student.update % self._every, left))
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
-        if self.best is None or found.dev_error < self.best.dev_error:
-            self.best, self.best_omega, self._without_best = found, student.omega.clone(), 0
-        else:
-            self._without_best += 1
+        is_better = self.best is None or found.dev_error < self.best.dev_error
+        self._without_best = 0 if is_better else self._without_best + 1
+        # Of equals the later one: a few hundred dev images tie often, and learning rates fall.
+        if is_better or found.dev_error == self.best.dev_error:
+            self.best, self.best_omega = found, student.omega.clone()
         return found
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -58,6 +58,7 @@ def test_cifar100_takes_the_fine_labels(tmp_path):
         (cifar_bytes(COUNT, 1, labels=np.full(COUNT, 10))[0], "label 10; expected 0 to 9"),
         (b"", "0 bytes; expected 122920"),
     ],
+    ids=map(str, range(4)),
 )
 def test_broken_files_are_refused(tmp_path, content, message):
     write_cifar10(tmp_path)
