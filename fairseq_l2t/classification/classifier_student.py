@@ -172,6 +172,13 @@ class ClassifierStudent:
         log_probs = (inverse_temperature * logits).log_softmax(-1).gather(1, labels.unsqueeze(1))
         return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
+    def reference_distributions(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``log p(. | x)`` (images, 1, classes), labels and mask (images, 1), in eval mode."""
+        self.model.eval()
+        logits, labels = self._logits(self.splits.dev, pairs)
+        labels = labels.unsqueeze(1)
+        return logits.log_softmax(-1).unsqueeze(1), labels, torch.ones_like(labels, dtype=torch.bool)
+
     def observe_dev(self) -> None:
         """Bring the dev measures of the state up to date, on the images that are not held back."""
         self.state.observe_dev(self.predict(self.splits.dev, self.teaching), self.splits.dev.labels[self.teaching])

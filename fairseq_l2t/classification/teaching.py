@@ -16,7 +16,7 @@ from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.teacher_training import TeacherTrainer
 from fairseq_l2t.core.teaching_plan import TeachingPlan
 from fairseq_l2t.core.twice_differentiable import outer_gradient
-from fairseq_l2t.objectives import expected_token_accuracy, inverse_perplexity
+from fairseq_l2t.objectives import calibrated_perplexity, expected_token_accuracy, inverse_perplexity
 from fairseq_l2t.storage import TeacherFile, TeacherFileError, TeacherSettings, Vocabulary, load_teacher, save_teacher
 
 __all__ = [
@@ -36,6 +36,7 @@ DEFAULT_KEYS = 10
 OBJECTIVES = {
     "expected-accuracy": expected_token_accuracy,  # the paper's: mean p(y | x), the expected 0-1 measure
     "inverse-perplexity": inverse_perplexity,
+    "calibrated-perplexity": calibrated_perplexity,
 }
 
 

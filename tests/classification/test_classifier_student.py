@@ -9,7 +9,7 @@ from torch import nn
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.recipe import Recipe
 from fairseq_l2t.classification.students.batch_norm import statistic_names
-from fairseq_l2t.classification.teaching import dev_objective
+from fairseq_l2t.classification.teaching import OBJECTIVES, dev_objective
 from fairseq_l2t.core import hypergradient, unroll
 from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.unroll import advance, replay
@@ -168,3 +168,20 @@ def test_expected_accuracy_is_the_mean_probability_of_the_label():
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="--batch-size: 65; expected at most the 64 training images"):
         classifier(batch_size=65)
+
+
+def test_calibrated_perplexity_does_not_reward_a_scale():
+    student = classifier("mlp-5")
+    found = {}
+    for scale in (1.0, 3.0):
+        omega = student.omega.clone()
+        with torch.no_grad():
+            student.model.classifier.weight.mul_(scale)
+            student.model.classifier.bias.mul_(scale)
+        found[scale] = [dev_objective(student, name, IMAGES)[0] for name in OBJECTIVES]
+        student.set_omega(omega)
+    calibrated = list(OBJECTIVES).index("calibrated-perplexity")
+    for name, small, large in zip(OBJECTIVES, found[1.0], found[3.0], strict=True):
+        assert (small == pytest.approx(large, rel=1e-6)) == (name == "calibrated-perplexity"), name
+    plain = list(OBJECTIVES).index("inverse-perplexity")
+    assert all(values[calibrated] >= values[plain] for values in found.values())
