@@ -57,8 +57,6 @@ class ClassifierStudent:
     """
 
     gradient_scaling = None
-    history: list[dict[str, float]]
-    """States of this life by feature name, one for each time dev was looked at."""
 
     def __init__(
         self,
@@ -99,7 +97,6 @@ class ClassifierStudent:
         self.buffers = tuple(torch.zeros_like(self.omega) for _ in range(self.rule.buffer_count))
         self.update = 0
         self.state.reset()
-        self.history: list[dict[str, float]] = []
         self._batches = TrainBatches(
             self.splits.train, self.recipe.batch_size, self.splits.mean, self.splits.std,
             augment=self.recipe.augment, seed=seed,
@@ -182,8 +179,6 @@ class ClassifierStudent:
     def observe_dev(self) -> None:
         """Bring the dev measures of the state up to date, on the images that are not held back."""
         self.state.observe_dev(self.predict(self.splits.dev, self.teaching), self.splits.dev.labels[self.teaching])
-        values = self.state.vector(self.update).tolist()
-        self.history.append(dict(zip(self.state.features, values, strict=True)))
 
     def predict(self, images: ImageSet, indices: Sequence[int] | None = None) -> Tensor:
         """Return the most probable class (images,) of each image, in eval mode; ``indices``: of these alone."""
@@ -203,8 +198,7 @@ class ClassifierStudent:
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that a life consists of: tensors, and values of plain types."""
         tensors = {"omega": self.omega, **{f"buffer{i}": buffer for i, buffer in enumerate(self.buffers)}}
-        values = {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
-        return tensors, {**values, "history": list(self.history)}
+        return tensors, {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on with the life `state_dict` described.
@@ -219,7 +213,6 @@ class ClassifierStudent:
         self.buffers = tuple(tensors[f"buffer{i}"].to(self.omega) for i in range(len(self.buffers)))
         self.update = values["update"]
         self.state.load_state_dict(values["measures"])
-        self.history = list(values["history"])
 
     # --- parts ------------------------------------------------------------------------------------------------
 

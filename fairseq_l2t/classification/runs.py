@@ -90,10 +90,10 @@ def train_teacher(options: Namespace) -> None:
             on_bad_window=warn_of_bad_window,
         )  # fmt: skip
 
-        def save(path: Path, _: list[dict[str, float]]) -> None:
+        def save(path: Path, states: list[dict[str, float]]) -> None:
             extra = {
                 "objective": options.objective, "teacher_update": trainer.teacher_update, "plan": asdict(plan),
-                "states": student.history, "data": data_options_of(options),
+                "states": states, "data": data_options_of(options),
                 "validate_interval_updates": options.validate_interval_updates,
                 "classes": list(student.splits.train.classes),
             }  # fmt: skip

@@ -45,11 +45,13 @@ class Lives:
         dev_interval: int = 0,
     ) -> None:  # fmt: skip
         self._student, self._teacher, self._plan = student, teacher, plan
-        self._observe_dev, self._dev_interval = observe_dev, dev_interval
+        self._look_at_dev, self._dev_interval = observe_dev, dev_interval
+        self._states: list[dict[str, float]] = []
 
     def begin(self, seed: int) -> None:
         """Start anew; make the cross-entropy updates, which say nothing about the teacher and need not be kept."""
         self._student.restart(seed)
+        self._states = [self._state()]
         if self._student.cross_entropy_updates:
             self.advance(self._student.cross_entropy_updates)
             self.end_window()
@@ -66,6 +68,23 @@ class Lives:
         """As often as the student would be validated: a teacher is shown dev measures as old as it will be later."""
         if self._dev_interval and self._student.update % self._dev_interval == 0:
             self._observe_dev()
+
+    def _observe_dev(self) -> None:
+        self._look_at_dev()
+        self._states.append(self._state())
+
+    def _state(self) -> dict[str, float]:
+        state = self._student.state
+        return dict(zip(state.features, state.vector(self._student.update).tolist(), strict=True))
+
+    def take_states(self) -> list[dict[str, float]]:
+        """Return, by feature name, the states at the beginning of the life, whenever dev was looked at, and now.
+
+        Those of before the last call are left out.
+        """
+        found, self._states = self._states, []
+        now = self._state()
+        return found if found and found[-1] == now else [*found, now]
 
     def end_window(self) -> None:
         """Look at dev where that is not done at multiples of an interval."""

@@ -43,6 +43,7 @@ class UpdateReport:
     ``recomputed_updates``: student updates made again because the memory budget did not hold them.
     ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of a tenth of the updates,
     in order; its signs say where in the window the student would rather have had them higher or lower.
+    ``states``: of the student by feature name, those of `core.lives.Lives.take_states`: in the window, its end last.
     ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
     """
 
@@ -60,7 +61,7 @@ class UpdateReport:
     recomputed_updates: int
     pull_by_tenth: tuple[float, ...]
     hypergradient_error: float | None
-    state: dict[str, float]
+    states: list[dict[str, float]]
 
 
 class TeacherTrainer:
@@ -203,12 +204,12 @@ class TeacherTrainer:
         self, value: float, holdout: float | None, found: Hypergradient, phi: Tensor, recomputed: int,
         error: float | None,
     ) -> UpdateReport:  # fmt: skip
-        state = self.student.state.vector(self.student.update).tolist()
+        states = self._lives.take_states()
         return UpdateReport(
             teacher_update=self.teacher_update,
             student_life=self.life,
             student_update=self.student.update,
-            progress=state[0],
+            progress=states[-1]["progress"],
             measure=value,
             holdout_measure=holdout,
             hypergradient_norm=found.norm,
@@ -219,7 +220,7 @@ class TeacherTrainer:
             recomputed_updates=recomputed,
             pull_by_tenth=_by_tenth(found.pulls),
             hypergradient_error=error,
-            state=dict(zip(self.student.state.features, state, strict=True)),
+            states=states,
         )
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -58,11 +58,11 @@ def choose_states(teacher_file: TeacherFile, log: TrainingLog | None) -> StateSo
         InspectionError: a recorded state that lacks a feature of the teacher or leaves [0, 1].
     """
     features = teacher_file.teacher.features
-    if log is not None and any("state" in line for line in log.lines):
+    points = [] if log is None else [point for line in log.lines for point in _points_of(line)]
+    if points:
         lives = f"{log.lives} student {'life' if log.lives == 1 else 'lives'}"
-        points = [line for line in log.lines if "state" in line]
         place = f"--log {log.path}"
-        description = f"read from {log.path} ({len(points)} lines, {lives}; mean at equal progress)"
+        description = f"read from {log.path} ({len(points)} states of {lives}; mean at equal progress)"
         return _recorded(features, points, place, description)
     recorded = teacher_file.settings.extra.get("states")
     if recorded:
@@ -71,6 +71,14 @@ def choose_states(teacher_file: TeacherFile, log: TrainingLog | None) -> StateSo
         description = f"recorded in the teacher file at training ({len(recorded)} points)"
         return _recorded(features, recorded, str(teacher_file.path), description)
     return _assumed(features, teacher_file.teacher.entries)
+
+
+def _points_of(line: Mapping[str, Any]) -> list[Any]:
+    """Return the states a line tells of; logs from before there were several hold that of the window's end."""
+    states = line.get("states")
+    if isinstance(states, list):
+        return states
+    return [line] if "state" in line else []
 
 
 def _recorded(features: Sequence[str], points: Iterable[Any], place: str, description: str) -> StateSource:

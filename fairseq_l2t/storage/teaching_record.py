@@ -53,8 +53,8 @@ class TeachingRecord:
         folder: locked by the caller.
         trainer: new; it is brought to where ``saved`` left it.
         options: those that a resumed run must share, JSON-able.
-        save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those a student of the newest
-            life was in at the ends of its windows, by feature name.
+        save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those of the newest
+            life of a student, by feature name.
         saved: what `saved_run` returned.
 
     Raises:
@@ -88,7 +88,7 @@ class TeachingRecord:
         report = self.trainer.run_update(self._keep_best)
         if report.student_update <= self._states_end:
             self._states = []
-        self._states.append(report.state)
+        self._states += report.states
         self._states_end = report.student_update
         seconds = time.monotonic() - start
         with self._log.open("a", encoding="utf-8") as log:

@@ -130,8 +130,8 @@ def test_an_interrupted_life_goes_on_to_the_same_bits():
     for _ in range(3):
         advance(second, teacher, 1)
         second.observe_dev()
-    assert torch.equal(second.omega, whole.omega) and second.history == whole.history
-    assert len(whole.history) == 7
+    assert torch.equal(second.omega, whole.omega)
+    assert second.state.state_dict() == whole.state.state_dict()
     with pytest.raises(ValueError, match="student: .* parameters saved"):
         classifier("mlp-5").load_state_dict(tensors, values)
 

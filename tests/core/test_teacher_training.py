@@ -76,7 +76,18 @@ def test_a_life_is_cut_into_windows_and_the_next_goes_on_where_it_ended():
     assert [r.holdout_measure is not None for r in reports] == [False, False, True] * 2 + [False]
     assert [r.teacher_update for r in reports] == list(range(1, 8))
     assert reports[2].progress == 8 / 20  # of the 20 updates the toy calls a life
-    assert reports[0].state["dev_accuracy"] == 0.5
+    assert reports[0].states[-1]["dev_accuracy"] == 0.5
+
+
+def test_states_are_told_from_the_beginning_of_a_life_and_inside_its_windows():
+    # Dev is looked at after updates 2, 4, 6 and 8; windows end after 3, 6 and 8, of the 20 the toy calls a life.
+    reports = run(trainer(interval=2), 4)
+    told = [[round(20 * state["progress"]) for state in report.states] for report in reports]
+    assert told == [[0, 2, 3], [4, 6], [8], [0, 2, 3]]
+    assert reports[0].states[0]["dev_accuracy"] != 0.5 == reports[0].states[1]["dev_accuracy"]
+    judged = run(trainer(dataclasses.replace(PLAN, holdout_lives=1), interval=2), 4)  # lives that judge leave no trace
+    assert [report.states for report in judged][:2] == [report.states for report in reports][:2]
+    assert [round(20 * state["progress"]) for state in judged[3].states] == [0, 2, 3]
 
 
 def test_cross_entropy_comes_first_in_each_life_and_outside_the_windows():

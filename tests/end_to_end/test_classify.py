@@ -50,7 +50,7 @@ def test_teacher_student_evaluation_and_figures(trained, tmp_path, run_command):
     assert all((tmp_path / "p" / name).read_bytes().startswith(PNG) for name in ("phi.png", "training.png"))
     # The states a student is shown are those of the lives that taught the teacher.
     states = load_teacher(trained / "teacher" / "teacher.safetensors", form="full").settings.extra["states"]
-    assert [round(40 * state["progress"]) for state in states] == [10, 20, 30, 40]
+    assert [round(40 * state["progress"]) for state in states] == [0, 10, 20, 30, 40]
 
 
 @pytest.mark.slow

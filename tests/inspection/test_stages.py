@@ -13,7 +13,7 @@ def teacher_file(tmp_path):
 
 def test_states_of_the_log_are_averaged_over_lives_and_interpolated(tmp_path, teacher_file):
     source = choose_states(teacher_file, read_training_log(write_log(tmp_path / "log")))
-    assert "12 lines, 3 student lives" in source.description
+    assert "12 states of 3 student lives" in source.description
     # Lives 0, 1, 2 add 0, 0.1, 0.2 to the training accuracy; the last known point is at progress 0.75.
     expected = [
         [0.0, 0.1, 1.0, 0.0, 1.0],
@@ -29,6 +29,17 @@ def test_states_recorded_in_the_teacher_file(tmp_path, wrap):
     source = choose_states(teacher_file, None)
     assert "recorded in the teacher file at training (2 points)" in source.description
     np.testing.assert_allclose(source.at([0.5]), [[0.5, 0.25, 0.7, 0.2, 0.75]])
+
+
+def test_states_inside_a_window(tmp_path, teacher_file):
+    lines = [log_line(0, 1.0), log_line(1, 1.0)]
+    for line in lines:
+        end = line.pop("state")
+        line["states"] = [state(0.0), {**state(0.5), "train_accuracy": 0.9}, end]
+    source = choose_states(teacher_file, read_training_log(write_log(tmp_path / "log", lines)))
+    assert "6 states of" in source.description
+    assert source.progress.tolist() == [0.0, 0.5, 1.0]
+    assert source.at([0.5])[0, 1] == pytest.approx(0.9)
 
 
 def test_a_log_without_states_leaves_the_next_source(tmp_path, teacher_file):
