@@ -104,7 +104,7 @@ def test_module_prints_the_user_dir(run_command, tmp_path):
 
 def test_console_commands_exist():
     commands = {entry.name: entry.load() for entry in metadata.distribution("fairseq_l2t").entry_points}
-    assert set(commands) == {"l2t-train-teacher", "l2t-doctor", "l2t-inspect", "l2t-compare"}
+    assert set(commands) == {"l2t-train-teacher", "l2t-doctor", "l2t-inspect", "l2t-compare", "l2t-classify"}
     assert all(callable(main) for main in commands.values())
 
 
