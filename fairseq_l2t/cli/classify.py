@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 
-__all__ = ["main"]
+__all__ = ["command_parser", "main"]
 
 _USAGE_ERROR, _RUN_ERROR = 2, 1
 
@@ -35,7 +35,7 @@ def _run(arguments: Sequence[str]) -> int:
     from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
     from fairseq_l2t.storage import Interrupted
 
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     try:
         _COMMANDS[options.command](options)
     except Interrupted as stop:
@@ -54,7 +54,8 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     from fairseq_l2t.classification import options as own
 
     parser = OneLineParser(prog="l2t-classify", description=__doc__.partition(": ")[2])

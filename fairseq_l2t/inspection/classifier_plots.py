@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.inspection.errors import InspectionError
 from fairseq_l2t.inspection.plots import finish_axes, plot_training, save_figure, shown_word
-from fairseq_l2t.inspection.training_log import read_training_log
+from fairseq_l2t.inspection.training_log import TrainingLog, read_training_log
 from fairseq_l2t.storage import load_teacher
 
 __all__ = ["plot_rows", "plot_run", "stages_of"]
@@ -46,15 +46,24 @@ def plot_run(
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise InspectionError(f"--classes: {', '.join(unknown)}; expected some of {', '.join(names)}")
-    states = stages_of(file.path, file.settings.extra.get("states"), file.teacher.features)
+    path = folder / "teacher_log.jsonl"
+    log = read_training_log(path) if path.exists() else None  # an untrained teacher has none
+    # A teacher that was never bettered was kept before the first life had been recorded.
+    known = file.settings.extra.get("states") or _states_of_last_life(log)
+    states = stages_of(file.path, known, file.teacher.features)
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / "phi.png"]
     plot_rows(paths[0], file.teacher, names, [names.index(name) for name in wanted], states)
-    log = folder / "teacher_log.jsonl"
-    if log.exists():  # an untrained teacher has none
+    if log is not None:
         paths.append(output / "training.png")
-        plot_training(paths[1], read_training_log(log), entry="coefficient", pair="image")
+        plot_training(paths[1], log, entry="coefficient", pair="image")
     return paths
+
+
+def _states_of_last_life(log: TrainingLog | None) -> list:
+    lines = () if log is None else log.lines
+    last = [line for line in lines if line.get("student_life") == lines[-1].get("student_life")]
+    return [state for line in last for state in line.get("states") or []]
 
 
 def stages_of(path: Path, states: object, features: Sequence[str]) -> list[dict[str, float]]:
@@ -81,6 +90,8 @@ def plot_rows(
 ) -> None:
     """Draw Phi_t(i, j) for chosen classes i against all j, one colour a stage (Wu et al. 2018, Figure 4).
 
+    The diagonal, ten times the others and more, stands in figures above each panel.
+
     Args:
         path: the PNG file, written atomically.
         teacher: of a full Phi.
@@ -90,13 +101,16 @@ def plot_rows(
     """
     columns = min(2, len(rows))
     figure = Figure(figsize=(5.2 * columns + 0.5, 2.6 * -(-len(rows) // columns) + 0.6), layout="constrained")
-    panels = figure.subplots(-(-len(rows) // columns), columns, squeeze=False).flat
+    panels = list(figure.subplots(-(-len(rows) // columns), columns, squeeze=False).flat)
     places, width = np.arange(len(names)), 0.8 / len(states)
+    diagonals: dict[int, list[str]] = {row: [] for row in rows}
     for stage, (state, color) in enumerate(zip(states, _COLORS, strict=False)):
         vector = torch.tensor([state[name] for name in teacher.features]).to(teacher.queries)
         with torch.no_grad():
             phi = teacher(vector).view(len(names), len(names)).double().numpy()
         for row, axes in zip(rows, panels, strict=False):
+            diagonals[row].append(f"{phi[row, row]:.3g}")
+            phi[row, row] = np.nan
             label = f"progress {state['progress']:.0%}" if row == rows[0] else None
             axes.bar(places + (stage - (len(states) - 1) / 2) * width, phi[row], width, color=color, label=label)
     for number, axes in enumerate(panels):
@@ -107,7 +121,8 @@ def plot_rows(
         finish_axes(axes, "", "Phi")
         rotation = 0 if len(names) <= 10 else 90
         axes.set_xticks(places, [shown_word(name) for name in names], rotation=rotation, fontsize=7)
-        axes.set_title(f"label {shown_word(names[rows[number]])}", loc="left", fontsize=10)
+        own = ", ".join(diagonals[rows[number]])
+        axes.set_title(f"label {shown_word(names[rows[number]])}; its own Phi: {own}", loc="left", fontsize=10)
     figure.suptitle("What the loss makes of each class's log-probability, early and late", fontsize=11)
     figure.legend(loc="outside lower center", ncols=len(states), fontsize=8, frameon=False)
     save_figure(figure, path)

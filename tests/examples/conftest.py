@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "translation"
-if str(EXAMPLES) not in sys.path:
-    sys.path.append(str(EXAMPLES))
+for folder in (EXAMPLES, EXAMPLES.with_name("classification")):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,89 @@
+"""One JSON line a student; tables made of the lines alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from classifier_grid import Grid, Setting
+
+from fairseq_l2t.classification.evaluation import interval_of
+from fairseq_l2t.storage import write_atomically
+
+__all__ = ["BASELINE", "RunKey", "append_record", "chosen_options", "read_records", "write_tables"]
+
+BASELINE = "cross-entropy"
+
+RunKey = tuple[str, str, float, int]
+"""Setting, options of the loss, learning rate, seed."""
+
+
+def read_records(path: Path) -> dict[RunKey, dict[str, Any]]:
+    """Return the lines of a file by what was run; a last line that was cut by a kill is left out."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+        if line.endswith("\n"):
+            record = json.loads(line)
+            found[record["setting"], record["options"], record["lr"], record["seed"]] = record
+    return found
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Write one line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def chosen_options(grid: Grid, setting: Setting, loss: str, records: dict[RunKey, dict]) -> tuple[str, float] | None:
+    """Return option and learning rate with the least mean dev error of the tuning seeds; None: not all have run."""
+    errors = {}
+    for options in grid.losses[loss]:
+        for lr in grid.learning_rates:
+            found = [records.get((setting.name, options, lr, seed)) for seed in grid.tuning_seeds]
+            if any(record is None for record in found):
+                return None
+            errors[options, lr] = mean(record["dev_error"] for record in found)
+    return min(errors, key=errors.__getitem__)
+
+
+def write_tables(grid: Grid, records: dict[RunKey, dict], output: Path) -> str:
+    """Write ``results.md`` and return it: test errors of each loss, with intervals over seeds."""
+    parts = []
+    for setting in grid.settings:
+        rows = list(_rows(grid, setting, records))
+        if rows:
+            noise = f"{100 * setting.label_noise:g} % wrong labels"
+            parts += [f"### {setting.data} ({rows[0]['protocol']}), {noise}, {setting.student}", ""]
+            parts += _table(rows)
+    text = "\n".join(parts)
+    write_atomically(output / "results.md", [text.encode()])
+    return text
+
+
+def _rows(grid: Grid, setting: Setting, records: dict[RunKey, dict]) -> Iterable[dict[str, Any]]:
+    for loss in grid.losses:
+        chosen = chosen_options(grid, setting, loss, records)
+        if chosen is None:
+            continue
+        found = [records[key] for seed in grid.seeds if (key := (setting.name, *chosen, seed)) in records]
+        if found:
+            yield {
+                "loss": loss, "chosen": f"{chosen[0]} --lr {chosen[1]:g}", "seeds": len(found),
+                "protocol": found[0]["protocol"], "errors": interval_of([record["test_error"] for record in found]),
+                "dev": mean(record["dev_error"] for record in found),
+            }  # fmt: skip
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    base = next((row["errors"].mean for row in rows if row["loss"] == BASELINE), None)
+    lines = ["| loss | chosen on dev | seeds | dev error % | test error %, 95 % interval | against cross-entropy |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for row in rows:
+        is_compared = base not in (None, 0) and row["loss"] != BASELINE
+        change = f"{100 * (row['errors'].mean / base - 1):+.0f} %" if is_compared else ""
+        cells = (row["loss"], f"`{row['chosen']}`", row["seeds"], f"{row['dev']:.2f}", row["errors"], change)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [*lines, ""]

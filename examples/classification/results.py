@@ -1,0 +1,150 @@
+"""Compare losses for classifiers: teachers, students under every loss, tables and both figures.
+
+    examples/classification/results.py examples/classification/grids/digits.yaml --output-dir out/digits
+
+Every loss has its learning rate and its option chosen on dev by seeds of their own; test images are looked at once a
+student, at its best checkpoint on dev. Everything that is done is kept: the same command goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from classifier_grid import Grid, GridError, Setting, read_grid
+from classifier_records import append_record, chosen_options, read_records, write_tables
+from tqdm import tqdm
+
+from fairseq_l2t.classification.classifier_student import ClassifierStudent
+from fairseq_l2t.classification.evaluation import error_on_test
+from fairseq_l2t.classification.options import criterion_of, data_of, recipe_of
+from fairseq_l2t.classification.runs import train_teacher
+from fairseq_l2t.classification.teaching import read_teacher
+from fairseq_l2t.classification.training import StudentTraining
+from fairseq_l2t.cli.classify import command_parser
+from fairseq_l2t.core import NonFiniteError
+from fairseq_l2t.inspection.classifier_plots import plot_run
+from fairseq_l2t.storage import Interrupted
+
+TEACHERS = ("initial", "trained")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a grid; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("grid", metavar="GRID.yaml")
+    parser.add_argument("--output-dir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the images; of MNIST, for instance")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="students at once (default %(default)s)")
+    parser.add_argument("--report", action="store_true", help="tables of what has run, nothing else")
+    options = parser.parse_args(arguments)
+    try:
+        run_grid(read_grid(options.grid), options)
+    except KeyboardInterrupt:
+        print("results.py: stopped by SIGINT; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Interrupted as stop:
+        print("results.py: stopped; the same command goes on", file=sys.stderr)
+        return stop.exit_code
+    except (GridError, ValueError, OSError) as error:
+        print(f"results.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_grid(grid: Grid, options: argparse.Namespace) -> None:
+    """Do what is left of ``grid``, then write tables and figures."""
+    start, output, file = time.monotonic(), options.output_dir, options.output_dir / "runs.jsonl"
+    output.mkdir(parents=True, exist_ok=True)
+    if not options.report:
+        torch.set_num_threads(1)
+        for setting in grid.settings:
+            for name in TEACHERS:
+                _train_teacher(grid, setting, name, options)
+        for phase in (_tuning_runs, _counting_runs):
+            _make_runs(phase(grid, read_records(file)), grid, file, options, phase.__doc__.partition(".")[0])
+    print(write_tables(grid, read_records(file), output))
+    for setting in grid.settings:
+        folder = output / setting.name / "trained"
+        if (folder / "teacher.safetensors").exists():
+            print(*plot_run(folder, output / setting.name), sep="\n")
+    print(f"wall time: {time.monotonic() - start:.0f} s")
+
+
+def _tuning_runs(grid: Grid, records: dict) -> Iterator[tuple[Setting, str, float, int]]:
+    """Students that choose. Yield those not recorded yet."""
+    for setting in grid.settings:
+        for choices in grid.losses.values():
+            for options in choices:
+                for lr in grid.learning_rates:
+                    for seed in grid.tuning_seeds:
+                        if (setting.name, options, lr, seed) not in records:
+                            yield setting, options, lr, seed
+
+
+def _counting_runs(grid: Grid, records: dict) -> Iterator[tuple[Setting, str, float, int]]:
+    """Students that count. Yield those not recorded yet."""
+    for setting in grid.settings:
+        for loss in grid.losses:
+            options, lr = chosen_options(grid, setting, loss, records)
+            for seed in grid.seeds:
+                if (setting.name, options, lr, seed) not in records:
+                    yield setting, options, lr, seed
+
+
+def _make_runs(runs: Iterator, grid: Grid, file: Path, options: argparse.Namespace, what: str) -> None:
+    jobs = [(grid, *run, options.output_dir, options.data_dir) for run in runs]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.jobs, torch.set_num_threads, (1,)) as pool:
+        for record in tqdm(pool.imap(_run, jobs), desc=what, total=len(jobs), disable=None, unit=" students"):
+            append_record(file, record)
+
+
+def _arguments(grid: Grid, setting: Setting, data_dir: str | None) -> list[str]:
+    found = ["--data", setting.data, "--label-noise", str(setting.label_noise), "--student", setting.student]
+    data = [] if data_dir is None or setting.data == "digits" else ["--data-dir", data_dir]
+    return [*found, *data, *shlex.split(grid.student)]
+
+
+def _train_teacher(grid: Grid, setting: Setting, name: str, options: argparse.Namespace) -> None:
+    folder = options.output_dir / setting.name / name
+    updates = grid.teacher_updates if name == "trained" else 0
+    own = ["--teacher-updates", str(updates), "--save-dir", str(folder), "--resume"]
+    given = ["train-teacher", *_arguments(grid, setting, options.data_dir), *shlex.split(grid.teacher), *own]
+    train_teacher(command_parser().parse_args(given))
+
+
+def _run(job: tuple) -> dict[str, Any]:
+    """Train one student and return its record; one that ends in NaN is wrong everywhere."""
+    grid, setting, options, lr, seed, output, data_dir = job
+    start = time.monotonic()
+    common = ["--lr", str(lr), "--seed", str(seed), "--save-dir", "unused"]
+    given = command_parser().parse_args(["train", *_arguments(grid, setting, data_dir), *shlex.split(options), *common])
+    criterion, splits, teacher, shape = criterion_of(given), data_of(given), None, None
+    if criterion is None:
+        file = read_teacher(output / setting.name / given.teacher_path / "teacher.safetensors", splits.train.classes)
+        teacher, shape = file.teacher, file.settings.loss_shape
+    student = ClassifierStudent(splits, recipe_of(given), loss_shape=shape, criterion=criterion)
+    training = StudentTraining(student, teacher, seed=seed, validate_every=given.validate_interval_updates)
+    record = {"setting": setting.name, "options": options, "lr": lr, "seed": seed, "protocol": splits.protocol}
+    try:
+        best = training.run()
+    except NonFiniteError as error:
+        return {**record, "dev_error": 100.0, "test_error": 100.0, "update": 0, "failed": str(error)}
+    student.set_omega(training.best_omega)
+    # The tuning seeds' test errors are never looked at.
+    test = error_on_test(student) if seed in grid.seeds else None
+    seconds = round(time.monotonic() - start, 2)
+    return {**record, "dev_error": 100 * best.dev_error, "test_error": test, "update": best.update, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
