@@ -33,7 +33,7 @@ def test_table_in_words(files, capsys):
         "diagonal Phi, from 2 keys",
         "objective likelihood",
         "1000 updates; the first 100 (to progress 0.1) by plain cross-entropy",
-        "12 lines, 3 student lives",
+        "12 states of 3 student lives",
         "The words that gain most: the (1.00 to 3.00).",
         "The words that lose most: house (2.00 to 0.50).",
         "1 of 8 words end with a weight below 0",
