@@ -84,22 +84,22 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how a teacher is trained."""
     group = parser.add_argument_group("teacher")
     add = group.add_argument
-    add("--teacher-updates", type=int, default=20, metavar="N", help="default: %(default)s")
+    add("--teacher-updates", type=int, default=12, metavar="N", help="default: %(default)s")
     add("--unroll-length", type=int, metavar="T", help="student updates of a window (default: a whole life)")
     add("--backward-length", type=int, default=0, metavar="N", help="the last N of a window alone; 0: all (default)")
-    add("--objective", choices=tuple(OBJECTIVES), default="expected-accuracy", help="default: %(default)s")
+    add("--objective", choices=tuple(OBJECTIVES), default="calibrated-perplexity", help="default: %(default)s")
     add("--dev-batch", type=int, metavar="N", help="dev images a measure is taken on (default: all that teach)")
-    add("--teacher-lr", type=float, default=0.05, help="of Adam, for what the diagonal shares and V (%(default)s)")
-    add("--teacher-word-lr", type=float, default=0.01, help="the same for each coefficient's own part (%(default)s)")
+    add("--teacher-lr", type=float, default=0.03, help="of Adam, for what the diagonal shares and V (%(default)s)")
+    add("--teacher-word-lr", type=float, default=0.0, help="the same for each coefficient's own part (%(default)s)")
     add("--teacher-off-diagonal-lr", type=float, default=0.005,
         help="the same for what all off-diagonal coefficients share (%(default)s)")  # fmt: skip
-    add("--teacher-clip-norm", type=float, default=0.0, metavar="NORM", help="of the hypergradient; 0: none (default)")
+    add("--teacher-clip-norm", type=float, default=1.0, metavar="NORM", help="of the hypergradient; 0: none (1)")
     add("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="default: %(default)s")
     add("--stage-spread", type=float, default=0.0, help="of the keys over the stages of a life (default 0)")
-    add("--initial-coefficient", type=float, default=0.3, help="of the diagonal (default %(default)s)")
+    add("--initial-coefficient", type=float, default=1.0, help="of the diagonal (default %(default)s)")
     add("--loss-scale", type=float, help="default: 4 / --initial-coefficient")
     add("--cross-entropy-mix", type=float, default=0.0, metavar="SHARE", help="default: 0")
-    add("--holdout-lives", type=int, default=0, metavar="N", help="lives that judge each teacher (default 0)")
+    add("--holdout-lives", type=int, default=3, metavar="N", help="that judge each teacher (default 3)")
     add("--memory-budget", metavar="SIZE", help="for what is kept of a window, such as 512M (default: half of memory)")
     add("--max-bad-steps", type=int, default=3, metavar="N", help="windows in a row that may end in NaN (default 3)")
 

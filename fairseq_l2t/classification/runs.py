@@ -40,13 +40,13 @@ from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.peak_memory import peak_bytes
 from fairseq_l2t.core.teacher_training import UpdateReport
 from fairseq_l2t.storage import (
-    ResumeError,
     TeacherFile,
     TeachingRecord,
     bytes_of,
     half_of_memory,
     lock_run_folder,
     memory_plan,
+    refuse_other_options,
     save_run_state,
     saved_run,
     stop_requests,
@@ -79,7 +79,6 @@ def train_teacher(options: Namespace) -> None:
     with lock_run_folder(options.save_dir) as folder:
         saved = saved_run(folder, resume=options.resume)
         student = ClassifierStudent(data_of(options), recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
-        student.restart(options.seed)
         teacher = new_teacher(
             student, keys=options.teacher_keys, initial_coefficient=options.initial_coefficient, seed=options.seed,
             stage_spread=options.stage_spread,
@@ -132,7 +131,10 @@ def train_student(options: Namespace) -> Validation:
             patience=options.patience,
         )  # fmt: skip
         if saved is not None:
-            _restore(training, *saved, _fixed(options))
+            tensors, values = saved
+            refuse_other_options(values["options"], _fixed(options))
+            training.load_state_dict(tensors, values)
+            logger.info("resumed at update %d", student.update)
         log = folder / STUDENT_LOG
         _keep_lines(log, student.update)
         kept = {"options": _fixed(options), "data": data_options_of(options)}
@@ -227,16 +229,6 @@ def _as_taught(recipe: Recipe, file: TeacherFile) -> Recipe:
             f"--cross-entropy-updates: {recipe.cross_entropy_updates}; the teacher {file.path} was trained with {begin}"
         )
     return replace(recipe, cross_entropy_updates=begin)
-
-
-def _restore(training: StudentTraining, tensors: dict, values: dict[str, Any], now: dict[str, Any]) -> None:
-    then = values["options"]
-    changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
-               for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
-    if changed:
-        raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
-    training.load_state_dict(tensors, values)
-    logger.info("resumed at update %d", training.student.update)
 
 
 def _keep_lines(log: Path, update: int) -> None:

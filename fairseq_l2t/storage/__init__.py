@@ -15,7 +15,13 @@ from fairseq_l2t.storage.teacher_file import (
     save_teacher,
     vocabulary_fingerprint,
 )
-from fairseq_l2t.storage.teaching_record import ResumeError, TeachingRecord, saved_run, warn_of_bad_window
+from fairseq_l2t.storage.teaching_record import (
+    ResumeError,
+    TeachingRecord,
+    refuse_other_options,
+    saved_run,
+    warn_of_bad_window,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -35,6 +41,7 @@ __all__ = [
     "load_teacher",
     "lock_run_folder",
     "memory_plan",
+    "refuse_other_options",
     "remove_leftovers",
     "save_run_state",
     "save_teacher",

@@ -16,7 +16,16 @@ from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
 from fairseq_l2t.storage.atomic import write_atomically
 from fairseq_l2t.storage.run_state import load_run_state, save_run_state
 
-__all__ = ["BEST_NAME", "LAST_NAME", "LOG_NAME", "ResumeError", "TeachingRecord", "saved_run", "warn_of_bad_window"]
+__all__ = [
+    "BEST_NAME",
+    "LAST_NAME",
+    "LOG_NAME",
+    "ResumeError",
+    "TeachingRecord",
+    "refuse_other_options",
+    "saved_run",
+    "warn_of_bad_window",
+]
 
 BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
 
@@ -128,11 +137,7 @@ class TeachingRecord:
         save_run_state(self._folder, tensors, values)
 
     def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
-        then, now = values["options"], self._options
-        changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
-                   for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
-        if changed:
-            raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+        refuse_other_options(values["options"], self._options)
         self.trainer.load_state_dict(tensors, values)
         self._states, self._states_end = values["states"], values["states_end"]
         logger.info("resumed at teacher update %d", self.trainer.teacher_update)
@@ -142,6 +147,18 @@ class TeachingRecord:
         if self._log.exists():
             lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
             write_atomically(self._log, ["".join(lines).encode()])
+
+
+def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other options than it was started with.
+
+    Raises:
+        ResumeError: names each option, its value then and now.
+    """
+    changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
+               for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
+    if changed:
+        raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
 
 
 def warn_of_bad_window(error: NonFiniteError) -> None:

@@ -92,8 +92,8 @@ def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path, run_comma
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert lines_of(folder / "train_log.jsonl") == lines_of(whole / "train_log.jsonl")
     assert not list(folder.glob("*.partial"))
-    other = run_command([*student(tmp_path / "other", trained), "--seed", "2"])
-    assert other.returncode == 0
+    run_command([*student(tmp_path / "other", trained), "--seed", "2", "--tensorboard-logdir", tmp_path / "board"])
+    assert list((tmp_path / "board").glob("events.*"))
     control = (tmp_path / "other" / "student" / "checkpoint_best.safetensors").read_bytes()
     assert control != (whole / "checkpoint_best.safetensors").read_bytes()
     assert load_run_state(whole)[1]["update"] == 40
