@@ -33,14 +33,14 @@ def every_use(student, omega):
 
 
 def target_log_probs(student, omega, sample):
-    """Return log p of the real target tokens (tokens,) as a differentiable function of ``omega`` (n,)."""
+    """Return log p of the real target tokens (tokens,), differentiable in ``omega`` (n,), mean log p there, targets."""
     with student._precision():
         named = every_use(student, omega)
         output = functional_call(student.model, named, (), sample["net_input"], tie_weights=False)
         log_probs = student.model.get_normalized_probs(output, log_probs=True)
     target = sample["target"]
     keep = target.ne(student.task.target_dictionary.pad())
-    return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[keep], target[keep]
+    return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[keep], log_probs.mean(-1)[keep], target[keep]
 
 
 def plain_gradient(student, omega, step, phi):
@@ -49,8 +49,12 @@ def plain_gradient(student, omega, step, phi):
     student.model.train()
     with student.replay(step.update):
         for sample in step.batch:
-            log_probs, targets = target_log_probs(student, omega, sample)
-            loss = -log_probs if phi is None else -scale / (1 + torch.exp(-phi[targets] * log_probs))
+            log_probs, means, targets = target_log_probs(student, omega, sample)
+            if phi is None:
+                loss = -log_probs
+            else:
+                smoothing = phi[-1] * means if len(phi) > student.coefficient_count else 0.0
+                loss = -scale / (1 + torch.exp(-phi[targets] * log_probs - smoothing))
             total, tokens = total + loss.sum(), tokens + len(targets)
     return torch.autograd.grad(total, omega, create_graph=True)[0] / tokens
 
@@ -71,7 +75,7 @@ def plain_hypergradient(trajectory):
             omega, buffers = differentiable_rule(student.rule, omega, buffers, gradient, step.size)
         student.model.eval()
         pairs = student.dev.teaching[: student.options.namespace.dev_batch]
-        log_probs, _ = target_log_probs(student, omega, student.dev.sample(pairs))
+        log_probs, _, _ = target_log_probs(student, omega, student.dev.sample(pairs))
         with outer_gradient():
             parts = torch.autograd.grad(log_probs.exp().mean(), list(teacher.parameters()))
     return dict(zip((name for name, _ in teacher.named_parameters()), parts, strict=True))

@@ -95,6 +95,6 @@ def make_student(data: Path, family: str = "transformer", optimizer: str = "adam
     return FairseqStudent.from_args(arguments(data, family, optimizer, *more))
 
 
-def spread_teacher(student, seed: int = 5) -> Teacher:
+def spread_teacher(student, seed: int = 5, form: str = "diagonal") -> Teacher:
     """Return a teacher whose coefficients differ between keys, words and states; see `core.differences.spread`."""
-    return spread(Teacher.for_student(student, keys=3, seed=seed), seed)
+    return spread(Teacher.for_student(student, keys=3, seed=seed, form=form), seed)

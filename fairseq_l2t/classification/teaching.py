@@ -123,7 +123,7 @@ def read_teacher(path: str | Path, classes: tuple[str, ...]) -> TeacherFile:
     Raises:
         TeacherFileError: see `storage.load_teacher`; a teacher of translation models is refused too.
     """
-    return load_teacher(path, vocabulary=classes_of(classes), form="full")
+    return load_teacher(path, vocabulary=classes_of(classes), forms=("full",))
 
 
 def classes_of(classes: tuple[str, ...]) -> Vocabulary:

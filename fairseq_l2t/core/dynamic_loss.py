@@ -6,6 +6,10 @@ the paper uses for translation (section 4.2), only the entry of the target word 
 The sentence level is this project's own: one sigmoid of the mean of ``Phi_t[y_r] log p(y_r)`` over the n tokens of
 a sentence, times n. The slope of a sigmoid falls where its argument is far below 0; here all tokens of a sentence
 share it, and a pair that is no translation is told from its whole length.
+
+A smoothed Phi has one coefficient more, psi: ``Phi_t[y_r] log p(y_r) + psi_t mean_w log p(w)``, the mean over all words.
+It is the paper's full Phi with one number for all that is not the target, at the cost of a diagonal one; under a sigmoid
+that were straight the loss would be cross-entropy with label smoothing (Szegedy et al., CVPR 2016).
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ def dynamic_loss(
     coefficients: Tensor,
     keep: Tensor,
     shape: LossShape,
+    mean_log_probs: Tensor | None = None,
 ) -> Tensor:
     """Return the dynamic loss summed over the kept tokens, a scalar.
 
@@ -64,15 +69,19 @@ def dynamic_loss(
 
     Args:
         target_log_probs: ``log p(y_r)``, any shape, the last dimension a sentence; natural logarithm.
-        targets: the target entries y_r, same shape, integers below ``len(coefficients)``.
-        coefficients: ``Phi_t``, (entries,); differentiable.
+        targets: the target entries y_r, same shape, integers below ``entries``.
+        coefficients: ``Phi_t``, (entries,), or smoothed (entries + 1,), psi last; differentiable.
         keep: same shape, True for the tokens that count (not padding).
         shape: scale, cross-entropy share and level.
+        mean_log_probs: mean of ``log p`` over all entries, same shape, where the coefficients are smoothed; None
+            where they are not.
     """
     # Masked before anything is multiplied too: 0 times an infinite log p would be NaN in the gradient of Phi.
     target_log_probs = target_log_probs.masked_fill(~keep, 0.0)
     phi = coefficients.index_select(0, targets.reshape(-1)).view_as(target_log_probs)
     products = phi * target_log_probs
+    if mean_log_probs is not None:
+        products = products + coefficients[-1] * mean_log_probs.masked_fill(~keep, 0.0)
     if shape.level == "sentence":
         products = (products.sum(-1, keepdim=True) / keep.sum(-1, keepdim=True).clamp(min=1)).expand_as(products)
     token_loss = shape.scale * minus_sigmoid(products)

@@ -48,7 +48,7 @@ class Hypergradient:
         theta: d measure / d theta by parameter name of the teacher, in the shapes of the parameters.
         adjoint_norm: norm of d measure / d omega_0, at the beginning of the trajectory.
         pulls: for every update that the teacher had a part in, first one first, the derivative of the measure by a
-            number added to all coefficients of that update alone. Where they change sign over a life, no fixed
+            number added to all coefficients of targets (of a full Phi, its diagonal) of that update alone. Where they change sign over a life, no fixed
             loss is the best.
     """
 
@@ -75,7 +75,7 @@ class StepBack:
         update: number of the student update that was gone back through.
         adjoint: d measure / d omega (n,) before that update.
         theta: share of the update in d measure / d theta by name; None where it used plain cross-entropy.
-        pull: d measure / d (a number added to all coefficients of the update), scalar; None likewise.
+        pull: d measure / d (a number added to all coefficients of targets), scalar; None likewise.
     """
 
     update: int
@@ -129,6 +129,7 @@ def adjoint_sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterat
 def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact") -> Iterator[StepBack]:
     """As `adjoint_sweep`, but every step's adjoint is the same vector, moved on in place."""
     student, teacher = trajectory.student, trajectory.teacher
+    of_targets = teacher.rows["of_targets"]
     if hvp not in PRODUCTS:
         raise ValueError(f"--hvp: {hvp}; expected one of {', '.join(PRODUCTS)}")
     if grad_omega.shape != student.omega.shape:
@@ -140,7 +141,7 @@ def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exac
         for revisit in trajectory.backwards():
             phi_bar = _step_back(student, revisit, omega_bar, buffers_bar, hvp)
             theta = None if phi_bar is None else _theta_share(teacher, revisit.step.state, phi_bar)
-            pull = None if phi_bar is None else phi_bar.sum()
+            pull = None if phi_bar is None else phi_bar[of_targets].sum()
             yield StepBack(revisit.step.update, omega_bar, theta, pull)
     finally:
         student.set_omega(final_omega)
@@ -169,7 +170,7 @@ def _step_back(
     """Turn the cotangents of (omega_{t+1}, buffers_{t+1}) into those of (omega_t, buffers_t), in place.
 
     Returns:
-        The cotangent of Phi_t (entries,); None under plain cross-entropy.
+        The cotangent of Phi_t (its coefficients,); None under plain cross-entropy.
     """
     step = revisit.step
     student.set_omega(step.omega)

@@ -12,10 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["COEFFICIENT_FORMS", "DEFAULT_INITIAL_COEFFICIENT", "DEFAULT_KEYS", "Teacher"]
+__all__ = ["COEFFICIENT_FORMS", "DEFAULT_INITIAL_COEFFICIENT", "DEFAULT_KEYS", "VOCABULARY_FORMS", "Teacher"]
 
-COEFFICIENT_FORMS = ("diagonal", "full")
-"""Phi as a vector, one coefficient an entry (translation), or as a matrix, row after row (classification)."""
+COEFFICIENT_FORMS = ("diagonal", "smoothed", "full")
+"""Phi as a vector, one coefficient an entry (translation); that vector and, last, the one coefficient of the mean
+log-probability of all entries, which is what label smoothing has beside the target; or Phi as a matrix, row after row
+(classification). A smoothed Phi is a full one whose off-diagonals are all the same."""
+
+VOCABULARY_FORMS = COEFFICIENT_FORMS[:2]
+"""Those that a vocabulary has room for."""
 
 DEFAULT_KEYS = 5
 """Number of keys N for translation (the paper's appendix, as recalled in our notes)."""
@@ -38,20 +43,23 @@ class Teacher(nn.Module):
         entries: number of target entries (size of the target vocabulary, or number of classes).
         keys: number N of keys the attention chooses from.
         initial_coefficient: value around which every coefficient starts; of a full Phi those on its diagonal, the
-            others start at 0.
+            others start at ``initial_off_diagonal``.
         seed: seed of the initial queries V.
         stage_spread: how far the keys are spread over the stages of a life at the start: added to V are multiples
             from -stage_spread to stage_spread of progress minus training loss. At 0 all keys share all of a life, and
             hypergradients move them together; at 4 or so the first key has its beginning and the last its end, so
             that the coefficients of one stage can learn without those of another.
         form: one of `COEFFICIENT_FORMS`.
+        initial_off_diagonal: where the coefficients beside the diagonal start, all columns alike: those of a full
+            Phi, or the last one of a smoothed Phi.
 
     The columns of W start at *different* multiples of ``initial_coefficient`` (within 10 % of it). Equal columns
     would make ``Phi`` independent of V, whose hypergradient were then exactly zero: the teacher could never
     become dynamic. For the same reason V starts random, not at zero.
 
     Raises:
-        ValueError: no features, repeated features, a size below 1, an unknown form, or a spread below 0 or not finite.
+        ValueError: no features, repeated features, a size below 1, an unknown form, a spread below 0 or not finite,
+            or a start beside the diagonal of a Phi that has nothing there.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class Teacher(nn.Module):
         seed: int = 0,
         stage_spread: float = 0.0,
         form: str = "diagonal",
+        initial_off_diagonal: float = 0.0,
     ) -> None:
         super().__init__()
         if form not in COEFFICIENT_FORMS:
@@ -76,6 +85,8 @@ class Teacher(nn.Module):
             raise ValueError(f"keys: {keys}; expected at least 1")
         if not (stage_spread >= 0 and math.isfinite(stage_spread)):
             raise ValueError(f"--stage-spread: {stage_spread}; expected a finite number of at least 0")
+        if initial_off_diagonal and form == "diagonal":
+            raise ValueError(f"start beside the diagonal: {initial_off_diagonal}; a diagonal Phi has nothing there")
         self.features, self.entries, self.form = tuple(features), entries, form
         spread = torch.linspace(-_KEY_SPREAD, _KEY_SPREAD, keys) if keys > 1 else torch.zeros(1)
         generator = torch.Generator().manual_seed(seed)
@@ -83,7 +94,10 @@ class Teacher(nn.Module):
         values = (initial_coefficient * (1 + spread)).repeat(entries, 1)
         if form == "full":
             off_diagonal = ~torch.eye(entries, dtype=torch.bool).reshape(-1)
-            values = values.repeat_interleave(entries, dim=0).masked_fill(off_diagonal.unsqueeze(1), 0.0)
+            values = values.repeat_interleave(entries, dim=0)
+            values = values.masked_fill(off_diagonal.unsqueeze(1), initial_off_diagonal)
+        elif form == "smoothed":
+            values = torch.cat([values, torch.full((1, keys), float(initial_off_diagonal))])
         self.values = nn.Parameter(values)
         stages = torch.tensor([_STAGES.get(name, 0.0) for name in features])
         if keys > 1:
@@ -98,6 +112,8 @@ class Teacher(nn.Module):
         seed: int = 0,
         initial_coefficient: float = DEFAULT_INITIAL_COEFFICIENT,
         stage_spread: float = 0.0,
+        form: str = "diagonal",
+        initial_off_diagonal: float = 0.0,
     ) -> Teacher:
         """Return a teacher for ``student`` (a `core.student.Student`): its features, vocabulary, dtype, device."""
         teacher = cls(
@@ -107,18 +123,42 @@ class Teacher(nn.Module):
             seed=seed,
             initial_coefficient=initial_coefficient,
             stage_spread=stage_spread,
+            form=form,
+            initial_off_diagonal=initial_off_diagonal,
         )
         return teacher.to(device=student.omega.device, dtype=student.omega.dtype)
 
     @property
     def coefficient_count(self) -> int:
-        """Number of coefficients: ``entries``, of a full Phi their square."""
+        """Number of coefficients: ``entries``, of a smoothed Phi one more, of a full one their square."""
         return self.values.shape[0]
 
     @property
     def keys(self) -> int:
         """Number N of keys."""
         return self.values.shape[1]
+
+    @property
+    def rows(self) -> dict[str, slice | Tensor]:
+        """What selects the coefficients ``of_targets`` and, where there are any, the others, ``off_diagonal``."""
+        if self.form == "diagonal":
+            return {"of_targets": slice(None)}
+        if self.form == "smoothed":
+            return {"of_targets": slice(self.entries), "off_diagonal": slice(self.entries, None)}
+        diagonal = torch.eye(self.entries, dtype=torch.bool, device=self.values.device).reshape(-1)
+        return {"of_targets": diagonal, "off_diagonal": ~diagonal}
+
+    def statistics(self, coefficients: Tensor) -> dict[str, float]:
+        """Return least, mean and greatest of ``coefficients`` (coefficient_count,), by the names of our logs.
+
+        Where there are coefficients beside the diagonal, their mean as well; a smoothed Phi's is left out of the others.
+        """
+        phi, rows = coefficients.detach(), self.rows
+        words = phi[rows["of_targets"]] if self.form == "smoothed" else phi
+        found = {"phi_min": float(words.min()), "phi_mean": float(words.mean()), "phi_max": float(words.max())}
+        if "off_diagonal" in rows:
+            found["phi_off_diagonal"] = float(phi[rows["off_diagonal"]].mean())
+        return found
 
     def forward(self, state: Tensor) -> Tensor:
         """Return the coefficients ``Phi_t`` (coefficient_count,) for the state ``s_t`` (features,)."""

@@ -4,8 +4,8 @@ W is written as ``W = 1 u' + D``: u (keys,) is what all words share, D (entries,
 gradient of u is the sum over the words, well measured in every window; that of a rare word is mostly noise, which Adam
 would blow up to full steps. So u takes steps of ``lr`` and D of ``word_lr``. A full Phi has two levels, that of its
 diagonal and that of all else: an off-diagonal coefficient multiplies the log-probability of a class that is not the
-label, many times that of the label, and there are ``entries - 1`` times as many. The teacher itself is the paper's:
-``W`` alone is kept in files.
+label, many times that of the label, and there are ``entries - 1`` times as many. The one off-diagonal coefficient of a
+smoothed Phi is its own level, without a deviation. The teacher itself is the paper's: ``W`` alone is kept in files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TeacherOptimizer:
         lr: step of the shared level u and of the queries V.
         word_lr: step of the deviations D; 0 keeps one coefficient for all words.
         clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
-        off_diagonal_lr: step of the level that the off-diagonal coefficients of a full Phi share.
+        off_diagonal_lr: step of the level that the off-diagonal coefficients of a full or smoothed Phi share.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class TeacherOptimizer:
     ) -> None:
         self._teacher, self._clip_norm = teacher, clip_norm
         values = teacher.values.detach()
-        self._rows = _rows_by_level(teacher)
+        rows = teacher.rows
+        self._rows = {"shared": rows.pop("of_targets"), **rows}
         self._levels = {name: values[rows].mean(dim=0) for name, rows in self._rows.items()}
         self._word = values - self._shared()
         groups = [{"params": [self._levels["shared"], teacher.queries]}, {"params": [self._word], "lr": word_lr}]
@@ -50,7 +51,9 @@ class TeacherOptimizer:
         values_bar = theta["values"] * scale
         for name, rows in self._rows.items():
             self._levels[name].grad = values_bar[rows].sum(dim=0)
-        self._word.grad = values_bar
+        self._word.grad = values_bar.clone()
+        if self._teacher.form == "smoothed":  # else both the level and the deviation would move it
+            self._word.grad[self._rows["off_diagonal"]] = 0.0
         self._teacher.queries.grad = theta["queries"] * scale
         self._adam.step()
         self._adam.zero_grad()
@@ -87,11 +90,3 @@ class TeacherOptimizer:
 
     def _parameters(self) -> dict[str, Tensor]:
         return {**self._levels, "word": self._word, "queries": self._teacher.queries}
-
-
-def _rows_by_level(teacher: Teacher) -> dict[str, Any]:
-    """Return what selects the rows of W that share a level."""
-    if teacher.form == "diagonal":
-        return {"shared": slice(None)}
-    diagonal = torch.eye(teacher.entries, dtype=torch.bool, device=teacher.values.device).reshape(-1)
-    return {"shared": diagonal, "off_diagonal": ~diagonal}

@@ -41,7 +41,9 @@ class UpdateReport:
     ``holdout_lives`` the mean over those lives under the teacher after the update, otherwise that of the life itself,
     which was under the teacher before it.
     ``recomputed_updates``: student updates made again because the memory budget did not hold them.
-    ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of a tenth of the updates,
+    ``phi_off_diagonal``: mean of those beside the diagonal, of a smoothed Phi its last; None where there are none. Of a
+    smoothed Phi the other three are without it.
+    ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of targets in a tenth of the updates,
     in order; its signs say where in the window the student would rather have had them higher or lower.
     ``states``: of the student by feature name, those of `core.lives.Lives.take_states`: in the window, its end last.
     ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
@@ -62,6 +64,7 @@ class UpdateReport:
     pull_by_tenth: tuple[float, ...]
     hypergradient_error: float | None
     states: list[dict[str, float]]
+    phi_off_diagonal: float | None = None
 
 
 class TeacherTrainer:
@@ -214,9 +217,7 @@ class TeacherTrainer:
             holdout_measure=holdout,
             hypergradient_norm=found.norm,
             adjoint_norm=found.adjoint_norm,
-            phi_min=float(phi.min()),
-            phi_mean=float(phi.mean()),
-            phi_max=float(phi.max()),
+            **self.teacher.statistics(phi),
             recomputed_updates=recomputed,
             pull_by_tenth=_by_tenth(found.pulls),
             hypergradient_error=error,

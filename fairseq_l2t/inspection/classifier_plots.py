@@ -38,7 +38,7 @@ def plot_run(
         OSError: a figure could not be written.
     """
     folder, output = Path(folder), Path(output)
-    file = load_teacher(folder / "teacher.safetensors", form="full")
+    file = load_teacher(folder / "teacher.safetensors", forms=("full",))
     names = file.settings.extra.get("classes")
     if not isinstance(names, list) or len(names) != file.teacher.entries:
         raise InspectionError(f"{file.path}: names no classes; was it written by l2t-classify train-teacher?")

@@ -53,6 +53,8 @@ def plot_coefficients(
         label = f"{high - low} % of the words"
         axes.fill_between(progress, below, above, color=_GREY, alpha=alpha, linewidth=0, label=label)
     axes.plot(progress, phi.mean(axis=1), color="black", linewidth=2, label="mean over the words")
+    if weights.smoothing is not None:
+        axes.plot(progress, weights.smoothing, color="black", linewidth=2, linestyle="--", label="psi, of all words")
     ends, labels = [], []
     for order, colors in zip(weights.ranked(weights.change, words), (_UP, _DOWN), strict=True):
         for index, color in zip(order, colors, strict=False):
@@ -128,6 +130,7 @@ def plot_training(
     low, high = log.column("phi_min"), log.column("phi_max")
     phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label=f"lowest to highest {entry}")
     _draw(phi, log, "phi_mean", f"mean over the {entry}s", "black")
+    _draw(phi, log, "phi_off_diagonal", "mean beside the diagonal", _UP[0])
     for axes, label in ((measure, "measure"), (norms, "norm"), (phi, "coefficient Phi")):
         finish_axes(axes, "", label)
         # Above the panel: inside it would lie on some curve.

@@ -50,7 +50,10 @@ def format_report(
 
 def _facts(teacher_file: TeacherFile, source: StateSource) -> list[str]:
     settings, teacher = teacher_file.settings, teacher_file.teacher
-    argument = {"token": "Phi * log p", "sentence": "mean of Phi * log p over the sentence"}[settings.loss_level]
+    smoothed = teacher.form == "smoothed"
+    argument = "Phi * log p + psi * mean log p of all words" if smoothed else "Phi * log p"
+    if settings.loss_level == "sentence":
+        argument = f"mean of {argument} over the sentence"
     loss = f"-{settings.loss_scale:g} * sigmoid({argument}) a target token"
     if settings.cross_entropy_mix:
         loss += f", mixed with {100 * settings.cross_entropy_mix:g} % cross-entropy"
@@ -60,7 +63,7 @@ def _facts(teacher_file: TeacherFile, source: StateSource) -> list[str]:
         life += f"; the first {settings.cross_entropy_updates} (to progress {share:.2g}) by plain cross-entropy"
     fingerprint = teacher_file.vocabulary.sha256[:16]
     facts = {
-        "coefficients": f"diagonal Phi, from {teacher.keys} keys",
+        "coefficients": f"{teacher.form} Phi, from {teacher.keys} keys",
         "vocabulary": f"{teacher.entries} target entries, fingerprint {fingerprint}...",
         "student state": ", ".join(teacher.features),
         "student's loss": loss,
@@ -97,6 +100,10 @@ def _stages(source: StateSource, weights: WordWeights) -> list[str]:
     in_text = _mean_in_text(weights)
     if in_text is not None:
         rows.append(["weight, mean in running text", *(f"{value:.3f}" for value in in_text)])
+    smoothing = weights.smoothing_weights
+    if smoothing is not None:
+        rows.append(["psi, of all words", *(f"{value:.4f}" for value in weights.smoothing)])
+        rows.append(["weight of all words", *(f"{value:.3f}" for value in smoothing)])
     lowest, highest = np.percentile(weight, [5, 95], axis=1)
     spread = [f"{low:.2f}-{high:.2f}" for low, high in zip(lowest, highest, strict=True)]
     rows.append(["weight of 90 % of the words", *spread])
@@ -129,6 +136,13 @@ def _in_words(weights: WordWeights) -> list[str]:
     low, high = np.percentile(weight[-1], [5, 95])
     if high - low < _HARDLY:
         sentences.append("At the last stage nearly all words weigh the same: the teacher does not tell them apart.")
+    smoothing = weights.smoothing_weights
+    if smoothing is not None:
+        shares = [value / (value + mean) for value, mean in zip(smoothing, weight.mean(1), strict=True)]
+        sentences.append(
+            f"All words together weigh {smoothing[0]:.2f} at progress {first:g} and {smoothing[-1]:.2f} at {last:g}, "
+            f"{100 * shares[0]:.0f} % and {100 * shares[-1]:.0f} % of the whole, which is what label smoothing would call E."
+        )
     negative = int((weight[-1] < 0).sum())
     if negative:
         sentences.append(f"{negative} of {len(weights.words)} words end with a weight below 0: they are unlearned.")

@@ -4,7 +4,8 @@ The loss of a token of log-probability l is ``-scale sigmoid(Phi l)``, mixed wit
 derivative with respect to l is ``-(a + (1 - a) scale Phi s (1 - s))``, s the sigmoid; that of cross-entropy
 is -1. Where the student finds the word likely (l near 0), s (1 - s) is 1/4, which gives the *weight*
 ``a + (1 - a) scale Phi / 4``. At ``--loss-level sentence`` s is that of the whole sentence, and the
-weight that of a word in a likely one.
+weight that of a word in a likely one. A smoothed Phi has psi times the mean log-probability of all words under the same
+sigmoid; its weight is what psi is in place of Phi.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class WordWeights:
         counts: (words,), occurrences in the training text; -1 where unknown.
         coefficients: Phi, (stages, words).
         shape: how Phi enters the loss.
+        smoothing: coefficient psi of the mean log-probability of all words (stages,); None where the teacher has none.
     """
 
     progress: np.ndarray
@@ -39,12 +41,24 @@ class WordWeights:
     counts: np.ndarray
     coefficients: np.ndarray
     shape: LossShape
+    smoothing: np.ndarray | None = None
 
     @property
     def weights(self) -> np.ndarray:
         """Pull on a likely token relative to plain cross-entropy, (stages, words): 1 means the same."""
-        mix = self.shape.cross_entropy_mix
-        return mix + (1 - mix) * self.shape.scale * self.coefficients / 4
+        return self.shape.cross_entropy_mix + self._slope * self.coefficients
+
+    @property
+    def smoothing_weights(self) -> np.ndarray | None:
+        """Pull on the mean log-probability of all words in the same measure, (stages,).
+
+        Label smoothing E has weights of 1 - E on the target and E here.
+        """
+        return None if self.smoothing is None else self._slope * self.smoothing
+
+    @property
+    def _slope(self) -> float:
+        return (1 - self.shape.cross_entropy_mix) * self.shape.scale / 4
 
     @property
     def change(self) -> np.ndarray:
@@ -91,6 +105,7 @@ def word_weights(
     with torch.no_grad():
         inputs = torch.from_numpy(states).to(teacher_file.teacher.values)
         coefficients = torch.stack([teacher_file.teacher(state) for state in inputs]).double().numpy()
+    is_smoothed = teacher_file.teacher.form == "smoothed"
     counts = [-1 if dictionary.counts[index] is None else dictionary.counts[index] for index in kept]
     return WordWeights(
         progress=np.asarray(progress, dtype=np.float64),
@@ -98,4 +113,5 @@ def word_weights(
         counts=np.array(counts),
         coefficients=coefficients[:, kept],
         shape=teacher_file.settings.loss_shape,
+        smoothing=coefficients[:, -1] if is_smoothed else None,
     )

@@ -19,6 +19,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import open_dict
 
 from fairseq_l2t.core import LOSS_LEVELS, LossShape
+from fairseq_l2t.core.teacher import DEFAULT_INITIAL_COEFFICIENT, VOCABULARY_FORMS
 
 __all__ = ["DEFAULT_TOTAL_UPDATES", "OptionError", "StudentOptions", "add_student_options", "parse_student_options"]
 
@@ -81,6 +82,21 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         metavar="PHI",
         help="coefficient Phi a new teacher starts from (default: 0.1)",
+    )
+    group.add_argument(
+        "--coefficient-form",
+        choices=VOCABULARY_FORMS,
+        default=VOCABULARY_FORMS[0],
+        help="a coefficient for each target word (the paper's), or one more, of the mean log-probability of all words: "
+        "what label smoothing has beside the target (default: %(default)s)",
+    )
+    group.add_argument(
+        "--initial-off-diagonal",
+        type=float,
+        default=0.0,
+        metavar="PSI",
+        help="coefficient of that mean a new teacher starts from; label smoothing E would have PHI * E / (1 - E) "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--loss-scale",
@@ -262,8 +278,6 @@ def _refuse_data(cfg: Any) -> None:
 
 
 def _checked_numbers(cfg: Any, namespace: argparse.Namespace, arguments: Sequence[str]):
-    from fairseq_l2t.core.teacher import DEFAULT_INITIAL_COEFFICIENT
-
     total = namespace.total_updates
     if total is None:
         total = cfg.optimization.max_update or DEFAULT_TOTAL_UPDATES
@@ -285,5 +299,10 @@ def _checked_numbers(cfg: Any, namespace: argparse.Namespace, arguments: Sequenc
         initial = namespace.initial_coefficient = DEFAULT_INITIAL_COEFFICIENT
     if not (initial > 0 and math.isfinite(initial)):
         raise OptionError(f"--initial-coefficient: {initial}; expected a finite number above 0")
+    beside = namespace.initial_off_diagonal
+    if not math.isfinite(beside) or (beside and namespace.coefficient_form == "diagonal"):
+        raise OptionError(
+            f"--initial-off-diagonal: {beside}; expected a finite number, 0 unless --coefficient-form is smoothed"
+        )
     scale = 4.0 / initial if namespace.loss_scale is None else namespace.loss_scale
     return LossShape(scale, namespace.cross_entropy_mix, namespace.loss_level), total, warmup

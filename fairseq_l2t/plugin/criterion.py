@@ -14,7 +14,7 @@ from fairseq_l2t.plugin.token_loss import token_loss
 
 __all__ = ["DynamicTeacherLoss", "DynamicTeacherLossConfig"]
 
-_PHI_STATISTICS = ("phi_min", "phi_mean", "phi_max")
+_PHI_STATISTICS = ("phi_min", "phi_mean", "phi_max", "phi_off_diagonal")
 
 
 @dataclass
@@ -100,7 +100,7 @@ class DynamicTeacherLoss(FairseqCriterion):
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
         metrics.log_scalar("accuracy", 100.0 * utils.item(total["n_correct"]) / ntokens, ntokens, round=2)
         batches = total.get("training_batches", 0)
-        for name in _PHI_STATISTICS if batches else ():
+        for name in (name for name in _PHI_STATISTICS if batches and name in total):
             metrics.log_scalar(name, total[name] / batches, batches, round=4)
 
     @staticmethod

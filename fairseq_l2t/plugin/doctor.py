@@ -104,7 +104,8 @@ class Doctor:
     # --- the parts --------------------------------------------------------------------------------------------
 
     def _teacher(self) -> Teacher:
-        teacher = Teacher.for_student(self._student, keys=3, seed=_SEED)
+        form = self._student.options.namespace.coefficient_form
+        teacher = Teacher.for_student(self._student, keys=3, seed=_SEED, form=form)
         return spread(teacher, _SEED).to(self._student.omega.device)
 
     @contextmanager

@@ -58,6 +58,7 @@ class RunOptions:
             raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
         if not (given.stage_spread >= 0 and math.isfinite(given.stage_spread)):
             raise OptionError(f"--stage-spread: {given.stage_spread}; expected a finite number of at least 0")
+        _check_off_diagonal(given)
         if given.samples < 2:
             raise OptionError(f"--samples: {given.samples}; expected at least 2 (the baseline is the other samples)")
         if not (given.risk_alpha > 0 and math.isfinite(given.risk_alpha)):
@@ -75,6 +76,7 @@ class RunOptions:
             teacher_lr=given.teacher_lr,
             teacher_word_lr=given.teacher_lr / 10 if given.teacher_word_lr is None else given.teacher_word_lr,
             teacher_clip_norm=given.teacher_clip_norm,
+            teacher_off_diagonal_lr=given.teacher_off_diagonal_lr,
             max_bad_steps=given.max_bad_steps,
             seed=given.seed,
             backward_length=given.backward_length,
@@ -93,6 +95,14 @@ class RunOptions:
         # Which graphs are kept, and so the rounding of some updates, depends on the budget; nothing else does.
         may_change = _MAY_CHANGE if given["keep_graphs"] else _MAY_CHANGE | {"memory_budget"}
         return {key: str(value) for key, value in given.items() if key not in may_change}
+
+
+def _check_off_diagonal(given: argparse.Namespace) -> None:
+    smoothed = given.coefficient_form == "smoothed"
+    if given.teacher_off_diagonal_lr is not None and not smoothed:
+        raise OptionError("--teacher-off-diagonal-lr: needs --coefficient-form smoothed; a diagonal Phi has none")
+    if given.teacher_off_diagonal_lr is None:
+        given.teacher_off_diagonal_lr = given.teacher_lr / 10 if smoothed else 0.0
 
 
 def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +149,12 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         metavar="LR",
         help="learning rate of each word's own part; 0: one coefficient for all words (default: a tenth of "
         "--teacher-lr)",
+    )
+    group.add_argument(
+        "--teacher-off-diagonal-lr",
+        type=float,
+        metavar="LR",
+        help="learning rate of the coefficient of the mean log-probability (default: a tenth of --teacher-lr)",
     )
     group.add_argument(
         "--teacher-clip-norm",

@@ -57,10 +57,11 @@ class TeacherRun:
         else:
             for check in quick_check(student):
                 logger.info("quick check: %s", check)
+        given = options.student.namespace
         teacher = Teacher.for_student(
-            student, keys=options.keys, seed=options.plan.seed,
-            initial_coefficient=options.student.namespace.initial_coefficient,
-            stage_spread=options.student.namespace.stage_spread,
+            student, keys=options.keys, seed=options.plan.seed, initial_coefficient=given.initial_coefficient,
+            stage_spread=given.stage_spread, form=given.coefficient_form,
+            initial_off_diagonal=given.initial_off_diagonal,
         )  # fmt: skip
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
@@ -173,7 +174,7 @@ class TeacherRun:
 
 def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:
     chosen = ("progress", "measure", "holdout_measure", "hypergradient_norm", "adjoint_norm", "hypergradient_error")
-    values = {name: getattr(report, name) for name in (*chosen, "phi_min", "phi_mean", "phi_max")}
+    values = {name: getattr(report, name) for name in (*chosen, "phi_min", "phi_mean", "phi_max", "phi_off_diagonal")}
     values["recomputed_updates"] = report.recomputed_updates or None
     shown = {name: float(f"{value:.4g}") for name, value in values.items() if value is not None}
     return {**shown, "seconds": round(seconds, 2), "eta_seconds": round(left)}

@@ -50,9 +50,10 @@ class Teaching:
         self._dev_sums: dict[str, float] = {}
         self.coefficients: Tensor | None = None
         self.phi_statistics: dict[str, float] = {}
+        self._no_statistics = dict.fromkeys(self._teacher.statistics(self._teacher.values[:, 0]), 0.0)
 
     def prepare(self, update: int, device: torch.device, dtype: torch.dtype) -> None:
-        """Make ``coefficients`` (entries,) those of update number ``update``; None: plain cross-entropy.
+        """Make ``coefficients`` (coefficient_count,) those of update number ``update``; None: plain cross-entropy.
 
         ``dtype`` is that of the student's parameters; coefficients are at least float32, as in teacher training: they
         multiply log-probabilities, which fairseq computes in float32 for a half-precision student too.
@@ -62,12 +63,12 @@ class Teaching:
         self._fold_dev()
         self._update = update
         if update < self._cross_entropy_updates:
-            self.coefficients, self.phi_statistics = None, dict.fromkeys(("phi_min", "phi_mean", "phi_max"), 0.0)
+            self.coefficients, self.phi_statistics = None, self._no_statistics
             return
         with torch.no_grad():
             # On the CPU, in the teacher's own precision: the same bits on every device and worker.
             phi = self._teacher(self._state.vector(update).to(self._teacher.values))
-        self.phi_statistics = {"phi_min": float(phi.min()), "phi_mean": float(phi.mean()), "phi_max": float(phi.max())}
+        self.phi_statistics = self._teacher.statistics(phi)
         self.coefficients = phi.to(device=device, dtype=torch.promote_types(dtype, torch.float32))
 
     def begin_validation(self) -> None:

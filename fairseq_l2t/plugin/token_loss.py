@@ -43,15 +43,18 @@ def token_loss(
     *,
     measure: bool = True,
 ) -> TokenLoss:
-    """Run ``model`` on ``sample`` and return its loss under ``coefficients`` (entries,); None: cross-entropy.
+    """Run ``model`` on ``sample`` and return its loss under ``coefficients``; None: cross-entropy.
 
     Args:
         model: a fairseq encoder-decoder.
         sample: a batch of fairseq's LanguagePairDataset; ``target`` (batch, length).
         padding: index of the padding symbol, whose positions count for nothing.
-        coefficients: Phi_t, differentiable, or None.
+        coefficients: Phi_t (entries,), or smoothed (entries + 1,), differentiable, or None.
         shape: scale and cross-entropy share of the dynamic loss.
         measure: whether to count correct tokens.
+
+    Raises:
+        ValueError: coefficients of another vocabulary.
     """
     output = model(**sample["net_input"])
     target = model.get_targets(sample, output)
@@ -64,7 +67,11 @@ def token_loss(
         scores = model.get_normalized_probs(output, log_probs=True)
         of_targets = scores.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     nll = -of_targets.masked_fill(~keep, 0.0).sum()
-    total = nll if coefficients is None else dynamic_loss(of_targets, target, coefficients, keep, shape)
+    if coefficients is None:
+        total = nll
+    else:
+        means = _mean_log_probs(scores, target, of_targets) if _is_smoothed(coefficients, scores) else None
+        total = dynamic_loss(of_targets, target, coefficients, keep, shape, means)
     correct = _count_correct(scores, target, keep) if measure else None
     return TokenLoss(total, nll.detach(), correct)
 
@@ -81,6 +88,19 @@ def _is_softmax(model: Any) -> bool:
         methods.append((decoder, name, (getattr(FairseqDecoder, name),)))
     own = all(getattr(getattr(part, name, None), "__func__", None) in known for part, name, known in methods)
     return own and getattr(decoder, "adaptive_softmax", None) is None
+
+
+def _is_smoothed(coefficients: Tensor, scores: Tensor) -> bool:
+    words, given = scores.shape[-1], coefficients.numel()
+    if given not in (words, words + 1):
+        raise ValueError(f"coefficients: {given}; expected {words} for so many words, or one more where smoothed")
+    return given > words
+
+
+def _mean_log_probs(scores: Tensor, target: Tensor, of_targets: Tensor) -> Tensor:
+    """Return the mean of ``log p`` over all words, (batch, length), for ``scores`` that are it up to a constant."""
+    # The constant is known from the target: a second normalizer would be a second pass of exponentials.
+    return scores.mean(-1) - (scores.gather(-1, target.unsqueeze(-1)).squeeze(-1) - of_targets)
 
 
 @torch.no_grad()

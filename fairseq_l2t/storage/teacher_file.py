@@ -1,8 +1,8 @@
 """The teacher file: a teacher, the vocabulary it belongs to and the settings its students need.
 
-A safetensors file (see `container`): tensors ``values`` (entries, keys), of a full Phi (entries squared, keys), and
-``queries`` (keys, features), both float32 or both float64, and metadata in JSON. There is no pickle in it and none is
-ever opened.
+A safetensors file (see `container`): tensors ``values`` (entries, keys), of a smoothed Phi (entries + 1, keys), of a
+full one (entries squared, keys), and ``queries`` (keys, features), both float32 or both float64, and metadata in JSON.
+There is no pickle in it and none is ever opened.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.core import LossShape, Teacher
+from fairseq_l2t.core.teacher import VOCABULARY_FORMS
 from fairseq_l2t.storage.container import Container, ContainerError, open_container, write_container
 from fairseq_l2t.storage.json_values import require_plain_json
 
@@ -168,7 +169,7 @@ def save_teacher(
 
 def load_teacher(
     path: str | os.PathLike[str], *, vocabulary: Vocabulary | None = None, dtype: torch.dtype = torch.float32,
-    form: str = "diagonal",
+    forms: Sequence[str] = VOCABULARY_FORMS,
 ) -> TeacherFile:
     """Read a teacher file; nothing is returned unless every check passes, and no other path is ever tried.
 
@@ -176,7 +177,7 @@ def load_teacher(
         path: the file.
         vocabulary: that of the student; must be the teacher's.
         dtype: of the teacher returned, whatever the file holds.
-        form: the only one of `core.teacher.COEFFICIENT_FORMS` that is accepted.
+        forms: those of `core.teacher.COEFFICIENT_FORMS` that are accepted.
 
     Raises:
         TeacherFileError: absent, cut, damaged, of another format version or vocabulary, or with wrong tensors
@@ -184,24 +185,25 @@ def load_teacher(
     """
     try:
         with open_container(path, _KIND, FORMAT_VERSION) as container:
-            return _teacher_of(container, vocabulary, dtype, form)
+            return _teacher_of(container, vocabulary, dtype, forms)
     except ContainerError as error:
         raise TeacherFileError(str(error)) from error
 
 
 def _teacher_of(
-    container: Container, vocabulary: Vocabulary | None, dtype: torch.dtype, form: str
+    container: Container, vocabulary: Vocabulary | None, dtype: torch.dtype, forms: Sequence[str]
 ) -> TeacherFile:
     path = container.path
     try:
-        features, keys, own, settings = _parse_content(container.content, form)
+        form, features, keys, own, settings = _parse_content(container.content, forms)
     except (KeyError, TypeError, ValueError) as error:
         problem = f"lacks {error}" if isinstance(error, KeyError) else error
         raise TeacherFileError(f"{path}: metadata: {problem}") from error
     if vocabulary is not None:
         _require_same_vocabulary(path, own, vocabulary)
     # The shapes are compared before a Teacher is made: its constructor allocates what the metadata say.
-    expected = {"values": (own.size if form == "diagonal" else own.size**2, keys), "queries": (keys, len(features))}
+    rows = {"diagonal": own.size, "smoothed": own.size + 1, "full": own.size**2}[form]
+    expected = {"values": (rows, keys), "queries": (keys, len(features))}
     problems = _layout_problems(container, expected)
     if not problems:
         tensors, problems = container.read()
@@ -213,18 +215,20 @@ def _teacher_of(
     return TeacherFile(teacher.requires_grad_(False).eval(), own, settings, path)
 
 
-def _parse_content(content: Mapping[str, Any], wanted: str) -> tuple[list[str], int, Vocabulary, TeacherSettings]:
+def _parse_content(
+    content: Mapping[str, Any], forms: Sequence[str]
+) -> tuple[str, list[str], int, Vocabulary, TeacherSettings]:
     form, features, keys = content["coefficient_form"], content["features"], content["keys"]
-    if form != wanted:
-        known = " (of a classifier)" if form == "full" else " (of a translation model)" if form == "diagonal" else ""
-        raise ValueError(f"coefficient form {form!r}{known}; this program reads {wanted!r}")
+    if form not in forms:
+        known = " (of a translation model)" if form in VOCABULARY_FORMS else " (of a classifier)" if form == "full" else ""
+        raise ValueError(f"coefficient form {form!r}{known}; this program reads {' and '.join(map(repr, forms))}")
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
         raise ValueError(f"features {json.dumps(features)}; expected a list of names")
     if not features or len(set(features)) != len(features):
         raise ValueError(f"features {json.dumps(features)}; expected at least one name, none twice")
     if type(keys) is not int or keys < 1:
         raise ValueError(f"keys {keys!r}; expected a whole number above 0")
-    return features, keys, Vocabulary(**content["vocabulary"]), TeacherSettings(**content["settings"])
+    return form, features, keys, Vocabulary(**content["vocabulary"]), TeacherSettings(**content["settings"])
 
 
 def _require_same_vocabulary(path: Path, own: Vocabulary, wanted: Vocabulary) -> None:

@@ -194,3 +194,47 @@ def test_bad_scale(scale):
 def test_bad_mix(mix):
     with pytest.raises(ValueError, match=r"--cross-entropy-mix: .*; expected a number in \[0, 1\]"):
         LossShape(cross_entropy_mix=mix)
+
+
+def smoothed(level: str, phi: float = 0.3, psi: float = 0.1):
+    """Return the loss of `sentence` with psi beside equal Phi, its inputs, and the means (2, 3)."""
+    log_probs, targets, _, keep = sentence()
+    means = -torch.tensor([[4.0, 5.0, 6.0], [7.0, math.inf, math.nan]], dtype=torch.float64)
+    coefficients = torch.tensor([phi] * 5 + [psi], dtype=torch.float64)
+    inputs = [part.requires_grad_() for part in (log_probs, coefficients, means)]
+    return dynamic_loss(log_probs, targets, coefficients, keep, LossShape(8.0, level=level), means), inputs
+
+
+def test_smoothed_in_closed_form():
+    tokens = [(-0.1, -4.0), (-2.0, -5.0), (-3.0, -6.0), (-0.5, -7.0)]
+    products = [0.3 * log_prob + 0.1 * mean for log_prob, mean in tokens]
+    expected = -8.0 * sum(1 / (1 + math.exp(-product)) for product in products)
+    assert float(smoothed("token")[0].detach()) == pytest.approx(expected, rel=1e-14)
+    of_sentences = [sum(products[:3]) / 3] * 3 + products[3:]
+    expected = -8.0 * sum(1 / (1 + math.exp(-product)) for product in of_sentences)
+    assert float(smoothed("sentence")[0].detach()) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("level", ["token", "sentence"])
+def test_gradients_of_a_smoothed_phi(level):
+    loss, inputs = smoothed(level)
+    by_log_prob, by_coefficient, by_mean = torch.autograd.grad(loss, inputs)
+    torch.testing.assert_close(by_mean, by_log_prob * (0.1 / 0.3), rtol=1e-12, atol=0)
+    assert by_mean[1, 1:].tolist() == [0.0, 0.0]
+    h = 1e-6
+    slope = [float(smoothed(level, psi=0.1 + sign * h)[0].detach()) for sign in (1, -1)]
+    assert float(by_coefficient[-1]) == pytest.approx((slope[0] - slope[1]) / (2 * h), rel=1e-8)
+
+
+@pytest.mark.parametrize("level", ["token", "sentence"])
+def test_a_small_smoothed_phi_is_label_smoothing(level):
+    """Phi = (1 - E) x and psi = E x for a small x: the sigmoid is straight, its slope 1/4."""
+    log_probs, targets, _, keep = sentence()
+    means = log_probs - 3.0
+    log_probs.requires_grad_()
+    means.requires_grad_()
+    coefficients = torch.tensor([0.8e-6] * 5 + [0.2e-6], dtype=torch.float64)
+    loss = dynamic_loss(log_probs, targets, coefficients, keep, LossShape(4e6, level=level), means)
+    of_targets, of_all = torch.autograd.grad(loss, (log_probs, means))
+    torch.testing.assert_close(of_targets, -0.8 * keep.double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(of_all, -0.2 * keep.double(), rtol=1e-5, atol=0)

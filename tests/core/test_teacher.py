@@ -167,5 +167,32 @@ def test_a_full_phi_starts_as_a_multiple_of_the_identity():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="coefficient form: 'banded'; expected diagonal or full"):
+    with pytest.raises(ValueError, match="coefficient form: 'banded'; expected diagonal or smoothed or full"):
         Teacher(["progress"], 4, form="banded")
+
+
+def test_a_smoothed_phi_has_one_coefficient_more():
+    options = {"keys": 3, "initial_coefficient": 0.3, "seed": 4}
+    teacher = Teacher(["progress", "dev_accuracy"], 4, **options, form="smoothed", initial_off_diagonal=0.06)
+    assert (teacher.entries, teacher.coefficient_count, teacher.values.shape) == (4, 5, (5, 3))
+    phi = teacher(torch.tensor([0.5, 0.2])).detach()
+    diagonal = Teacher(["progress", "dev_accuracy"], 4, **options)(torch.tensor([0.5, 0.2])).detach()
+    assert torch.equal(phi[:4], diagonal)
+    assert float(phi[4]) == pytest.approx(0.06, rel=1e-6)
+    found = teacher.statistics(torch.tensor([0.1, 0.2, 0.3, 0.4, 9.0]))
+    assert found == pytest.approx({"phi_min": 0.1, "phi_mean": 0.25, "phi_max": 0.4, "phi_off_diagonal": 9.0})
+
+
+def test_statistics_of_the_other_forms():
+    diagonal, full = (Teacher(["progress"], 2, keys=2, form=form) for form in ("diagonal", "full"))
+    assert diagonal.statistics(torch.tensor([1.0, 3.0])) == {"phi_min": 1.0, "phi_mean": 2.0, "phi_max": 3.0}
+    found = full.statistics(torch.tensor([1.0, 2.0, 4.0, 9.0]))
+    assert found == {"phi_min": 1.0, "phi_mean": 4.0, "phi_max": 9.0, "phi_off_diagonal": 3.0}
+
+
+def test_a_full_phi_may_start_beside_its_diagonal():
+    phi = Teacher(["progress"], 3, keys=2, form="full", initial_off_diagonal=0.02)(torch.tensor([0.4])).view(3, 3)
+    off = phi[~torch.eye(3, dtype=torch.bool)].detach()
+    torch.testing.assert_close(off, torch.full((6,), 0.02))
+    with pytest.raises(ValueError, match=r"start beside the diagonal: 0\.02; a diagonal Phi has nothing there"):
+        Teacher(["progress"], 3, initial_off_diagonal=0.02)

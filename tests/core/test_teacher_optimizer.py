@@ -133,3 +133,26 @@ def test_a_full_phi_resumes_where_it_was():
     for theta in steps[2:]:
         resumed.step(theta, 1.0)
     assert torch.equal(second.values, whole.values) and torch.equal(second.queries, whole.queries)
+
+
+def test_the_last_coefficient_of_a_smoothed_phi_is_its_own_level():
+    result = Teacher(["progress", "loss"], 3, keys=KEYS, form="smoothed", initial_off_diagonal=0.1).double()
+    before = result.values.detach().clone()
+    theta = {"values": torch.randn(4, KEYS, generator=torch.Generator().manual_seed(5), dtype=torch.float64),
+             "queries": torch.zeros(KEYS, 2, dtype=torch.float64)}  # fmt: skip
+    given = theta["values"].clone()
+    TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002).step(theta, 1.0)
+    expected = before.clone()
+    expected[:3] += 0.01 * given[:3].sign() + 0.05 * given[:3].sum(dim=0).sign()
+    expected[3] += 0.002 * given[3].sign()
+    torch.testing.assert_close(result.values.detach(), expected, rtol=1e-6, atol=1e-8)
+    assert torch.equal(theta["values"], given)  # not the caller's to lose
+
+
+def test_a_smoothed_phi_stays_unsmoothed_at_rate_0():
+    result = Teacher(["progress", "loss"], 3, keys=KEYS, form="smoothed").double()
+    theta = {"values": torch.ones(4, KEYS).double(), "queries": torch.zeros(KEYS, 2).double()}
+    optimizer = TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.0)
+    for _ in range(3):
+        optimizer.step(theta, 1.0)
+    assert not result.values[3].any() and (result.values[:3] > 0.2).all()

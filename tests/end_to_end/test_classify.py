@@ -49,7 +49,7 @@ def test_teacher_student_evaluation_and_figures(trained, tmp_path, run_command):
     run_command(["l2t-classify", "plot", trained / "teacher", "--output-dir", tmp_path / "p", "--classes", "3", "8"])
     assert all((tmp_path / "p" / name).read_bytes().startswith(PNG) for name in ("phi.png", "training.png"))
     # The states a student is shown are those of the lives that taught the teacher.
-    states = load_teacher(trained / "teacher" / "teacher.safetensors", form="full").settings.extra["states"]
+    states = load_teacher(trained / "teacher" / "teacher.safetensors", forms=("full",)).settings.extra["states"]
     assert [round(40 * state["progress"]) for state in states] == [0, 10, 20, 30, 40]
 
 

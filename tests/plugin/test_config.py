@@ -36,6 +36,8 @@ REFUSED = [
     ("--dev-batch 0", ["--dev-batch: 0", "at least 1"]),
     ("--initial-coefficient 0", ["--initial-coefficient: 0", "above 0"]),
     ("--initial-coefficient nan", ["--initial-coefficient: nan", "above 0"]),
+    ("--initial-off-diagonal 0.1", ["--initial-off-diagonal: 0.1", "0 unless --coefficient-form is smoothed"]),
+    ("--coefficient-form smoothed --initial-off-diagonal nan", ["--initial-off-diagonal: nan", "finite"]),
     ("--loss-scale=-1", ["--loss-scale: -1", "above 0"]),
     ("--loss-scale inf", ["--loss-scale: inf", "above 0"]),
     ("--cross-entropy-mix 1.5", ["--cross-entropy-mix: 1.5", "[0, 1]"]),

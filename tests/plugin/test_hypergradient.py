@@ -44,10 +44,10 @@ AGREEMENT = 5e-7
 """Largest relative difference of the slopes found with two distances."""
 
 
-def trajectory_of(data_bin, family, optimizer, *more):
+def trajectory_of(data_bin, family, optimizer, *more, form="diagonal"):
     """Return a trajectory of a float64 student and the gradient of the dev measure at its end."""
     student = make_student(data_bin, family, optimizer, *more).double()
-    trajectory = unroll(student, spread_teacher(student), STEPS)
+    trajectory = unroll(student, spread_teacher(student, form=form), STEPS)
     return trajectory, student.dev_objective("likelihood")[1]
 
 
@@ -99,6 +99,20 @@ def test_three_ways(data_bin, family, optimizer):
     print(f"{family} {optimizer}: autograd {autograd_error:.1e}, differences {max(errors.values()):.1e}")
     assert autograd_error < AUTOGRAD_TOLERANCE
     assert max(errors.values()) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["transformer_tied", "fconv_iwslt"])
+def test_three_ways_smoothed(data_bin, family):
+    trajectory, grad_omega = trajectory_of(data_bin, family, "adam", form="smoothed")
+    ours = hypergradient(trajectory, grad_omega)
+    words = trajectory.student.coefficient_count
+    assert ours["values"].shape[0] == words + 1 and ours["values"][words].abs().min() > 0
+    assert relative_error(ours, plain_hypergradient(trajectory)) < AUTOGRAD_TOLERANCE
+    assert max(difference_errors(trajectory, ours).values()) < TOLERANCE
+    # Control: without its share in psi, the hypergradient is another.
+    blind = {name: part.clone() for name, part in ours.items()}
+    blind["values"][words] = 0.0
+    assert relative_error(blind, ours) > DETECTED
 
 
 def test_clipping_is_active(data_bin):

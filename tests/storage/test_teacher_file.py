@@ -142,11 +142,23 @@ def test_a_full_phi(tmp_path):
     classes = Vocabulary.of_symbols(["0", "1", "2"])
     path = tmp_path / "teacher.safetensors"
     save_teacher(path, teacher, classes, SETTINGS)
-    loaded = load_teacher(path, vocabulary=classes, form="full").teacher
+    loaded = load_teacher(path, vocabulary=classes, forms=("full",)).teacher
     assert (loaded.form, loaded.entries, loaded.coefficient_count) == ("full", 3, 9)
     assert torch.equal(loaded.values, teacher.values)
-    with pytest.raises(TeacherFileError, match=r"form 'full' \(of a classifier\); this program reads 'diagonal'"):
+    with pytest.raises(TeacherFileError, match=r"form 'full' \(of a classifier\); this program reads 'diagonal' and 'smoothed'"):
         load_teacher(path)
     save(tmp_path / "control")
     with pytest.raises(TeacherFileError, match=r"'diagonal' \(of a translation model\); this program reads 'full'"):
-        load_teacher(tmp_path / "control", form="full")
+        load_teacher(tmp_path / "control", forms=("full",))
+
+
+def test_a_smoothed_phi(tmp_path):
+    words = Vocabulary.of_symbols(["a", "b", "c"])
+    path = tmp_path / "teacher.safetensors"
+    teacher = Teacher(FEATURES, 3, keys=2, form="smoothed", initial_off_diagonal=0.05)
+    save_teacher(path, teacher, words, SETTINGS)
+    loaded = load_teacher(path, vocabulary=words).teacher
+    assert (loaded.form, loaded.entries, loaded.coefficient_count) == ("smoothed", 3, 4)
+    assert torch.equal(loaded.values, teacher.values)
+    with pytest.raises(TeacherFileError, match=r"'smoothed' \(of a translation model\); this program reads 'full'"):
+        load_teacher(path, forms=("full",))

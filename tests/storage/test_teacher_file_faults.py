@@ -235,6 +235,8 @@ def test_row_9_float64_beyond_float32(tmp_path):
     "changes",
     [
         {"coefficient_form": "full"},
+        {"coefficient_form": "smoothed"},  # one row short
+        {"coefficient_form": ["diagonal"]},
         {"features": "progress"},
         {"features": ["progress", "progress", "x"]},
         {"features": []},
