@@ -7,9 +7,9 @@ The sentence level is this project's own: one sigmoid of the mean of ``Phi_t[y_r
 a sentence, times n. The slope of a sigmoid falls where its argument is far below 0; here all tokens of a sentence
 share it, and a pair that is no translation is told from its whole length.
 
-A smoothed Phi has one coefficient more, psi: ``Phi_t[y_r] log p(y_r) + psi_t mean_w log p(w)``, the mean over all words.
-It is the paper's full Phi with one number for all that is not the target, at the cost of a diagonal one; under a sigmoid
-that were straight the loss would be cross-entropy with label smoothing (Szegedy et al., CVPR 2016).
+A smoothed Phi has one coefficient more, psi: ``Phi_t[y_r] log p(y_r) + psi_t mean_w log p(w)``, the mean over all
+words. It is the paper's full Phi with one number for all that is not the target, at the cost of a diagonal one; under a
+sigmoid that were straight the loss would be cross-entropy with label smoothing (Szegedy et al., CVPR 2016).
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Hypergradient:
         theta: d measure / d theta by parameter name of the teacher, in the shapes of the parameters.
         adjoint_norm: norm of d measure / d omega_0, at the beginning of the trajectory.
         pulls: for every update that the teacher had a part in, first one first, the derivative of the measure by a
-            number added to all coefficients of targets (of a full Phi, its diagonal) of that update alone. Where they change sign over a life, no fixed
-            loss is the best.
+            number added to all coefficients of targets (of a full Phi, its diagonal) of that update alone. Where they
+            change sign over a life, no fixed loss is the best.
     """
 
     theta: dict[str, Tensor]

@@ -151,7 +151,7 @@ class Teacher(nn.Module):
     def statistics(self, coefficients: Tensor) -> dict[str, float]:
         """Return least, mean and greatest of ``coefficients`` (coefficient_count,), by the names of our logs.
 
-        Where there are coefficients beside the diagonal, their mean as well; a smoothed Phi's is left out of the others.
+        Where there are coefficients beside the diagonal, their mean as well; a smoothed Phi's is in no other number.
         """
         phi, rows = coefficients.detach(), self.rows
         words = phi[rows["of_targets"]] if self.form == "smoothed" else phi

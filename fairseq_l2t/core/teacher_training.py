@@ -43,8 +43,8 @@ class UpdateReport:
     ``recomputed_updates``: student updates made again because the memory budget did not hold them.
     ``phi_off_diagonal``: mean of those beside the diagonal, of a smoothed Phi its last; None where there are none. Of a
     smoothed Phi the other three are without it.
-    ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of targets in a tenth of the updates,
-    in order; its signs say where in the window the student would rather have had them higher or lower.
+    ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of targets in a tenth of the
+    updates, in order; its signs say where in the window the student would rather have had them higher or lower.
     ``states``: of the student by feature name, those of `core.lives.Lives.take_states`: in the window, its end last.
     ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
     """

@@ -100,13 +100,12 @@ def _stages(source: StateSource, weights: WordWeights) -> list[str]:
     in_text = _mean_in_text(weights)
     if in_text is not None:
         rows.append(["weight, mean in running text", *(f"{value:.3f}" for value in in_text)])
-    smoothing = weights.smoothing_weights
-    if smoothing is not None:
-        rows.append(["psi, of all words", *(f"{value:.4f}" for value in weights.smoothing)])
-        rows.append(["weight of all words", *(f"{value:.3f}" for value in smoothing)])
     lowest, highest = np.percentile(weight, [5, 95], axis=1)
     spread = [f"{low:.2f}-{high:.2f}" for low, high in zip(lowest, highest, strict=True)]
     rows.append(["weight of 90 % of the words", *spread])
+    if weights.smoothing is not None:
+        rows.append(["psi, of all words", *(f"{value:.4f}" for value in weights.smoothing)])
+        rows.append(["weight of all words", *(f"{value:.3f}" for value in weights.smoothing_weights)])
     return ["Stages of a student's life", *columns(rows, [_LABEL, *[_NUMBER] * len(weights.progress)])]
 
 
@@ -141,7 +140,7 @@ def _in_words(weights: WordWeights) -> list[str]:
         shares = [value / (value + mean) for value, mean in zip(smoothing, weight.mean(1), strict=True)]
         sentences.append(
             f"All words together weigh {smoothing[0]:.2f} at progress {first:g} and {smoothing[-1]:.2f} at {last:g}, "
-            f"{100 * shares[0]:.0f} % and {100 * shares[-1]:.0f} % of the whole, which is what label smoothing would call E."
+            f"{100 * shares[0]:.0f} % and {100 * shares[-1]:.0f} % of the whole: the E of label smoothing."
         )
     negative = int((weight[-1] < 0).sum())
     if negative:

@@ -100,7 +100,10 @@ class RunOptions:
 def _check_off_diagonal(given: argparse.Namespace) -> None:
     smoothed = given.coefficient_form == "smoothed"
     if given.teacher_off_diagonal_lr is not None and not smoothed:
-        raise OptionError("--teacher-off-diagonal-lr: needs --coefficient-form smoothed; a diagonal Phi has none")
+        raise OptionError(
+            f"--teacher-off-diagonal-lr: {given.teacher_off_diagonal_lr}; needs --coefficient-form smoothed, a "
+            "diagonal Phi has nothing there"
+        )
     if given.teacher_off_diagonal_lr is None:
         given.teacher_off_diagonal_lr = given.teacher_lr / 10 if smoothed else 0.0
 

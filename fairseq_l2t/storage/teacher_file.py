@@ -220,7 +220,8 @@ def _parse_content(
 ) -> tuple[str, list[str], int, Vocabulary, TeacherSettings]:
     form, features, keys = content["coefficient_form"], content["features"], content["keys"]
     if form not in forms:
-        known = " (of a translation model)" if form in VOCABULARY_FORMS else " (of a classifier)" if form == "full" else ""
+        of_whom = {"full": " (of a classifier)", **dict.fromkeys(VOCABULARY_FORMS, " (of a translation model)")}
+        known = of_whom.get(str(form), "")
         raise ValueError(f"coefficient form {form!r}{known}; this program reads {' and '.join(map(repr, forms))}")
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
         raise ValueError(f"features {json.dumps(features)}; expected a list of names")

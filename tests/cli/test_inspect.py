@@ -42,6 +42,22 @@ def test_table_in_words(files, capsys):
     assert "madeupword" not in shown
 
 
+def test_a_smoothed_teacher_in_words(files, tmp_path, capsys):
+    assert main([files["teacher"], "--dict", files["dict"], "--stages", "0,1"]) == 0
+    assert "psi" not in capsys.readouterr().out
+    teacher = str(write_teacher(tmp_path / "smoothed", form="smoothed"))
+    assert main([teacher, "--dict", files["dict"], "--stages", "0,1"]) == 0
+    shown = capsys.readouterr().out
+    assert "  psi, of all words               0.0200      0.1000\n" in shown
+    assert "  weight of all words             0.200       1.000\n" in shown
+    assert "  Phi, lowest over the words      -0.1000     -0.1000\n" in shown
+    prose = " ".join(shown.split())
+    assert "smoothed Phi, from 2 keys" in prose
+    assert "-40 * sigmoid(Phi * log p + psi * mean log p of all words) a target token" in prose
+    # Words weigh 0.875 and 0.938 in the mean.
+    assert "All words together weigh 0.20 at progress 0 and 1.00 at 1, 19 % and 52 % of the whole" in prose
+
+
 def test_plots(files, capsys, tmp_path):
     pytest.importorskip("matplotlib")
     arguments = [files["teacher"], "--dict", files["dict"], "--plots", files["plots"]]

@@ -6,7 +6,7 @@ import torch
 from fairseq_l2t.core import LossShape, Teacher
 from fairseq_l2t.storage import load_teacher
 from tests.end_to_end import preloaded
-from tests.end_to_end.settings import RUN_FOLDER, teacher_command
+from tests.end_to_end.settings import RUN_FOLDER, log_lines, teacher_command
 
 pytestmark = pytest.mark.slow
 COMMAND = "l2t-train-teacher"
@@ -52,3 +52,33 @@ def test_one_key_is_a_loss_that_is_the_same_in_every_state(data_bin, tmp_path):
         first, second = (teacher(state[: len(teacher.features)].to(teacher.values)) for state in states)
         assert first.equal(second) is same
         assert first.std() > 0  # learned, word by word
+
+
+SMOOTHED = ("--coefficient-form", "smoothed", "--initial-off-diagonal", "0.02")
+
+
+def test_a_smoothed_teacher_learns_its_last_coefficient(data_bin, tmp_path):
+    _, teacher = trained(data_bin, tmp_path / "taught", "--teacher-updates", "2", *SMOOTHED)
+    assert teacher.form == "smoothed"
+    assert (teacher.values[-1] != 0.02).all()
+    line = log_lines(tmp_path / "taught" / RUN_FOLDER)[0]
+    assert line["phi_off_diagonal"] == pytest.approx(0.02) and line["phi_mean"] > 0.05
+    _, fixed = trained(data_bin, tmp_path / "0", "--teacher-updates", "2", *SMOOTHED, "--teacher-off-diagonal-lr", "0")
+    assert fixed.values[-1].tolist() == pytest.approx([0.02] * fixed.keys)
+    assert not fixed.values[:-1].equal(Teacher(fixed.features, fixed.entries, seed=3).values)
+
+
+def test_a_smoothed_teacher_resumes_where_it_was(data_bin, tmp_path):
+    trained(data_bin, tmp_path / "whole", "--teacher-updates", "3", *SMOOTHED)
+    trained(data_bin, tmp_path / "parts", "--teacher-updates", "1", *SMOOTHED)
+    trained(data_bin, tmp_path / "parts", "--teacher-updates", "3", *SMOOTHED, "--resume")
+    assert log_lines(tmp_path / "parts" / RUN_FOLDER) == log_lines(tmp_path / "whole" / RUN_FOLDER)
+    teachers = [load_teacher(tmp_path / name / RUN_FOLDER / "teacher_last.safetensors").teacher for name in
+                ("whole", "parts")]  # fmt: skip
+    assert teachers[0].values.equal(teachers[1].values) and teachers[0].queries.equal(teachers[1].queries)
+
+
+def test_a_rate_of_what_is_not_there_is_refused(data_bin, tmp_path):
+    command = teacher_command(data_bin, "--teacher-off-diagonal-lr", "0.1")
+    result = preloaded.run(COMMAND, command, tmp_path, expect=2)
+    assert "--teacher-off-diagonal-lr: 0.1; needs --coefficient-form smoothed" in result.stderr

@@ -18,9 +18,9 @@ def write_dictionary(path, words=None):
     return path
 
 
-def make_teacher():
+def make_teacher(form="diagonal"):
     """Two keys: the first is chosen at the start of a life, the second at its end, but for a factor e^-40."""
-    teacher = Teacher(FEATURES, len(SYMBOLS), keys=2)
+    teacher = Teacher(FEATURES, len(SYMBOLS), keys=2, form=form)
     with torch.no_grad():
         teacher.queries.zero_()
         teacher.queries[1, 0] = 80.0
@@ -28,12 +28,14 @@ def make_teacher():
         teacher.values.fill_(0.1)
         for word, start, end in (("the", 0.1, 0.3), ("house", 0.2, 0.05), ("rare", -0.1, -0.1)):
             teacher.values[SYMBOLS.index(word)] = torch.tensor([2 * start - end, end])
+        if form == "smoothed":
+            teacher.values[-1] = torch.tensor([2 * 0.02 - 0.1, 0.1])
     return teacher
 
 
-def write_teacher(path, extra=None, symbols=SYMBOLS):
+def write_teacher(path, extra=None, symbols=SYMBOLS, form="diagonal"):
     settings = TeacherSettings(40.0, 0.0, 1000, 100, {"objective": "likelihood", **(extra or {})})
-    save_teacher(path, make_teacher(), Vocabulary.of_symbols(symbols), settings)
+    save_teacher(path, make_teacher(form), Vocabulary.of_symbols(symbols), settings)
     return path
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import struct
 import warnings
 
@@ -72,3 +73,12 @@ def test_plots_of_training(tmp_path, lines):
 )
 def test_labels_are_moved_apart(places, expected):
     np.testing.assert_allclose(plots._spread(np.array(places), 0.1), expected)
+
+
+def test_smoothing_is_drawn(tmp_path):
+    plain = weights()
+    smoothed = dataclasses.replace(plain, smoothing=0.05 + 0.02 * plain.progress)
+    for name, given in (("plain", plain), ("smoothed", smoothed)):
+        plots.plot_coefficients(tmp_path / name, given)
+        assert min(size(tmp_path / name)) > 500
+    assert (tmp_path / "plain").read_bytes() != (tmp_path / "smoothed").read_bytes()

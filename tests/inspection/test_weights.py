@@ -50,3 +50,18 @@ def test_equal_weights_stand_in_the_order_of_the_dictionary(make):
     weights = make()
     up, down = weights.ranked(np.zeros(len(weights.words)), 100)
     assert up.tolist() == down.tolist() == [0, 1, 2, 3]
+
+
+def test_a_smoothing_coefficient_is_no_word(tmp_path):
+    dictionary = read_dictionary(write_dictionary(tmp_path / "dict"))
+    stages = np.array([0.0, 1.0])
+    found = {}
+    for form in ("diagonal", "smoothed"):
+        file = load_teacher(write_teacher(tmp_path / form, form=form))
+        found[form] = word_weights(file, dictionary, stages, choose_states(file, None).at(stages))
+    plain, smoothed = found["diagonal"], found["smoothed"]
+    assert plain.smoothing is None and plain.smoothing_weights is None
+    np.testing.assert_allclose(smoothed.smoothing, [0.02, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(smoothed.smoothing_weights, [0.2, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(smoothed.coefficients, plain.coefficients)
+    assert smoothed.words == plain.words

@@ -39,10 +39,10 @@ def symbols_of(data: Path) -> list[str]:
     return ["<s>", "<pad>", "</s>", "<unk>", *words]
 
 
-def write_teacher(path: Path, symbols: list[str], *, with_bleu: bool = False) -> Teacher:
+def write_teacher(path: Path, symbols: list[str], *, with_bleu: bool = False, form: str = "diagonal") -> Teacher:
     """Write a teacher with coefficients between 0.05 and 0.45 and return it."""
     features = (*BASE_FEATURES, BLEU_FEATURE) if with_bleu else BASE_FEATURES
-    teacher = Teacher(features, len(symbols), keys=3, seed=2)
+    teacher = Teacher(features, len(symbols), keys=3, seed=2, form=form)
     with torch.no_grad():
         teacher.values.copy_(0.05 + 0.4 * torch.rand(teacher.values.shape, generator=torch.Generator().manual_seed(2)))
         teacher.queries.mul_(4)

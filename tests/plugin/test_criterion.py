@@ -30,8 +30,8 @@ def taught(data_bin, teacher_path):
     return taught
 
 
-def closed_form(taught, sample):
-    """Return the loss by the formula of the paper with scale and mix, and the nll, summed in float64."""
+def closed_form(taught, sample, psi=0.0):
+    """Return the loss by the formula of the paper with scale, mix and ``psi``, and the nll, summed in float64."""
     logits = taught.model(**sample["net_input"])[0].detach().double()
     log_probs = logits - logits.exp().sum(-1, keepdim=True).log()
     loss = nll = 0.0
@@ -40,7 +40,8 @@ def closed_form(taught, sample):
             if word == taught.task.target_dictionary.pad():
                 continue
             log_p = float(row[position, word])
-            sigmoid = 1 / (1 + math.exp(-float(taught.task.teaching.coefficients[word]) * log_p))
+            product = float(taught.task.teaching.coefficients[word]) * log_p + psi * float(row[position].mean())
+            sigmoid = 1 / (1 + math.exp(-product))
             mix = SETTINGS.cross_entropy_mix
             loss += -(1 - mix) * SETTINGS.loss_scale * sigmoid - mix * log_p
             nll -= log_p
@@ -62,6 +63,35 @@ def test_closed_form_and_logging(taught):
     # another update, another Phi
     taught.task.teaching.prepare(15, torch.device("cpu"), torch.float32)
     assert abs(float(taught.criterion(taught.model, sample)[0].detach()) - expected) > 1e-2
+
+
+def test_a_smoothed_teacher(data_bin, tmp_path):
+    words = symbols_of(data_bin)
+    write_teacher(tmp_path / "teacher", words, form="smoothed")
+    taught = build_taught(task_arguments(data_bin, "--teacher-path", str(tmp_path / "teacher")))
+    taught.model.eval()
+    taught.criterion.train()
+    taught.task.teaching.prepare(1, torch.device("cpu"), torch.float32)  # cross-entropy as yet
+    sample = taught.sample(PAIRS)
+    _, _, before = taught.criterion(taught.model, sample)
+    assert before["phi_off_diagonal"] == 0.0
+    taught.task.teaching.prepare(5, torch.device("cpu"), torch.float32)
+    loss, _, logged = taught.criterion(taught.model, sample)
+    coefficients = taught.task.teaching.coefficients
+    assert coefficients.shape == (len(words) + 1,)
+    psi = float(coefficients[-1])
+    assert float(loss.detach()) == pytest.approx(closed_form(taught, sample, psi)[0], rel=1e-5)
+    assert float(loss.detach()) != pytest.approx(closed_form(taught, sample)[0], rel=1e-2)  # control
+    assert logged["phi_off_diagonal"] == psi
+    assert logged["phi_mean"] == pytest.approx(float(coefficients[:-1].mean()))
+    assert float(aggregated(taught.criterion, [logged])["phi_off_diagonal"]) == pytest.approx(psi, abs=1e-4)
+
+
+def test_coefficients_of_another_vocabulary_are_refused(taught):
+    taught.task.teaching.coefficients = torch.cat([taught.task.teaching.coefficients, torch.ones(2)])
+    words = len(taught.task.target_dictionary)
+    with pytest.raises(ValueError, match=f"coefficients: {words + 2}; expected {words} for"):
+        taught.criterion(taught.model, taught.sample(PAIRS))
 
 
 def test_the_level_is_the_teachers_unless_another_is_given(taught):

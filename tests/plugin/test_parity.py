@@ -19,10 +19,10 @@ DYNAMIC = [("transformer_pre_norm", "adamw"), ("lstm_wiseman", "adagrad"), ("fco
 DOUBLE = [("transformer_tied", "adam", "cross_entropy"), ("lightconv", "nag", "dynamic")]
 
 
-def check_same_life(data_bin, folder, monkeypatch, cell, *, double=False):
+def check_same_life(data_bin, folder, monkeypatch, cell, *, double=False, form="diagonal"):
     """Check that batches, rates, states, Phi and parameters are the same to the bit; return our student and the run."""
     student = cell.student(data_bin)
-    teacher = spread_teacher(student)
+    teacher = spread_teacher(student, form=form)
     write_teacher(student, teacher, folder)
     seen, dtype = [], torch.float64 if double else torch.float32
 
@@ -67,6 +67,12 @@ def test_cross_entropy_to_the_bit(data_bin, tmp_path, monkeypatch, family, optim
 @pytest.mark.parametrize(("family", "optimizer"), DYNAMIC)
 def test_dynamic_loss_to_the_bit(data_bin, tmp_path, monkeypatch, family, optimizer):
     check_same_life(data_bin, tmp_path, monkeypatch, Cell(family, optimizer, "dynamic"))
+
+
+def test_smoothed_to_the_bit(data_bin, tmp_path, monkeypatch):
+    cell = Cell("transformer_tied", "adam", "dynamic")
+    student, run = check_same_life(data_bin, tmp_path, monkeypatch, cell, form="smoothed")
+    assert all(len(phi) == student.coefficient_count + 1 for phi in run.coefficients if phi is not None)
 
 
 @pytest.mark.parametrize(("family", "optimizer", "loss"), DOUBLE)

@@ -145,7 +145,8 @@ def test_a_full_phi(tmp_path):
     loaded = load_teacher(path, vocabulary=classes, forms=("full",)).teacher
     assert (loaded.form, loaded.entries, loaded.coefficient_count) == ("full", 3, 9)
     assert torch.equal(loaded.values, teacher.values)
-    with pytest.raises(TeacherFileError, match=r"form 'full' \(of a classifier\); this program reads 'diagonal' and 'smoothed'"):
+    message = r"form 'full' \(of a classifier\); this program reads 'diagonal' and 'smoothed'"
+    with pytest.raises(TeacherFileError, match=message):
         load_teacher(path)
     save(tmp_path / "control")
     with pytest.raises(TeacherFileError, match=r"'diagonal' \(of a translation model\); this program reads 'full'"):
