@@ -5,9 +5,8 @@ seeds            of the students that count
 tuning_seeds     of those that choose learning rate and option on dev; they do not count
 student          options of `l2t-classify train` that all students share
 learning_rates   tried by every loss
-teacher          options of `l2t-classify train-teacher` beside those of ``student``
-teacher_updates  of the trained teacher; the initial one has 0
-losses           name -> options of `l2t-classify train` to choose from; --teacher-path is initial or trained
+teachers         name -> options of `l2t-classify train-teacher` beside those of ``student``
+losses           name -> options of `l2t-classify train` to choose from; --teacher-path is a name of ``teachers``
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ class Grid:
     tuning_seeds: tuple[int, ...]
     student: str
     learning_rates: tuple[float, ...]
-    teacher: str
-    teacher_updates: int
+    teachers: dict[str, str]
     losses: dict[str, tuple[str, ...]]
 
 
@@ -77,8 +75,7 @@ def read_grid(path: str | Path) -> Grid:
             tuple(map(_whole, content["tuning_seeds"])),
             str(content["student"]),
             tuple(map(float, content["learning_rates"])),
-            str(content["teacher"]),
-            _whole(content["teacher_updates"]),
+            {str(name): str(options) for name, options in content["teachers"].items()},
             {str(name): tuple(map(str, options)) for name, options in content["losses"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -21,13 +21,15 @@ RunKey = tuple[str, str, float, int]
 """Setting, options of the loss, learning rate, seed."""
 
 
-def read_records(path: Path) -> dict[RunKey, dict[str, Any]]:
-    """Return the lines of a file by what was run; a last line that was cut by a kill is left out."""
+def read_records(path: Path, grid: Grid) -> dict[RunKey, dict[str, Any]]:
+    """Return the lines of a file by what was run; those of other student options, and a last line cut by a kill, not."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
         if line.endswith("\n"):
             record = json.loads(line)
-            found[record["setting"], record["options"], record["lr"], record["seed"]] = record
+            if record["student"] == grid.student:
+                key = record["setting"], record["options"], record["lr"], record["seed"]
+                found[key] = record
     return found
 
 

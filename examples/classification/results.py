@@ -33,8 +33,7 @@ from fairseq_l2t.cli.classify import command_parser
 from fairseq_l2t.core import NonFiniteError
 from fairseq_l2t.inspection.classifier_plots import plot_run
 from fairseq_l2t.storage import Interrupted
-
-TEACHERS = ("initial", "trained")
+from fairseq_l2t.storage.teaching_record import LOG_NAME
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stop:
         print("results.py: stopped; the same command goes on", file=sys.stderr)
         return stop.exit_code
-    except (GridError, ValueError, OSError) as error:
+    except (GridError, NonFiniteError, ValueError, OSError) as error:
         print(f"results.py: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -67,15 +66,16 @@ def run_grid(grid: Grid, options: argparse.Namespace) -> None:
     if not options.report:
         torch.set_num_threads(1)
         for setting in grid.settings:
-            for name in TEACHERS:
+            for name in grid.teachers:
                 _train_teacher(grid, setting, name, options)
         for phase in (_tuning_runs, _counting_runs):
-            _make_runs(phase(grid, read_records(file)), grid, file, options, phase.__doc__.partition(".")[0])
-    print(write_tables(grid, read_records(file), output))
+            _make_runs(phase(grid, read_records(file, grid)), grid, file, options, phase.__doc__.partition(".")[0])
+    print(write_tables(grid, read_records(file, grid), output))
     for setting in grid.settings:
-        folder = output / setting.name / "trained"
-        if (folder / "teacher.safetensors").exists():
-            print(*plot_run(folder, output / setting.name), sep="\n")
+        for name in grid.teachers:
+            folder = output / setting.name / name
+            if (folder / LOG_NAME).exists():  # one that was trained
+                print(*plot_run(folder, folder), sep="\n")
     print(f"wall time: {time.monotonic() - start:.0f} s")
 
 
@@ -116,10 +116,8 @@ def _arguments(grid: Grid, setting: Setting, data_dir: str | None) -> list[str]:
 
 def _train_teacher(grid: Grid, setting: Setting, name: str, options: argparse.Namespace) -> None:
     folder = options.output_dir / setting.name / name
-    updates = grid.teacher_updates if name == "trained" else 0
-    own = ["--teacher-updates", str(updates), "--save-dir", str(folder), "--resume"]
-    given = ["train-teacher", *_arguments(grid, setting, options.data_dir), *shlex.split(grid.teacher), *own]
-    train_teacher(command_parser().parse_args(given))
+    own = [*shlex.split(grid.teachers[name]), "--save-dir", str(folder), "--resume"]
+    train_teacher(command_parser().parse_args(["train-teacher", *_arguments(grid, setting, options.data_dir), *own]))
 
 
 def _run(job: tuple) -> dict[str, Any]:
@@ -134,7 +132,8 @@ def _run(job: tuple) -> dict[str, Any]:
         teacher, shape = file.teacher, file.settings.loss_shape
     student = ClassifierStudent(splits, recipe_of(given), loss_shape=shape, criterion=criterion)
     training = StudentTraining(student, teacher, seed=seed, validate_every=given.validate_interval_updates)
-    record = {"setting": setting.name, "options": options, "lr": lr, "seed": seed, "protocol": splits.protocol}
+    record = {"setting": setting.name, "student": grid.student, "options": options, "lr": lr, "seed": seed}
+    record["protocol"] = splits.protocol
     try:
         best = training.run()
     except NonFiniteError as error:

@@ -32,7 +32,7 @@ __all__ = [
 LOSSES = (*CRITERIA, "teacher")
 """What ``--loss`` takes; ``teacher`` needs ``--teacher-path``."""
 
-_DATA = ("data", "data_dir", "train_limit", "dev_size", "label_noise", "label_noise_seed", "dev_holdout")
+_DATA = ("data", "data_dir", "train_limit", "dev_size", "label_noise", "label_noise_seed", "dev_holdout", "split_seed")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--dev-size", type=int, metavar="N", help="images taken from the training set as dev set")
     add("--label-noise", type=float, default=0.0, metavar="SHARE", help="of training labels, replaced by others (0)")
     add("--label-noise-seed", type=int, default=1, metavar="N", help="which labels (default %(default)s)")
+    add("--split-seed", type=int, default=0, metavar="N",
+        help="which images are dev, and which test where there are no official ones (default %(default)s)")  # fmt: skip
     add("--dev-holdout", type=float, default=0.5, metavar="SHARE",
         help="share of dev that neither trains a teacher nor is shown to it (default %(default)s)")  # fmt: skip
 
@@ -122,9 +124,11 @@ def data_of(options: Namespace | dict[str, Any]) -> Splits:
     """
     given = dict(options) if isinstance(options, dict) else vars(options)
     folder = given["data_dir"]
+    # Checkpoints from before there was a choice are of division 0.
     return load_data(
         given["data"], None if folder is None else Path(folder), seed=given["label_noise_seed"],
         label_noise=given["label_noise"], dev_size=given["dev_size"], train_limit=given["train_limit"],
+        split_seed=given.get("split_seed", 0),
     )  # fmt: skip
 
 

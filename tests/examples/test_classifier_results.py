@@ -11,8 +11,8 @@ TINY = Path(__file__).with_name("tiny_classifier_grid.yaml")
 
 
 def record(options, lr, seed, dev, test=None):
-    return {"setting": "digits.noise40.mlp-8", "options": options, "lr": lr, "seed": seed, "protocol": "our split",
-            "dev_error": dev, "test_error": test}  # fmt: skip
+    return {"setting": "digits.noise40.mlp-8", "student": read_grid(TINY).student, "options": options, "lr": lr, "seed": seed,
+            "protocol": "our split", "dev_error": dev, "test_error": test}  # fmt: skip
 
 
 def test_choices_are_those_of_dev_and_of_tuning_seeds(tmp_path):
@@ -20,10 +20,10 @@ def test_choices_are_those_of_dev_and_of_tuning_seeds(tmp_path):
     first, second = grid.losses["label-smoothing"]
     for options, lr, dev in ((first, 0.03, 5.0), (first, 0.1, 4.0), (second, 0.03, 3.0)):
         append_record(path, record(options, lr, 101, dev))
-    assert chosen_options(grid, grid.settings[0], "label-smoothing", read_records(path)) is None  # one is missing
+    assert chosen_options(grid, grid.settings[0], "label-smoothing", read_records(path, grid)) is None  # one is missing
     append_record(path, record(second, 0.1, 101, 3.5))
     append_record(path, record(first, 0.1, 1, 0.0, 0.0))  # a seed that counts does not choose
-    assert chosen_options(grid, grid.settings[0], "label-smoothing", read_records(path)) == (second, 0.03)
+    assert chosen_options(grid, grid.settings[0], "label-smoothing", read_records(path, grid)) == (second, 0.03)
 
 
 def test_tables_by_hand(tmp_path):
@@ -34,7 +34,7 @@ def test_tables_by_hand(tmp_path):
             append_record(path, record(options, lr, 101, lr))
         for seed, test in zip(grid.seeds, tests, strict=True):
             append_record(path, record(options, 0.03, seed, 7.0, test))
-    text = write_tables(grid, read_records(path), tmp_path)
+    text = write_tables(grid, read_records(path, grid), tmp_path)
     # Two seeds: t = 12.706 with one degree of freedom; standard errors 1 and 0.5.
     assert "| cross-entropy | `--loss cross-entropy --lr 0.03` | 2 | 7.00 | 11.00 ± 12.71 |  |" in text
     assert "| 5.50 ± 6.35 | -50 % |" in text and "label-smoothing" not in text
@@ -42,18 +42,25 @@ def test_tables_by_hand(tmp_path):
 
 
 def test_a_cut_line_is_left_out(tmp_path):
-    path = tmp_path / "runs.jsonl"
+    grid, path = read_grid(TINY), tmp_path / "runs.jsonl"
     append_record(path, record("a", 0.1, 1, 2.0))
     with path.open("a") as file:
         file.write(json.dumps(record("a", 0.1, 2, 2.0))[:-5])
-    assert [key[-1] for key in read_records(path)] == [1]
+    assert [key[-1] for key in read_records(path, grid)] == [1]
+
+
+def test_records_of_other_students_do_not_count(tmp_path):
+    grid, path = read_grid(TINY), tmp_path / "runs.jsonl"
+    append_record(path, record("a", 0.1, 1, 2.0))
+    append_record(path, record("a", 0.1, 2, 2.0) | {"student": grid.student + " --split-seed 3"})
+    assert [key[-1] for key in read_records(path, grid)] == [1]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda text: text.replace("seeds: [1, 2]", "seeds: [1, x]"), "'x'; expected a whole number"),
-        (lambda text: text.replace("teacher_updates: 2", "updates: 2"), "entries .*expected"),
+        (lambda text: text.replace("teachers:", "teacher:"), "entries .*expected"),
         (lambda text: text.replace("student: mlp-8", "network: mlp-8"), "KeyError: 'student'"),
         (lambda text: "[", "while parsing"),
         (lambda text: "", "entries NoneType"),
@@ -81,7 +88,7 @@ def test_a_grid_is_run_once(tmp_path, run_command, repository):
     lines = (tmp_path / "out" / "runs.jsonl").read_text().splitlines()
     assert len(lines) == 2 * 4 + 3 * 2  # two rates of four options choose, two seeds of three losses count
     assert all((json.loads(line)["test_error"] is None) == (json.loads(line)["seed"] == 101) for line in lines)
-    assert (tmp_path / "out" / "digits.noise40.mlp-8" / "phi.png").exists()
+    assert (tmp_path / "out" / "digits.noise40.mlp-8" / "trained" / "phi.png").exists()
     (tmp_path / "out" / "runs.jsonl").write_text("\n".join(lines[:-3]) + "\n")  # as if stopped before the last three
     assert run_command(command).stdout.partition("wall")[0] == found.partition("wall")[0]
     again = (tmp_path / "out" / "runs.jsonl").read_text().splitlines()

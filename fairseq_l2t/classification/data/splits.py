@@ -17,9 +17,6 @@ __all__ = ["DATA_NAMES", "Splits", "load_data", "with_label_noise"]
 
 DATA_NAMES = ("digits", "mnist", "cifar10", "cifar100")
 
-_SPLIT_SEED = 0
-"""Which images are dev and test where we divide a pool is the same in all runs."""
-
 _DIGITS = (297, 500)
 _POOL = (1000, 3000)
 _OFFICIAL_DEV = 5000
@@ -56,26 +53,28 @@ def load_data(
     label_noise: float = 0.0,
     dev_size: int | None = None,
     train_limit: int | None = None,
+    split_seed: int = 0,
 ) -> Splits:
     """Return the splits of the data set ``name``.
 
     Args:
         name: one of `DATA_NAMES`.
         folder: with its files; not for digits, which scikit-learn brings.
-        seed: of the wrong labels; the division is always the same.
+        seed: of the wrong labels.
         label_noise: share of the training labels that are replaced by another class.
         dev_size: images of dev, taken from the training images in equal shares of the classes (default: 297 of
             digits, 1,000 of a pool of test images, else 5,000).
         train_limit: so many of the remaining training images alone.
+        split_seed: says which images are dev, and which test where the data have no test images of their own.
 
     Raises:
         DataError: names the file or option, what was found, and what is allowed.
     """
-    train, test, protocol, default = _pools(name, folder)
+    train, test, protocol, default = _pools(name, folder, split_seed)
     dev_size = default if dev_size is None else dev_size
     if not 1 <= dev_size < len(train):
         raise DataError(f"--dev-size: {dev_size}; expected 1 to {len(train) - 1}, to be taken from the training images")
-    train, dev = _divided(train, dev_size)
+    train, dev = _divided(train, dev_size, split_seed)
     if train_limit is not None:
         if not 1 <= train_limit <= len(train):
             raise DataError(f"--train-limit: {train_limit}; expected 1 to {len(train)}")
@@ -102,7 +101,7 @@ def with_label_noise(labels: Tensor, classes: int, share: float, seed: int) -> T
     return found
 
 
-def _pools(name: str, folder: Path | None) -> tuple[ImageSet, ImageSet, str, int]:
+def _pools(name: str, folder: Path | None, seed: int) -> tuple[ImageSet, ImageSet, str, int]:
     """Return images for training and dev, test images, whose division that is, and how many dev images are usual."""
     if name not in DATA_NAMES:
         raise DataError(f"--data: {name}; expected one of {', '.join(DATA_NAMES)}")
@@ -110,17 +109,17 @@ def _pools(name: str, folder: Path | None) -> tuple[ImageSet, ImageSet, str, int
         from fairseq_l2t.classification.data.digits import load_digits
 
         dev, test = _DIGITS
-        return *_divided(load_digits(), test), "our split", dev
+        return *_divided(load_digits(), test, seed), "our split", dev
     if folder is None:
         raise DataError(f"--data {name}: needs --data-dir, the folder with its files")
     if not folder.is_dir():
         raise DataError(f"--data-dir: {folder}; expected a folder")
     if name != "mnist":
         return *load_cifar(folder, 10 if name == "cifar10" else 100), "official test images", _OFFICIAL_DEV
-    return _mnist(folder)
+    return _mnist(folder, seed)
 
 
-def _mnist(folder: Path) -> tuple[ImageSet, ImageSet, str, int]:
+def _mnist(folder: Path, seed: int) -> tuple[ImageSet, ImageSet, str, int]:
     """Return what `_pools` does of the IDX files in ``folder``."""
     train, test = (find_mnist(folder, split) for split in ("train", "t10k"))
     if test is None:
@@ -130,7 +129,7 @@ def _mnist(folder: Path) -> tuple[ImageSet, ImageSet, str, int]:
         pool = read_images(*test)
         if len(pool) <= count:
             raise DataError(f"{test[0]}: {len(pool)} images; expected more than the {count} taken as test images")
-        return *_divided(pool, count), f"our split of the {len(pool):,} test images", dev
+        return *_divided(pool, count, seed), f"our split of the {len(pool):,} test images", dev
     found, others = read_images(*train), read_images(*test)
     if found.images.shape[1:] != others.images.shape[1:]:
         sizes = [f"{part.images.shape[2]}x{part.images.shape[3]}" for part in (found, others)]
@@ -138,9 +137,9 @@ def _mnist(folder: Path) -> tuple[ImageSet, ImageSet, str, int]:
     return found, others, "official test images", _OFFICIAL_DEV
 
 
-def _divided(pool: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
+def _divided(pool: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
     """Return the rest of ``pool`` and ``count`` images of it, equal shares of every class, both in random order."""
-    generator = torch.Generator().manual_seed(_SPLIT_SEED)
+    generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pool), generator=generator)
     by_class = [order[pool.labels[order] == number] for number in range(len(pool.classes))]
     taken = _shares([len(part) for part in by_class], count)

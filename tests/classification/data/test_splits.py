@@ -96,3 +96,12 @@ def test_a_folder_that_is_none(tmp_path):
 def test_what_is_no_image_set(images, labels, levels, message):
     with pytest.raises(ValueError, match=message):
         ImageSet(images, labels, ("a", "b"), levels)
+
+
+def test_another_division():
+    first, second, again = (load_data("digits", seed=1, split_seed=seed) for seed in (0, 1, 1))
+    assert torch.equal(second.test.images, again.test.images) and torch.equal(second.dev.images, again.dev.images)
+    assert not torch.equal(first.test.images, second.test.images)
+    assert torch.equal(first.test.images, load_data("digits", seed=1).test.images)
+    sums = [sum(int(part.images.long().sum()) for part in (one.train, one.dev, one.test)) for one in (first, second)]
+    assert sums[0] == sums[1]
