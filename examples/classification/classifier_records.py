@@ -22,7 +22,7 @@ RunKey = tuple[str, str, float, int]
 
 
 def read_records(path: Path, grid: Grid) -> dict[RunKey, dict[str, Any]]:
-    """Return the lines of a file by what was run; those of other student options, and a last line cut by a kill, not."""
+    """Return the lines of a file by what was run, but those of other student options, and a last one that was cut."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
         if line.endswith("\n"):

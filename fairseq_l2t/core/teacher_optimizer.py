@@ -44,6 +44,7 @@ class TeacherOptimizer:
         if "off_diagonal" in self._levels:
             groups.append({"params": [self._levels["off_diagonal"]], "lr": off_diagonal_lr})
         self._adam = torch.optim.Adam(groups, lr=lr, maximize=True)
+        self.rate_factor = 1.0
 
     def step(self, theta: dict[str, Tensor], norm: float) -> None:
         """Move the teacher along ``theta`` (name -> hypergradient), whose norm is ``norm``."""
@@ -59,6 +60,12 @@ class TeacherOptimizer:
         self._adam.zero_grad()
         with torch.no_grad():
             self._teacher.values.copy_(self._shared() + self._word)
+
+    def shrink(self, factor: float) -> None:
+        """Multiply all learning rates by ``factor``; ``rate_factor`` is the product of all factors so far."""
+        self.rate_factor *= factor
+        for group in self._adam.param_groups:
+            group["lr"] *= factor
 
     def _shared(self) -> Tensor:
         """Return the level of each coefficient, (coefficients, keys) or, where all have one, (keys,)."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_l2t.core.backtracking import Backtracking
 from fairseq_l2t.core.lives import Lives, LivingStudent
 from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.reverse import Hypergradient, hypergradient_with_adjoint
@@ -46,6 +47,7 @@ class UpdateReport:
     ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of targets in a tenth of the
     updates, in order; its signs say where in the window the student would rather have had them higher or lower.
     ``states``: of the student by feature name, those of `core.lives.Lives.take_states`: in the window, its end last.
+    ``teacher_rate_factor``: what the learning rates of the update to come are multiplied by; see `core.backtracking`.
     ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
     """
 
@@ -65,6 +67,7 @@ class UpdateReport:
     hypergradient_error: float | None
     states: list[dict[str, float]]
     phi_off_diagonal: float | None = None
+    teacher_rate_factor: float = 1.0
 
 
 class TeacherTrainer:
@@ -106,6 +109,7 @@ class TeacherTrainer:
             teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm,
             off_diagonal_lr=plan.teacher_off_diagonal_lr,
         )  # fmt: skip
+        self._backtracking = Backtracking(teacher, self._optimizer, plan.teacher_lr_shrink)
         self.teacher_update = 0
         self.life = -1
         self.best_holdout: float | None = None
@@ -160,7 +164,12 @@ class TeacherTrainer:
         self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
         report = self._report(value, holdout, found, phi, trajectory.recomputed, error)
-        return replace(report, holdout_measure=self._judge(keep_best)) if ended and judged else report
+        if not (ended and judged):
+            return report
+        before, found = self.best_holdout, self._judge(keep_best)
+        if found is None or (before is not None and found < before):
+            self._backtracking.go_back()
+        return replace(report, holdout_measure=found, teacher_rate_factor=self._optimizer.rate_factor)
 
     def _error_of(self, found: Hypergradient, trajectory, grad_omega: Tensor) -> float | None:
         """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
@@ -200,6 +209,7 @@ class TeacherTrainer:
     def _keep_if_best(self, holdout: float, keep_best: Callable[[], None]) -> float:
         if self.best_holdout is None or holdout > self.best_holdout:
             self.best_holdout = holdout
+            self._backtracking.mark()
             keep_best()
         return holdout
 
@@ -222,6 +232,7 @@ class TeacherTrainer:
             pull_by_tenth=_by_tenth(found.pulls),
             hypergradient_error=error,
             states=states,
+            teacher_rate_factor=self._optimizer.rate_factor,
         )
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -230,8 +241,10 @@ class TeacherTrainer:
         tensors = {f"student.{name}": tensor for name, tensor in student_tensors.items()}
         tensors.update({f"teacher.{name}": tensor.detach() for name, tensor in self.teacher.named_parameters()})
         tensors.update({f"optimizer.{name}": tensor for name, tensor in self._optimizer.state_dict().items()})
+        tensors.update({f"best.{name}": tensor for name, tensor in self._backtracking.state_dict().items()})
         values = {
             "plan": asdict(self.plan),
+            "rate_factor": self._optimizer.rate_factor,
             "teacher_update": self.teacher_update,
             "life": self.life,
             "best_holdout": self.best_holdout,
@@ -248,7 +261,7 @@ class TeacherTrainer:
             ValueError: the state is of another plan.
         """
         # Of a state from before there were these options they are 0.
-        since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0}
+        since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0, "teacher_lr_shrink": 1.0}
         fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
             changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()
@@ -258,6 +271,8 @@ class TeacherTrainer:
             with torch.no_grad():
                 parameter.copy_(tensors[f"teacher.{name}"])
         self._optimizer.load_state_dict(_of_prefix(tensors, "optimizer."))
+        self._optimizer.shrink(values.get("rate_factor", 1.0))
+        self._backtracking.load_state_dict(_of_prefix(tensors, "best."))
         self.teacher_update, self.life = values["teacher_update"], values["life"]
         self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
         self._life_is_spoilt = values.get("life_is_spoilt", False)

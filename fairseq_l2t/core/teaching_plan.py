@@ -29,6 +29,8 @@ class TeachingPlan:
             seeds are the same for all teachers. 0: a teacher is judged by the life that taught it, which other seeds
             tell apart from the next more than the teacher does.
         teacher_off_diagonal_lr: as teacher_lr, for the level that the off-diagonal coefficients of a full Phi share.
+        teacher_lr_shrink: where the ``holdout_lives`` find a teacher worse than the best, it goes back to that, and all
+            its learning rates are multiplied by this number; 1: it goes on from where it is.
 
     Raises:
         ValueError: names the option, its value and its range.
@@ -45,6 +47,7 @@ class TeachingPlan:
     backward_length: int = 0
     holdout_lives: int = 0
     teacher_off_diagonal_lr: float = 0.0
+    teacher_lr_shrink: float = 1.0
 
     @property
     def holdout_seeds(self) -> range:
@@ -65,6 +68,10 @@ class TeachingPlan:
         _require_whole("--holdout-lives", self.holdout_lives, 0)
         if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
             raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
+        if not 0 < self.teacher_lr_shrink <= 1:
+            raise ValueError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; expected a number above 0, at most 1")
+        if self.teacher_lr_shrink < 1 and not self.holdout_lives:
+            raise ValueError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; needs --holdout-lives, which judge")
         for name in ("teacher_word_lr", "teacher_clip_norm", "teacher_off_diagonal_lr"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):

@@ -76,6 +76,7 @@ class RunOptions:
             teacher_lr=given.teacher_lr,
             teacher_word_lr=given.teacher_lr / 10 if given.teacher_word_lr is None else given.teacher_word_lr,
             teacher_clip_norm=given.teacher_clip_norm,
+            teacher_lr_shrink=given.teacher_lr_shrink,
             teacher_off_diagonal_lr=given.teacher_off_diagonal_lr,
             max_bad_steps=given.max_bad_steps,
             seed=given.seed,
@@ -158,6 +159,14 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="LR",
         help="learning rate of the coefficient of the mean log-probability (default: a tenth of --teacher-lr)",
+    )
+    group.add_argument(
+        "--teacher-lr-shrink",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="where --holdout-lives find the teacher worse than the best one, go back to that and multiply all its "
+        "learning rates by this (default: %(default)s, go on from where it is)",
     )
     group.add_argument(
         "--teacher-clip-norm",

@@ -217,6 +217,62 @@ def test_lives_of_fixed_seeds_judge_a_teacher_before_its_first_update_and_after_
     assert reports[-1].holdout_measure != reports[2].holdout_measure
 
 
+BACK = dataclasses.replace(JUDGED, unroll_length=8, holdout_lives=1, teacher_lr_shrink=0.5)
+"""Windows of whole lives, each judged."""
+
+
+def test_back_to_the_best_with_smaller_steps():
+    judged = [0.3, 0.4, 0.2, 0.1, 0.5]  # of the teacher as it begins, and after each update
+    subject, plain = (trainer(plan, holdouts=list(judged)) for plan in
+                      (BACK, dataclasses.replace(BACK, teacher_lr_shrink=1.0)))  # fmt: skip
+    run(plain, 1)
+    first = run(subject, 1)[0]
+    best, moments = subject.teacher.values.detach().clone(), subject._optimizer.state_dict()
+    moments = {name: tensor.clone() for name, tensor in moments.items()}
+    assert torch.equal(best, plain.teacher.values)  # better: as without
+    reports = [first, *run(subject, 2)]
+    assert torch.equal(subject.teacher.values, best)
+    assert all(torch.equal(tensor, moments[name]) for name, tensor in subject._optimizer.state_dict().items())
+    reports += run(subject, 1)
+    assert [report.teacher_rate_factor for report in reports] == [1.0, 0.5, 0.25, 0.25]
+    assert subject.best_holdout == 0.5
+    run(plain, 3)
+    # A quarter of the step; without the option there were three whole ones.
+    quarter, whole = ((one.teacher.values.detach() - best).abs().max() for one in (subject, plain))
+    assert 0 < quarter < 0.3 * (PLAN.teacher_lr + PLAN.teacher_word_lr) < whole
+
+
+def test_going_back_needs_lives_that_judge():
+    with pytest.raises(ValueError, match="--teacher-lr-shrink: 0.5; needs --holdout-lives"):
+        dataclasses.replace(BACK, holdout_lives=0)
+
+
+def test_back_after_a_life_that_ended_in_nan():
+    subject = trainer(BACK)
+    before = subject.teacher.values.detach().clone()
+    subject._judge(lambda: None)
+    subject.life = 0  # judged as it begins
+    subject._life_is_spoilt = True
+    subject._judge = lambda keep_best: None
+    report = run(subject, 1)[0]
+    assert report.holdout_measure is None and report.teacher_rate_factor == 0.5
+    assert torch.equal(subject.teacher.values, before)
+
+
+def test_going_back_is_resumed_to_the_bit():
+    judged = [0.3, 0.4, 0.2, 0.1, 0.5, 0.6]
+    whole = trainer(BACK, holdouts=list(judged))
+    run(whole, 5)
+    begun = trainer(BACK, holdouts=list(judged))
+    run(begun, 2)
+    tensors, values = begun.state_dict()
+    resumed = trainer(BACK, holdouts=judged[3:])
+    resumed.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, values)
+    reports = run(resumed, 3)
+    assert torch.equal(resumed.teacher.values, whole.teacher.values)
+    assert [report.teacher_rate_factor for report in reports] == [0.25, 0.25, 0.25]
+
+
 def test_a_judging_life_is_lived_as_one_that_teaches():
     """Down to what it is shown of dev, when no hypergradient is taken of it."""
     for interval in (0, 3):
@@ -326,6 +382,9 @@ def test_another_plan_is_not_resumed_but_more_updates_are():
         ("--backward-length", {"backward_length": 4}),
         ("--backward-length", {"backward_length": -1}),
         ("--holdout-lives", {"holdout_lives": -1}),
+        ("--teacher-lr-shrink", {"teacher_lr_shrink": 0.0}),
+        ("--teacher-lr-shrink", {"teacher_lr_shrink": 1.5}),
+        ("--teacher-lr-shrink", {"teacher_lr_shrink": float("nan")}),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(option, change):

@@ -11,7 +11,8 @@ TINY = Path(__file__).with_name("tiny_classifier_grid.yaml")
 
 
 def record(options, lr, seed, dev, test=None):
-    return {"setting": "digits.noise40.mlp-8", "student": read_grid(TINY).student, "options": options, "lr": lr, "seed": seed,
+    student = read_grid(TINY).student
+    return {"setting": "digits.noise40.mlp-8", "student": student, "options": options, "lr": lr, "seed": seed,
             "protocol": "our split", "dev_error": dev, "test_error": test}  # fmt: skip
 
 
