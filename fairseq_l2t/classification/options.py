@@ -95,9 +95,9 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     add("--teacher-word-lr", type=float, default=0.0, help="the same for each coefficient's own part (%(default)s)")
     add("--teacher-off-diagonal-lr", type=float, default=0.005,
         help="the same for what all off-diagonal coefficients share (%(default)s)")  # fmt: skip
-    add("--teacher-lr-shrink", type=float, default=0.5, metavar="FACTOR",
+    add("--teacher-lr-shrink", type=float, metavar="FACTOR",
         help="where --holdout-lives find the teacher worse than the best, it goes back, with smaller rates; 1: it goes "
-        "on from where it is (default %(default)s)")  # fmt: skip
+        "on from where it is (default 0.5, without --holdout-lives 1)")  # fmt: skip
     add("--teacher-clip-norm", type=float, default=1.0, metavar="NORM", help="of the hypergradient; 0: none (1)")
     add("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="default: %(default)s")
     add("--stage-spread", type=float, default=4.0, help="of the keys over the stages of a life (default %(default)s)")
@@ -179,8 +179,12 @@ def loss_shape_of(options: Namespace) -> LossShape:
 def plan_of(options: Namespace) -> TeachingPlan:
     """Return the plan of a teacher training; raises ValueError as it does."""
     names = ("total_updates", "teacher_updates", "teacher_lr", "teacher_word_lr", "teacher_clip_norm", "max_bad_steps")
-    names += ("seed", "backward_length", "holdout_lives", "teacher_off_diagonal_lr", "teacher_lr_shrink")
+    names += ("seed", "backward_length", "holdout_lives", "teacher_off_diagonal_lr")
+    shrink = options.teacher_lr_shrink
+    if shrink is None:
+        shrink = 0.5 if options.holdout_lives else 1.0
     length = options.unroll_length
     if length is None:
         length = max(1, options.total_updates - options.cross_entropy_updates)
-    return TeachingPlan(unroll_length=length, **{name: getattr(options, name) for name in names})
+    numbers = {name: getattr(options, name) for name in names}
+    return TeachingPlan(unroll_length=length, teacher_lr_shrink=shrink, **numbers)

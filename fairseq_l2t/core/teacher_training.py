@@ -166,10 +166,10 @@ class TeacherTrainer:
         report = self._report(value, holdout, found, phi, trajectory.recomputed, error)
         if not (ended and judged):
             return report
-        before, found = self.best_holdout, self._judge(keep_best)
-        if found is None or (before is not None and found < before):
+        best, judgement = self.best_holdout, self._judge(keep_best)
+        if judgement is None or (best is not None and judgement < best):
             self._backtracking.go_back()
-        return replace(report, holdout_measure=found, teacher_rate_factor=self._optimizer.rate_factor)
+        return replace(report, holdout_measure=judgement, teacher_rate_factor=self._optimizer.rate_factor)
 
     def _error_of(self, found: Hypergradient, trajectory, grad_omega: Tensor) -> float | None:
         """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
@@ -260,7 +260,7 @@ class TeacherTrainer:
         Raises:
             ValueError: the state is of another plan.
         """
-        # Of a state from before there were these options they are 0.
+        # A state from before there were these options is one without their effect.
         since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0, "teacher_lr_shrink": 1.0}
         fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
