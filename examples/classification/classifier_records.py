@@ -27,7 +27,7 @@ def read_records(path: Path, grid: Grid) -> dict[RunKey, dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
         if line.endswith("\n"):
             record = json.loads(line)
-            if record["student"] == grid.student:
+            if record.get("student") == grid.student:  # lines of before there was the field are of unknown options
                 key = record["setting"], record["options"], record["lr"], record["seed"]
                 found[key] = record
     return found

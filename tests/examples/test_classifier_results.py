@@ -54,6 +54,7 @@ def test_records_of_other_students_do_not_count(tmp_path):
     grid, path = read_grid(TINY), tmp_path / "runs.jsonl"
     append_record(path, record("a", 0.1, 1, 2.0))
     append_record(path, record("a", 0.1, 2, 2.0) | {"student": grid.student + " --split-seed 3"})
+    append_record(path, {key: value for key, value in record("a", 0.1, 3, 2.0).items() if key != "student"})
     assert [key[-1] for key in read_records(path, grid)] == [1]
 
 
