@@ -12,7 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["COEFFICIENT_FORMS", "DEFAULT_INITIAL_COEFFICIENT", "DEFAULT_KEYS", "VOCABULARY_FORMS", "Teacher"]
+__all__ = [
+    "COEFFICIENT_FORMS",
+    "DEFAULT_INITIAL_COEFFICIENT",
+    "DEFAULT_KEYS",
+    "VOCABULARY_FORMS",
+    "Teacher",
+    "coefficient_count",
+]
 
 COEFFICIENT_FORMS = ("diagonal", "smoothed", "full")
 """Phi as a vector, one coefficient an entry (translation); that vector and, last, the one coefficient of the mean
@@ -21,6 +28,11 @@ log-probability of all entries, which is what label smoothing has beside the tar
 
 VOCABULARY_FORMS = COEFFICIENT_FORMS[:2]
 """Those that a vocabulary has room for."""
+
+def coefficient_count(form: str, entries: int) -> int:
+    """Return how many coefficients a Phi of ``form``, one of `COEFFICIENT_FORMS`, has for so many entries."""
+    return {"diagonal": entries, "smoothed": entries + 1, "full": entries**2}[form]
+
 
 DEFAULT_KEYS = 5
 """Number of keys N for translation (the paper's appendix, as recalled in our notes)."""
@@ -131,7 +143,7 @@ class Teacher(nn.Module):
     @property
     def coefficient_count(self) -> int:
         """Number of coefficients: ``entries``, of a smoothed Phi one more, of a full one their square."""
-        return self.values.shape[0]
+        return coefficient_count(self.form, self.entries)
 
     @property
     def keys(self) -> int:

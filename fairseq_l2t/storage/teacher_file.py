@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.core import LossShape, Teacher
-from fairseq_l2t.core.teacher import VOCABULARY_FORMS
+from fairseq_l2t.core.teacher import VOCABULARY_FORMS, coefficient_count
 from fairseq_l2t.storage.container import Container, ContainerError, open_container, write_container
 from fairseq_l2t.storage.json_values import require_plain_json
 
@@ -202,8 +202,7 @@ def _teacher_of(
     if vocabulary is not None:
         _require_same_vocabulary(path, own, vocabulary)
     # The shapes are compared before a Teacher is made: its constructor allocates what the metadata say.
-    rows = {"diagonal": own.size, "smoothed": own.size + 1, "full": own.size**2}[form]
-    expected = {"values": (rows, keys), "queries": (keys, len(features))}
+    expected = {"values": (coefficient_count(form, own.size), keys), "queries": (keys, len(features))}
     problems = _layout_problems(container, expected)
     if not problems:
         tensors, problems = container.read()

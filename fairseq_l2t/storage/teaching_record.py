@@ -29,6 +29,18 @@ __all__ = [
 
 BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
 
+_WITHOUT_EFFECT = {
+    "backward_length": 0,
+    "coefficient_form": "diagonal",
+    "holdout_lives": 0,
+    "initial_off_diagonal": 0.0,
+    "split_seed": 0,
+    "stage_spread": 0.0,
+    "teacher_lr_shrink": 1.0,
+    "teacher_off_diagonal_lr": 0.0,
+}
+"""Options that runs of before they existed are resumed with."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -152,9 +164,13 @@ class TeachingRecord:
 def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with a run of other options than it was started with.
 
+    A run of before an option existed counts as one with the value that changes nothing.
+
     Raises:
         ResumeError: names each option, its value then and now.
     """
+    before = {key: type(now[key])(value) for key, value in _WITHOUT_EFFECT.items() if key in now}
+    then = {**before, **then}
     changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
                for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
     if changed:
