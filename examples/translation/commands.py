@@ -94,6 +94,11 @@ def run_program(name: str, work: Callable[[], None]) -> int:
     start = time.monotonic()
     try:
         work()
+        print(f"wall time: {time.monotonic() - start:.0f} s", flush=True)
+    except BrokenPipeError:
+        # Whoever read our output is gone. Python would tell a second time, as it ends, that it cannot write there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (BadInput, StepFailed) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 1
@@ -104,7 +109,6 @@ def run_program(name: str, work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(f"wall time: {time.monotonic() - start:.0f} s")
     return 0
 
 

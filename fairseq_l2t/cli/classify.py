@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
+from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail, run_command
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 
 __all__ = ["command_parser", "main"]
 
-_USAGE_ERROR, _RUN_ERROR = 2, 1
+_NAME = "l2t-classify"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (0; 1 the run failed; 2 bad options or files; 128 + signal)."""
-    logging.basicConfig(
-        format="%(asctime)s | %(levelname)s | %(name)s | %(message)s", datefmt="%Y-%m-%d %H:%M:%S",
-        level=os.environ.get("LOGLEVEL", "INFO").upper(), stream=sys.stdout,
-    )  # fmt: skip
-    try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:  # outside of updates: those handle the signal themselves
-        print("l2t-classify: stopped by SIGINT", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return run_command(_NAME, _run, arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -39,26 +30,21 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         _COMMANDS[options.command](options)
     except Interrupted as stop:
-        print(f"l2t-classify: {stop}", file=sys.stderr)
+        print(f"{_NAME}: {stop}", file=sys.stderr)
         return stop.exit_code
     except NonFiniteError as error:
-        return _fail(error, _RUN_ERROR)
+        return fail(_NAME, error, RUN_ERROR)
     # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
     except (ValueError, OSError, NotTwiceDifferentiableError) as error:
-        return _fail(error, _USAGE_ERROR)
+        return fail(_NAME, error, USAGE_ERROR)
     return 0
-
-
-def _fail(error: Exception, code: int) -> int:
-    print(f"l2t-classify: error: {error}", file=sys.stderr)
-    return code
 
 
 def command_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from fairseq_l2t.classification import options as own
 
-    parser = OneLineParser(prog="l2t-classify", description=__doc__.partition(": ")[2])
+    parser = OneLineParser(prog=_NAME, description=__doc__.partition(": ")[2])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
     formatter = {"allow_abbrev": False}
     teacher = commands.add_parser("train-teacher", help="train a teacher on lives of a student", **formatter)

@@ -169,7 +169,8 @@ def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     Raises:
         ResumeError: names each option, its value then and now.
     """
-    before = {key: type(now[key])(value) for key, value in _WITHOUT_EFFECT.items() if key in now}
+    before = {key: str(value) if isinstance(now[key], str) else value
+              for key, value in _WITHOUT_EFFECT.items() if key in now}  # fmt: skip
     then = {**before, **then}
     changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
                for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip

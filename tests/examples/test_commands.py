@@ -219,6 +219,20 @@ def test_a_script_that_is_interrupted_says_so_in_one_line(script, tmp_path, monk
     assert capsys.readouterr().err == f"{script}.py: stopped by SIGINT\n"
 
 
+def test_a_reader_that_is_gone_ends_it_without_a_traceback(examples, tmp_path):
+    source = "import commands; raise SystemExit(commands.run_program('some.py', lambda: None))"
+    command = [sys.executable, "-c", source]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        found = subprocess.run(command, cwd=examples, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (found.returncode, found.stderr) == (128 + signal.SIGPIPE, "")
+    read = subprocess.run(command, cwd=examples, capture_output=True, text=True, check=True)  # the control
+    assert read.stdout.startswith("wall time: ")
+
+
 def _limited(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
