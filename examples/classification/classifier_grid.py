@@ -11,7 +11,7 @@ losses           name -> options of `l2t-classify train` to choose from; --teach
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +68,31 @@ def read_grid(path: str | Path) -> Grid:
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise GridError(f"{path}: entries {found}; expected {sorted(expected)}")
     try:
+        losses = content["losses"].items()
         return Grid(
             path,
-            tuple(map(_setting, content["settings"])),
-            tuple(map(_whole, content["seeds"])),
-            tuple(map(_whole, content["tuning_seeds"])),
+            tuple(map(_setting, _list("settings", content["settings"]))),
+            tuple(map(_whole, _list("seeds", content["seeds"]))),
+            tuple(map(_whole, _list("tuning_seeds", content["tuning_seeds"]))),
             str(content["student"]),
-            tuple(map(float, content["learning_rates"])),
+            tuple(map(float, _list("learning_rates", content["learning_rates"]))),
             {str(name): str(options) for name, options in content["teachers"].items()},
-            {str(name): tuple(map(str, options)) for name, options in content["losses"].items()},
+            {str(name): tuple(map(str, _list(f"losses: {name}", choices))) for name, choices in losses},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise GridError(f"{path}: {type(error).__name__}: {error}") from error
 
 
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name}: {value!r}; expected a list that is not empty")
+    return value
+
+
 def _setting(entry: Any) -> Setting:
+    names = [field.name for field in fields(Setting)]
+    if not isinstance(entry, dict) or sorted(entry) != sorted(names):
+        raise ValueError(f"settings: {entry}; expected the entries {', '.join(names)}")
     return Setting(str(entry["data"]), float(entry["label_noise"]), str(entry["student"]))
 
 

@@ -2,44 +2,99 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from classifier_grid import Grid, Setting
+from classifier_grid import Grid, GridError, Setting
 
 from fairseq_l2t.classification.evaluation import interval_of
 from fairseq_l2t.storage import write_atomically
+from fairseq_l2t.storage.teaching_record import BEST_NAME as TEACHER_NAME
 
-__all__ = ["BASELINE", "RunKey", "append_record", "chosen_options", "read_records", "write_tables"]
+__all__ = [
+    "BASELINE",
+    "Record",
+    "RunKey",
+    "append_record",
+    "chosen_options",
+    "read_records",
+    "teacher_digest",
+    "teacher_file",
+    "write_tables",
+]
 
 BASELINE = "cross-entropy"
 
 RunKey = tuple[str, str, float, int]
 """Setting, options of the loss, learning rate, seed."""
 
+Record = dict[str, Any]
+"""A line: what was run, and its errors."""
 
-def read_records(path: Path, grid: Grid) -> dict[RunKey, dict[str, Any]]:
-    """Return the lines of a file by what was run, but those of other student options, and a last one that was cut."""
+
+def read_records(path: Path, grid: Grid) -> dict[RunKey, Record]:
+    """Return the lines of a file by what was run.
+
+    Left out are those of other student options or of a teacher that has been trained further since, and a last one that
+    was cut.
+
+    Raises:
+        GridError: a line that is no record.
+    """
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+    for number, line in enumerate(_lines(path), 1):
         if line.endswith("\n"):
-            record = json.loads(line)
-            if record.get("student") == grid.student:  # lines of before there was the field are of unknown options
+            try:
+                record = json.loads(line)
                 key = record["setting"], record["options"], record["lr"], record["seed"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise GridError(f"{path}, line {number}: not a record of results.py ({error})") from error
+            # Lines of before there was the field are of unknown options.
+            if record.get("student") == grid.student and _is_of_todays_teacher(path.parent, record):
                 found[key] = record
     return found
 
 
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Write one line."""
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+
+
+def _is_of_todays_teacher(output: Path, record: Record) -> bool:
+    then = record.get("teacher")
+    if then is None:
+        return "--teacher-path" not in record["options"]
+    file = output / record["setting"] / then["name"] / TEACHER_NAME
+    return not file.exists() or _sha256(file) == then["sha256"]  # records alone, without their teachers, can be read
+
+
+def teacher_file(output: Path, setting: Setting, name: str) -> Path:
+    """Return where the teacher ``name`` of a grid is."""
+    return output / setting.name / name / TEACHER_NAME
+
+
+def teacher_digest(output: Path, setting: Setting, name: str) -> dict[str, str]:
+    """Return how a record names its teacher: by the grid's name and by the file's digest."""
+    return {"name": name, "sha256": _sha256(teacher_file(output, setting, name))}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Write one line, in place of a last one that was cut."""
+    lines = _lines(path)
+    if lines and not lines[-1].endswith("\n"):
+        write_atomically(path, ["".join(lines[:-1]).encode()])
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
 
 
-def chosen_options(grid: Grid, setting: Setting, loss: str, records: dict[RunKey, dict]) -> tuple[str, float] | None:
+def chosen_options(grid: Grid, setting: Setting, loss: str, records: dict[RunKey, Record]) -> tuple[str, float] | None:
     """Return option and learning rate with the least mean dev error of the tuning seeds; None: not all have run."""
     errors = {}
     for options in grid.losses[loss]:
@@ -51,7 +106,7 @@ def chosen_options(grid: Grid, setting: Setting, loss: str, records: dict[RunKey
     return min(errors, key=errors.__getitem__)
 
 
-def write_tables(grid: Grid, records: dict[RunKey, dict], output: Path) -> str:
+def write_tables(grid: Grid, records: dict[RunKey, Record], output: Path) -> str:
     """Write ``results.md`` and return it: test errors of each loss, with intervals over seeds."""
     parts = []
     for setting in grid.settings:
@@ -65,7 +120,7 @@ def write_tables(grid: Grid, records: dict[RunKey, dict], output: Path) -> str:
     return text
 
 
-def _rows(grid: Grid, setting: Setting, records: dict[RunKey, dict]) -> Iterable[dict[str, Any]]:
+def _rows(grid: Grid, setting: Setting, records: dict[RunKey, Record]) -> Iterable[dict[str, Any]]:
     for loss in grid.losses:
         chosen = chosen_options(grid, setting, loss, records)
         if chosen is None:

@@ -9,26 +9,36 @@ student, at its best checkpoint on dev. Everything that is done is kept: the sam
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import multiprocessing
+import os
 import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import torch
 from classifier_grid import Grid, GridError, Setting, read_grid
-from classifier_records import append_record, chosen_options, read_records, write_tables
+from classifier_records import (
+    Record,
+    append_record,
+    chosen_options,
+    read_records,
+    teacher_digest,
+    teacher_file,
+    write_tables,
+)
 from tqdm import tqdm
 
-from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.evaluation import error_on_test
-from fairseq_l2t.classification.options import criterion_of, data_of, recipe_of
-from fairseq_l2t.classification.runs import train_teacher
-from fairseq_l2t.classification.teaching import read_teacher
-from fairseq_l2t.classification.training import StudentTraining
+from fairseq_l2t.classification.options import criterion_of, loss_shape_of, plan_of, recipe_of
+from fairseq_l2t.classification.runs import new_training, train_teacher
 from fairseq_l2t.cli.classify import command_parser
 from fairseq_l2t.core import NonFiniteError
 from fairseq_l2t.inspection.classifier_plots import plot_run
@@ -45,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="students at once (default %(default)s)")
     parser.add_argument("--report", action="store_true", help="tables of what has run, nothing else")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         run_grid(read_grid(options.grid), options)
     except KeyboardInterrupt:
@@ -53,6 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stop:
         print("results.py: stopped; the same command goes on", file=sys.stderr)
         return stop.exit_code
+    except BrokenProcessPool:
+        print("results.py: error: the process of a student was killed (out of memory?); the same command goes on",
+              file=sys.stderr)  # fmt: skip
+        return 1
     except (GridError, NonFiniteError, ValueError, OSError) as error:
         print(f"results.py: error: {error}", file=sys.stderr)
         return 2
@@ -62,12 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
 def run_grid(grid: Grid, options: argparse.Namespace) -> None:
     """Do what is left of ``grid``, then write tables and figures."""
     start, output, file = time.monotonic(), options.output_dir, options.output_dir / "runs.jsonl"
+    _check_options(grid, options)
     output.mkdir(parents=True, exist_ok=True)
     if not options.report:
         torch.set_num_threads(1)
         for setting in grid.settings:
             for name in grid.teachers:
-                _train_teacher(grid, setting, name, options)
+                train_teacher(_teacher_options(grid, setting, name, options))
         for phase in (_tuning_runs, _counting_runs):
             _make_runs(phase(grid, read_records(file, grid)), grid, file, options, phase.__doc__.partition(".")[0])
     print(write_tables(grid, read_records(file, grid), output))
@@ -103,9 +119,57 @@ def _counting_runs(grid: Grid, records: dict) -> Iterator[tuple[Setting, str, fl
 def _make_runs(runs: Iterator, grid: Grid, file: Path, options: argparse.Namespace, what: str) -> None:
     jobs = [(grid, *run, options.output_dir, options.data_dir) for run in runs]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(options.jobs, torch.set_num_threads, (1,)) as pool:
-        for record in tqdm(pool.imap(_run, jobs), desc=what, total=len(jobs), disable=None, unit=" students"):
-            append_record(file, record)
+    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=_begin_worker) as pool:
+        try:
+            for record in tqdm(pool.map(_run, jobs), desc=what, total=len(jobs), disable=None, unit=" students"):
+                append_record(file, record)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # waits for the students under way alone
+            raise
+
+
+def _begin_worker() -> None:
+    """Make a process of students end with this one, and leave SIGINT, which a terminal sends to both, to this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _check_options(grid: Grid, options: argparse.Namespace) -> None:
+    """Refuse options of the grid that no run could use, before any run is begun."""
+    for setting in grid.settings:
+        for name in grid.teachers:
+            given = _teacher_options(grid, setting, name, options)
+            _checked(grid, lambda given=given: (recipe_of(given), plan_of(given), loss_shape_of(given)))
+        for choices in grid.losses.values():
+            for choice in choices:
+                given = _student_options(grid, setting, choice, grid.learning_rates[0], 1, options.data_dir)
+                _checked(grid, lambda given=given: (recipe_of(given), criterion_of(given)))
+                if given.teacher_path is not None and given.teacher_path not in grid.teachers:
+                    raise GridError(f"{grid.path}: --teacher-path {given.teacher_path}; expected one of "
+                                    f"{', '.join(grid.teachers)}")  # fmt: skip
+
+
+def _checked(grid: Grid, made: Callable[[], object]) -> None:
+    try:
+        made()
+    except ValueError as error:
+        raise GridError(f"{grid.path}: {error}") from error
+
+
+def _parsed(grid: Grid, command: str, arguments: list[str]) -> argparse.Namespace:
+    """Return the options of ``l2t-classify command``; a GridError where there is no such option or value."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return command_parser().parse_args([command, *arguments])
+    except SystemExit as error:
+        raise GridError(f"{grid.path}: {told.getvalue().strip()}") from error
 
 
 def _arguments(grid: Grid, setting: Setting, data_dir: str | None) -> list[str]:
@@ -114,26 +178,31 @@ def _arguments(grid: Grid, setting: Setting, data_dir: str | None) -> list[str]:
     return [*found, *data, *shlex.split(grid.student)]
 
 
-def _train_teacher(grid: Grid, setting: Setting, name: str, options: argparse.Namespace) -> None:
+def _teacher_options(grid: Grid, setting: Setting, name: str, options: argparse.Namespace) -> argparse.Namespace:
     folder = options.output_dir / setting.name / name
     own = [*shlex.split(grid.teachers[name]), "--save-dir", str(folder), "--resume"]
-    train_teacher(command_parser().parse_args(["train-teacher", *_arguments(grid, setting, options.data_dir), *own]))
+    return _parsed(grid, "train-teacher", [*_arguments(grid, setting, options.data_dir), *own])
 
 
-def _run(job: tuple) -> dict[str, Any]:
+def _student_options(
+    grid: Grid, setting: Setting, choice: str, lr: float, seed: int, data_dir: str | None
+) -> argparse.Namespace:
+    own = [*shlex.split(choice), "--lr", str(lr), "--seed", str(seed), "--save-dir", "unused"]
+    return _parsed(grid, "train", [*_arguments(grid, setting, data_dir), *own])
+
+
+def _run(job: tuple[Grid, Setting, str, float, int, Path, str | None]) -> Record:
     """Train one student and return its record; one that ends in NaN is wrong everywhere."""
-    grid, setting, options, lr, seed, output, data_dir = job
+    grid, setting, choice, lr, seed, output, data_dir = job
     start = time.monotonic()
-    common = ["--lr", str(lr), "--seed", str(seed), "--save-dir", "unused"]
-    given = command_parser().parse_args(["train", *_arguments(grid, setting, data_dir), *shlex.split(options), *common])
-    criterion, splits, teacher, shape = criterion_of(given), data_of(given), None, None
-    if criterion is None:
-        file = read_teacher(output / setting.name / given.teacher_path / "teacher.safetensors", splits.train.classes)
-        teacher, shape = file.teacher, file.settings.loss_shape
-    student = ClassifierStudent(splits, recipe_of(given), loss_shape=shape, criterion=criterion)
-    training = StudentTraining(student, teacher, seed=seed, validate_every=given.validate_interval_updates)
-    record = {"setting": setting.name, "student": grid.student, "options": options, "lr": lr, "seed": seed}
-    record["protocol"] = splits.protocol
+    given = _student_options(grid, setting, choice, lr, seed, data_dir)
+    record = {"setting": setting.name, "student": grid.student, "options": choice, "lr": lr, "seed": seed}
+    if given.teacher_path is not None:
+        record["teacher"] = teacher_digest(output, setting, given.teacher_path)
+        given.teacher_path = str(teacher_file(output, setting, given.teacher_path))
+    training = new_training(given)
+    student = training.student
+    record["protocol"] = student.splits.protocol
     try:
         best = training.run()
     except NonFiniteError as error:

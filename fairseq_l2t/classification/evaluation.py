@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from fairseq_l2t.classification.checkpoint import load_checkpoint
+from fairseq_l2t.classification.checkpoint import CheckpointError, load_checkpoint
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.losses import build_criterion
 from fairseq_l2t.classification.options import data_of
@@ -59,13 +59,21 @@ def evaluate(path: str, data_dir: str | None = None) -> dict[str, Any]:
         data_dir: where the images are now; None: where they were.
 
     Raises:
-        CheckpointError, DataError: names the file.
+        CheckpointError, DataError: names the file; also where the images are not those it was trained beside, some of
+            which may be test images now.
     """
     checkpoint = load_checkpoint(path)
     data = dict(checkpoint.training["data"])
     if data_dir is not None:
         data["data_dir"] = data_dir
     splits, options = data_of(data), checkpoint.training["options"]
+    then = checkpoint.training.get("images_sha256", splits.sha256)  # checkpoints of before have none
+    if then != splits.sha256:
+        where = data["data"] if data["data_dir"] is None else f"--data-dir {data['data_dir']}"
+        raise CheckpointError(
+            f"{path}: {where} holds other images or labels than it was trained on: then "
+            f"{checkpoint.training['protocol']} ({then[:12]}), now {splits.protocol} ({splits.sha256[:12]})"
+        )
     criterion = build_criterion("large-margin") if options["loss"] == "large-margin" else None
     student = ClassifierStudent(splits, checkpoint.recipe, criterion=criterion)
     checkpoint.load_into(student)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,14 @@ LOSSES = (*CRITERIA, "teacher")
 _DATA = ("data", "data_dir", "train_limit", "dev_size", "label_noise", "label_noise_seed", "dev_holdout", "split_seed")
 
 
+def _seed(text: str) -> int:
+    """Return a seed that torch takes."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text}; expected 0 to 2^63 - 1")
+    return value
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which images there are."""
     add = parser.add_argument_group("data").add_argument
@@ -43,8 +52,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--train-limit", type=int, metavar="N", help="the first N training images alone")
     add("--dev-size", type=int, metavar="N", help="images taken from the training set as dev set")
     add("--label-noise", type=float, default=0.0, metavar="SHARE", help="of training labels, replaced by others (0)")
-    add("--label-noise-seed", type=int, default=1, metavar="N", help="which labels (default %(default)s)")
-    add("--split-seed", type=int, default=0, metavar="N",
+    add("--label-noise-seed", type=_seed, default=1, metavar="N", help="which labels (default %(default)s)")
+    add("--split-seed", type=_seed, default=0, metavar="N",
         help="which images are dev, and which test where there are no official ones (default %(default)s)")  # fmt: skip
     add("--dev-holdout", type=float, default=0.5, metavar="SHARE",
         help="share of dev that neither trains a teacher nor is shown to it (default %(default)s)")  # fmt: skip
@@ -112,7 +121,7 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add what says where a run writes."""
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    group.add_argument("--seed", type=_seed, default=1, help="default: %(default)s")
     group.add_argument("--save-dir", required=True, metavar="DIR", help="for the files of this run")
     group.add_argument("--resume", action="store_true", help="go on with the run that --save-dir holds")
     group.add_argument("--no-progress-bar", action="store_true", help="log lines instead")
@@ -170,8 +179,8 @@ def criterion_of(options: Namespace) -> Criterion | None:
 
 def loss_shape_of(options: Namespace) -> LossShape:
     """Return the scale and share of cross-entropy; raises ValueError as it does."""
-    if not options.initial_coefficient > 0:
-        raise ValueError(f"--initial-coefficient: {options.initial_coefficient}; expected a number above 0")
+    if not 0 < options.initial_coefficient < math.inf:
+        raise ValueError(f"--initial-coefficient: {options.initial_coefficient}; expected a finite number above 0")
     scale = 4 / options.initial_coefficient if options.loss_scale is None else options.loss_scale
     return LossShape(scale, options.cross_entropy_mix)
 
@@ -180,6 +189,8 @@ def plan_of(options: Namespace) -> TeachingPlan:
     """Return the plan of a teacher training; raises ValueError as it does."""
     names = ("total_updates", "teacher_updates", "teacher_lr", "teacher_word_lr", "teacher_clip_norm", "max_bad_steps")
     names += ("seed", "backward_length", "holdout_lives", "teacher_off_diagonal_lr")
+    if options.teacher_keys < 1:
+        raise ValueError(f"--teacher-keys: {options.teacher_keys}; expected at least 1")
     shrink = options.teacher_lr_shrink
     if shrink is None:
         shrink = 0.5 if options.holdout_lives else 1.0

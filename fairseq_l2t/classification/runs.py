@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fairseq_l2t.classification.checkpoint import save_checkpoint
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
+from fairseq_l2t.classification.data import Splits
 from fairseq_l2t.classification.options import (
     criterion_of,
     data_of,
@@ -40,6 +41,7 @@ from fairseq_l2t.core.memory import MemoryPlan
 from fairseq_l2t.core.peak_memory import peak_bytes
 from fairseq_l2t.core.teacher_training import UpdateReport
 from fairseq_l2t.storage import (
+    ResumeError,
     TeacherFile,
     TeachingRecord,
     bytes_of,
@@ -54,7 +56,9 @@ from fairseq_l2t.storage import (
     write_atomically,
 )
 
-__all__ = ["BEST_CHECKPOINT", "STUDENT_LOG", "train_student", "train_teacher"]
+__all__ = ["BEST_CHECKPOINT", "STUDENT_LOG", "new_training", "train_student", "train_teacher"]
+
+_IMAGES = "images_sha256"
 
 BEST_CHECKPOINT, STUDENT_LOG = "checkpoint_best.safetensors", "train_log.jsonl"
 
@@ -77,8 +81,9 @@ def train_teacher(options: Namespace) -> None:
     """
     recipe, plan, shape = recipe_of(options), plan_of(options), loss_shape_of(options)
     with lock_run_folder(options.save_dir) as folder:
-        saved = saved_run(folder, resume=options.resume)
-        student = ClassifierStudent(data_of(options), recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
+        saved, splits = saved_run(folder, resume=options.resume), data_of(options)
+        _require_same_images(saved, splits, options)
+        student = ClassifierStudent(splits, recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
         teacher = new_teacher(
             student, keys=options.teacher_keys, initial_coefficient=options.initial_coefficient, seed=options.seed,
             stage_spread=options.stage_spread,
@@ -98,7 +103,7 @@ def train_teacher(options: Namespace) -> None:
             }  # fmt: skip
             write_teacher(path, teacher, student, shape, extra)
 
-        record = TeachingRecord(folder, trainer, _fixed(options), save, saved)
+        record = TeachingRecord(folder, trainer, _fixed(options, splits), save, saved)
         with (
             _progress(options, trainer.teacher_update, plan.teacher_updates, "teacher updates") as progress,
             stop_requests("after this teacher update") as stop,
@@ -112,32 +117,21 @@ def train_teacher(options: Namespace) -> None:
 
 def train_student(options: Namespace) -> Validation:
     """Train the student of ``--save-dir`` to the end; return its best validation. Raises as `train_teacher`."""
-    criterion, recipe = criterion_of(options), recipe_of(options)
     with lock_run_folder(options.save_dir) as folder:
         saved = saved_run(folder, resume=options.resume, what="the training of a student")
-        splits = data_of(options)
-        teacher, shape = None, None
-        if criterion is None:
-            file = read_teacher(options.teacher_path, splits.train.classes)
-            teacher, shape = file.teacher, file.settings.loss_shape
-            recipe = _as_taught(recipe, file)
-        student = ClassifierStudent(
-            splits, recipe, loss_shape=shape, criterion=criterion, dev_holdout=options.dev_holdout
-        )
-        if criterion is None:
-            require_same_student(file, student)
-        training = StudentTraining(
-            student, teacher, seed=options.seed, validate_every=options.validate_interval_updates,
-            patience=options.patience,
-        )  # fmt: skip
+        training = new_training(options)
+        student, recipe, splits = training.student, training.student.recipe, training.student.splits
+        fixed = _fixed(options, splits)
         if saved is not None:
+            _require_same_images(saved, splits, options)
             tensors, values = saved
-            refuse_other_options(values["options"], _fixed(options))
+            refuse_other_options(values["options"], fixed)
             training.load_state_dict(tensors, values)
             logger.info("resumed at update %d", student.update)
         log = folder / STUDENT_LOG
         _keep_lines(log, student.update)
-        kept = {"options": _fixed(options), "data": data_options_of(options)}
+        kept = {"options": _fixed(options), "data": data_options_of(options), "protocol": splits.protocol,
+                "images_sha256": fixed[_IMAGES]}  # fmt: skip
         with (
             _progress(options, student.update, recipe.total_updates, "updates") as progress,
             stop_requests("after the next validation") as stop,
@@ -151,10 +145,31 @@ def train_student(options: Namespace) -> Validation:
                 if training.best is found:
                     save_checkpoint(folder / BEST_CHECKPOINT, recipe, student.omega, {**kept, **asdict(found)})
                 tensors, values = training.state_dict()
-                save_run_state(folder, tensors, {**values, "options": _fixed(options)})
+                save_run_state(folder, tensors, {**values, "options": fixed})
                 progress.show(student.update, {"dev_error": found.dev_error})
                 stop.raise_if_made()
     return training.best
+
+
+def new_training(options: Namespace) -> StudentTraining:
+    """Return a student at the beginning of its life under the loss that the options of ``train`` name.
+
+    Raises:
+        ValueError: an option, images or a teacher file that cannot be used (its subclasses too).
+    """
+    criterion, recipe, splits = criterion_of(options), recipe_of(options), data_of(options)
+    teacher, shape = None, None
+    if criterion is None:
+        file = read_teacher(options.teacher_path, splits.train.classes)
+        teacher, shape = file.teacher, file.settings.loss_shape
+        recipe = _as_taught(recipe, file)
+    student = ClassifierStudent(splits, recipe, loss_shape=shape, criterion=criterion, dev_holdout=options.dev_holdout)
+    if criterion is None:
+        require_same_student(file, student)
+        _warn_of_other_images(file, options)
+    return StudentTraining(
+        student, teacher, seed=options.seed, validate_every=options.validate_interval_updates, patience=options.patience
+    )
 
 
 class _Progress:
@@ -216,9 +231,28 @@ def _memory_plan(options: Namespace, student: ClassifierStudent) -> MemoryPlan:
     return memory_plan(bytes_of(options.memory_budget), reserve=reserve)
 
 
-def _fixed(options: Namespace) -> dict[str, Any]:
-    """Return the options that a resumed run must share."""
-    return {name: value for name, value in sorted(vars(options).items()) if name not in _MAY_CHANGE}
+def _fixed(options: Namespace, splits: Splits | None = None) -> dict[str, Any]:
+    """Return the options that a resumed run must share, with the digest of ``splits``."""
+    found = {name: value for name, value in sorted(vars(options).items()) if name not in _MAY_CHANGE}
+    return found if splits is None else {**found, _IMAGES: splits.sha256}
+
+
+def _require_same_images(saved: tuple[dict, dict] | None, splits: Splits, options: Namespace) -> None:
+    if saved is None:
+        return
+    then = saved[1]["options"].setdefault(_IMAGES, splits.sha256)  # runs of before have none
+    if then != splits.sha256:
+        raise ResumeError(f"--data-dir: {options.data_dir}; holds other images or labels than the run was started with")
+
+
+def _warn_of_other_images(file: TeacherFile, options: Namespace) -> None:
+    """Tell where test images of the student may be among those that taught the teacher."""
+    then, now = file.settings.extra.get("data") or {}, data_options_of(options)
+    changed = [f"--{name.replace('_', '-')} {then[name]} then, {now[name]} now"
+               for name in ("data", "split_seed", "dev_size") if name in then and then[name] != now[name]]  # fmt: skip
+    if changed:
+        logger.warning("%s: taught on another division of the images, which may hold test images of this student: %s",
+                       file.path, "; ".join(changed))  # fmt: skip
 
 
 def _as_taught(recipe: Recipe, file: TeacherFile) -> Recipe:

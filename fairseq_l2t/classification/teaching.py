@@ -80,7 +80,12 @@ def new_trainer(
     if objective not in OBJECTIVES:
         raise ValueError(f"--objective: {objective}; expected one of {', '.join(OBJECTIVES)}")
     if not student.holdout:
-        raise ValueError("--dev-holdout: 0; expected a share above 0, for the images that choose the teacher")
+        raise ValueError(
+            f"--dev-holdout: none of {len(student.splits.dev)} dev images (--dev-size) held back; expected a share "
+            "above 0 that leaves some to choose the teacher by"
+        )
+    if dev_batch is not None and dev_batch < 1:
+        raise ValueError(f"--dev-batch: {dev_batch}; expected at least 1")
 
     def measure(teacher_update: int) -> tuple[float, Tensor]:
         count = len(student.teaching) if dev_batch is None else min(dev_batch, len(student.teaching))

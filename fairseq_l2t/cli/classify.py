@@ -37,6 +37,10 @@ def _run(arguments: Sequence[str]) -> int:
     # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
     except (ValueError, OSError, NotTwiceDifferentiableError) as error:
         return fail(_NAME, error, USAGE_ERROR)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # torch's way to say so on a CPU
+            raise
+        return fail(_NAME, RuntimeError(f"not enough memory: {str(error).splitlines()[0]}"), RUN_ERROR)
     return 0
 
 

@@ -118,7 +118,8 @@ def plot_rows(
             axes.set_visible(False)
             continue
         axes.axhline(0, color="black", linewidth=0.8)
-        finish_axes(axes, "", "Phi")
+        finish_axes(axes, "class", "Phi")
+        axes.set_xlim(-0.6, len(names) - 0.4)  # also where the first or last class is the label, and has no bar
         rotation = 0 if len(names) <= 10 else 90
         axes.set_xticks(places, [shown_word(name) for name in names], rotation=rotation, fontsize=7)
         own = ", ".join(diagonals[rows[number]])

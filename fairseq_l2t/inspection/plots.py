@@ -157,12 +157,12 @@ def _draw(axes: Axes, log: TrainingLog, name: str, label: str, color: str, marke
 
 
 def _draw_means(axes: Axes, log: TrainingLog, updates: np.ndarray) -> None:
-    """Draw the mean measure of each student life, which rises where teaching gets better."""
+    """Draw the mean measure of each student life of several windows, which rises where teaching gets better."""
     measures, lives = log.column("measure"), log.column("student_life")
     label = "mean of the first over a student's life"
     for life in np.unique(lives[np.isfinite(lives)]):
         own = (lives == life) & np.isfinite(measures)
-        if own.any():
+        if own.sum() > 1:  # the mean of one would hide it
             ends = [updates[own].min() - 0.4, updates[own].max() + 0.4]
             axes.plot(ends, [measures[own].mean()] * 2, color="black", linewidth=2, label=label)
             label = None

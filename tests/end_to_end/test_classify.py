@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_l2t.storage import load_run_state, load_teacher
+from tests.classification.data.image_files import write_mnist
 
 DATA = ["--train-limit", "200", "--label-noise", "0.4", "--student", "mlp-8", "--batch-size", "20", "--lr", "0.05"]
 LIFE = ["--total-updates", "40", "--validate-interval-updates", "10"]
@@ -148,3 +149,48 @@ def test_fairseq_may_be_absent(tmp_path, run_command, trained):
     assert ours.read_bytes() == theirs.read_bytes()
     found = run_command(["python", "-c", WITHOUT_FAIRSEQ.replace("fairseq_l2t.cli.classify", "fairseq"), "x"], expect=1)
     assert "ImportError" in found.stderr or "ModuleNotFoundError" in found.stderr  # control: it is blocked
+
+
+@pytest.mark.slow
+def test_images_that_have_changed_are_not_evaluated_on(tmp_path, run_command):
+    images, folder = tmp_path / "images", tmp_path / "student"
+    images.mkdir()
+    write_mnist(images, "t10k", 3500)
+    data = ["--data", "mnist", "--data-dir", images, "--dev-size", "100", "--student", "mlp-4"]
+    command = ["l2t-classify", "train", *data, *LIFE, "--save-dir", folder]
+    run_command(command)
+    checkpoint = folder / "checkpoint_best.safetensors"
+    run_command(["l2t-classify", "evaluate", checkpoint])
+    moved = tmp_path / "moved"
+    images.rename(moved)
+    run_command(["l2t-classify", "evaluate", checkpoint, "--data-dir", moved])
+    write_mnist(moved, "train", 1000, seed=1)  # now it has test images of its own
+    told = run_command(["l2t-classify", "evaluate", checkpoint, "--data-dir", moved], expect=2).stderr
+    assert "holds other images or labels than it was trained on: then our split of the 3,500 test images" in told
+    assert told.count("\n") == 1
+    resumed = [str(moved) if part is images else part for part in command]
+    told = run_command([*resumed, "--resume"], expect=2).stderr
+    assert f"--data-dir: {moved}; holds other images or labels than the run was started with" in told
+
+
+@pytest.mark.slow
+def test_a_teacher_of_another_division_is_told(trained, tmp_path, run_command):
+    told = run_command([*student(tmp_path, trained), "--split-seed", "1"]).stdout
+    assert "taught on another division of the images" in told and "--split-seed 0 then, 1 now" in told
+    again = run_command([*student(tmp_path / "same", trained)]).stdout
+    assert "another division" not in again
+
+
+@pytest.mark.parametrize(("option", "value", "message"), [
+    ("--seed", "9" * 25, "argument --seed: 9999"), ("--dev-batch", "0", "--dev-batch: 0; expected at least 1"),
+    ("--teacher-keys", "0", "--teacher-keys: 0; expected at least 1"),
+    ("--initial-coefficient", "inf", "--initial-coefficient: inf; expected a finite number above 0"),
+    ("--dev-size", "1", "--dev-holdout: none of 1 dev images (--dev-size) held back"),
+    ("--student", "mlp-999999-999999", "not enough memory: "),
+])  # fmt: skip
+@pytest.mark.slow
+def test_values_out_of_range_name_the_option(option, value, message, tmp_path, run_command):
+    command = ["l2t-classify", *TEACHER, "--save-dir", tmp_path / "teacher", option, value]
+    code = 1 if "memory" in message else 2
+    told = run_command(command, expect=code).stderr
+    assert message in told.splitlines()[-1] and not list((tmp_path / "teacher").glob("*.safetensors"))

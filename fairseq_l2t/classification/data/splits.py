@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,16 @@ class Splits:
     mean: Tensor
     std: Tensor
 
+    @property
+    def sha256(self) -> str:
+        """Digest of all images, labels and their division, in hexadecimal: what a run was trained and measured on."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.dev, self.test):
+            digest.update(repr((tuple(part.images.shape), part.levels, part.classes)).encode())
+            digest.update(part.images.contiguous().numpy())
+            digest.update(part.labels.contiguous().numpy())
+        return digest.hexdigest()
+
 
 def load_data(
     name: str,
@@ -71,9 +82,10 @@ def load_data(
         DataError: names the file or option, what was found, and what is allowed.
     """
     train, test, protocol, default = _pools(name, folder, split_seed)
+    given = " (default)" if dev_size is None else ""
     dev_size = default if dev_size is None else dev_size
     if not 1 <= dev_size < len(train):
-        raise DataError(f"--dev-size: {dev_size}; expected 1 to {len(train) - 1}, to be taken from the training images")
+        raise DataError(f"--dev-size: {dev_size}{given}; expected 1 to {len(train) - 1} of the training images")
     train, dev = _divided(train, dev_size, split_seed)
     if train_limit is not None:
         if not 1 <= train_limit <= len(train):
