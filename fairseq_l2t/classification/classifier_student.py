@@ -75,6 +75,7 @@ class ClassifierStudent:
         self.coefficient_count = self.classes**2
         self.cross_entropy_updates = recipe.cross_entropy_updates
         self.state = ClassifierState(self.classes, recipe.total_updates)
+        self.dev_holdout = dev_holdout
         self.teaching, self.holdout = _halves(len(splits.dev.labels), dev_holdout)
         self.restart(0)
 

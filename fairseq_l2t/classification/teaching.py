@@ -81,8 +81,8 @@ def new_trainer(
         raise ValueError(f"--objective: {objective}; expected one of {', '.join(OBJECTIVES)}")
     if not student.holdout:
         raise ValueError(
-            f"--dev-holdout: none of {len(student.splits.dev)} dev images (--dev-size) held back; expected a share "
-            "above 0 that leaves some to choose the teacher by"
+            f"--dev-holdout: {student.dev_holdout} of {len(student.splits.dev)} dev images (--dev-size) is none; "
+            "expected a share above 0 that leaves some to choose the teacher by"
         )
     if dev_batch is not None and dev_batch < 1:
         raise ValueError(f"--dev-batch: {dev_batch}; expected at least 1")

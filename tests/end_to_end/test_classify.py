@@ -113,7 +113,7 @@ def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path, run_comma
         (["train", "--data", "cifar10", "--data-dir", "none"], "--data-dir: none; expected a folder"),
         (["train", "--lr", "0"], "--lr: 0.0; expected a finite number above 0"),
         (["train-teacher", "--unroll-length", "700"], "--unroll-length: 700; expected a whole number"),
-        (["train-teacher", "--dev-holdout", "0"], "--dev-holdout: 0; expected a share above 0"),
+        (["train-teacher", "--dev-holdout", "0"], "--dev-holdout: 0.0 of 297 dev images (--dev-size) is none"),
     ],
 )
 def test_misuse_is_told_in_one_line(tmp_path, run_command, arguments, message):
@@ -185,7 +185,7 @@ def test_a_teacher_of_another_division_is_told(trained, tmp_path, run_command):
     ("--seed", "9" * 25, "argument --seed: 9999"), ("--dev-batch", "0", "--dev-batch: 0; expected at least 1"),
     ("--teacher-keys", "0", "--teacher-keys: 0; expected at least 1"),
     ("--initial-coefficient", "inf", "--initial-coefficient: inf; expected a finite number above 0"),
-    ("--dev-size", "1", "--dev-holdout: none of 1 dev images (--dev-size) held back"),
+    ("--dev-size", "1", "--dev-holdout: 0.5 of 1 dev images (--dev-size) is none"),
     ("--student", "mlp-999999-999999", "not enough memory: "),
 ])  # fmt: skip
 @pytest.mark.slow
