@@ -72,7 +72,7 @@ def evaluate(path: str, data_dir: str | None = None) -> dict[str, Any]:
         where = data["data"] if data["data_dir"] is None else f"--data-dir {data['data_dir']}"
         raise CheckpointError(
             f"{path}: {where} holds other images or labels than it was trained on: then "
-            f"{checkpoint.training['protocol']} ({then[:12]}), now {splits.protocol} ({splits.sha256[:12]})"
+            f"{checkpoint.training.get('protocol')} ({then[:12]}), now {splits.protocol} ({splits.sha256[:12]})"
         )
     criterion = build_criterion("large-margin") if options["loss"] == "large-margin" else None
     student = ClassifierStudent(splits, checkpoint.recipe, criterion=criterion)

@@ -38,10 +38,9 @@ _DATA = ("data", "data_dir", "train_limit", "dev_size", "label_noise", "label_no
 
 def _seed(text: str) -> int:
     """Return a seed that torch takes."""
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"{text}; expected 0 to 2^63 - 1")
-    return value
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 0 to 2^63 - 1")
+    return int(text)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +110,8 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     add("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="default: %(default)s")
     add("--stage-spread", type=float, default=4.0, help="of the keys over the stages of a life (default %(default)s)")
     add("--initial-coefficient", type=float, default=1.0, help="of the diagonal (default %(default)s)")
+    add("--initial-off-diagonal", type=float, default=0.0, metavar="PSI",
+        help="where the coefficients beside the diagonal start (default %(default)s)")  # fmt: skip
     add("--loss-scale", type=float, help="default: 4 / --initial-coefficient")
     add("--cross-entropy-mix", type=float, default=0.0, metavar="SHARE", help="default: 0")
     add("--holdout-lives", type=int, default=3, metavar="N", help="that judge each teacher (default 3)")

@@ -86,7 +86,7 @@ def train_teacher(options: Namespace) -> None:
         student = ClassifierStudent(splits, recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
         teacher = new_teacher(
             student, keys=options.teacher_keys, initial_coefficient=options.initial_coefficient, seed=options.seed,
-            stage_spread=options.stage_spread,
+            stage_spread=options.stage_spread, initial_off_diagonal=options.initial_off_diagonal,
         )  # fmt: skip
         trainer = new_trainer(
             student, teacher, plan, objective=options.objective, dev_batch=options.dev_batch,

@@ -42,16 +42,18 @@ OBJECTIVES = {
 
 def new_teacher(
     student: ClassifierStudent, *, keys: int = DEFAULT_KEYS, initial_coefficient: float = 1.0, seed: int = 0,
-    stage_spread: float = 0.0,
+    stage_spread: float = 0.0, initial_off_diagonal: float = 0.0,
 ) -> Teacher:  # fmt: skip
     """Return a teacher of a full Phi that starts near ``initial_coefficient`` times the identity.
+
+    Beside the diagonal it starts at ``initial_off_diagonal``.
 
     Raises:
         ValueError: see `core.teacher.Teacher`.
     """
     teacher = Teacher(
         student.state.features, student.classes, keys=keys, initial_coefficient=initial_coefficient, seed=seed,
-        stage_spread=stage_spread, form="full",
+        stage_spread=stage_spread, form="full", initial_off_diagonal=initial_off_diagonal,
     )  # fmt: skip
     return teacher.to(student.omega)
 

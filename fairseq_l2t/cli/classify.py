@@ -40,7 +40,7 @@ def _run(arguments: Sequence[str]) -> int:
     except RuntimeError as error:
         if "allocate memory" not in str(error):  # torch's way to say so on a CPU
             raise
-        return fail(_NAME, RuntimeError(f"not enough memory: {str(error).splitlines()[0]}"), RUN_ERROR)
+        return fail(_NAME, f"not enough memory: {str(error).splitlines()[0]}", RUN_ERROR)
     return 0
 
 

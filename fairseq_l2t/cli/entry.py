@@ -34,7 +34,7 @@ def run_command(name: str, run: Callable[[Sequence[str]], int], arguments: Seque
         return 128 + signal.SIGINT
 
 
-def fail(name: str, error: Exception, code: int) -> int:
+def fail(name: str, error: Exception | str, code: int) -> int:
     """Tell on stderr, in one line, what went wrong; return ``code``."""
     print(f"{name}: error: {error}", file=sys.stderr)
     return code

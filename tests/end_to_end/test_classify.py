@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairseq_l2t.storage import load_run_state, load_teacher
 from tests.classification.data.image_files import write_mnist
@@ -182,7 +183,8 @@ def test_a_teacher_of_another_division_is_told(trained, tmp_path, run_command):
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [
-    ("--seed", "9" * 25, "argument --seed: 9999"), ("--dev-batch", "0", "--dev-batch: 0; expected at least 1"),
+    ("--seed", "9" * 25, "argument --seed: '9999"), ("--seed", "x", "'x'; expected a whole number, 0 to"),
+    ("--dev-batch", "0", "--dev-batch: 0; expected at least 1"),
     ("--teacher-keys", "0", "--teacher-keys: 0; expected at least 1"),
     ("--initial-coefficient", "inf", "--initial-coefficient: inf; expected a finite number above 0"),
     ("--dev-size", "1", "--dev-holdout: 0.5 of 1 dev images (--dev-size) is none"),
@@ -194,3 +196,12 @@ def test_values_out_of_range_name_the_option(option, value, message, tmp_path, r
     code = 1 if "memory" in message else 2
     told = run_command(command, expect=code).stderr
     assert message in told.splitlines()[-1] and not list((tmp_path / "teacher").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_constants_to_compare_a_learned_loss_with(tmp_path, run_command):
+    start = ["--teacher-updates", "0", "--initial-coefficient", "0.5", "--initial-off-diagonal", "0.02"]
+    run_command(["l2t-classify", *TEACHER, *start, "--teacher-keys", "1", "--save-dir", tmp_path])
+    teacher = load_teacher(tmp_path / "teacher.safetensors", forms=("full",)).teacher
+    phi = teacher.values.view(10, 10)
+    assert torch.equal(phi, torch.full((10, 10), 0.02).fill_diagonal_(0.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ class Splits:
     mean: Tensor
     std: Tensor
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Digest of all images, labels and their division, in hexadecimal: what a run was trained and measured on."""
         digest = hashlib.sha256()
