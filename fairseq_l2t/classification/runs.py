@@ -37,7 +37,7 @@ from fairseq_l2t.classification.teaching import (
     write_teacher,
 )
 from fairseq_l2t.classification.training import StudentTraining, Validation
-from fairseq_l2t.core.memory import MemoryPlan
+from fairseq_l2t.core.memory import MemoryPlan, layout_for
 from fairseq_l2t.core.peak_memory import peak_bytes
 from fairseq_l2t.core.teacher_training import UpdateReport
 from fairseq_l2t.storage import (
@@ -90,7 +90,7 @@ def train_teacher(options: Namespace) -> None:
         )  # fmt: skip
         trainer = new_trainer(
             student, teacher, plan, objective=options.objective, dev_batch=options.dev_batch,
-            dev_interval=options.validate_interval_updates, memory=_memory_plan(options, student),
+            dev_interval=options.validate_interval_updates, memory=_memory_plan(options, student, plan.kept_length),
             on_bad_window=warn_of_bad_window,
         )  # fmt: skip
 
@@ -224,11 +224,14 @@ def _numbers_of(report: UpdateReport) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _memory_plan(options: Namespace, student: ClassifierStudent) -> MemoryPlan:
+def _memory_plan(options: Namespace, student: ClassifierStudent, steps: int) -> MemoryPlan:
     if options.memory_budget is None:
         return memory_plan(half_of_memory(student.omega.device))
+    budget = bytes_of(options.memory_budget)
     reserve = peak_bytes(lambda: dev_objective(student, options.objective, student.teaching))
-    return memory_plan(bytes_of(options.memory_budget), reserve=reserve)
+    # Refused before anything is written, where no window fits in.
+    layout_for(steps, vector=student.omega.nbytes, buffers=len(student.buffers), budget=budget, reserve=reserve)
+    return memory_plan(budget, reserve=reserve)
 
 
 def _fixed(options: Namespace, splits: Splits | None = None) -> dict[str, Any]:

@@ -51,7 +51,10 @@ def plot_run(
     # A teacher that was never bettered was kept before the first life had been recorded.
     known = file.settings.extra.get("states") or _states_of_last_life(log)
     states = stages_of(file.path, known, file.teacher.features)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InspectionError(f"--output-dir: {output}: {error.strerror}; expected a folder, or a new one") from None
     paths = [output / "phi.png"]
     plot_rows(paths[0], file.teacher, names, [names.index(name) for name in wanted], states)
     if log is not None:

@@ -115,6 +115,7 @@ def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path, run_comma
         (["train", "--lr", "0"], "--lr: 0.0; expected a finite number above 0"),
         (["train-teacher", "--unroll-length", "700"], "--unroll-length: 700; expected a whole number"),
         (["train-teacher", "--dev-holdout", "0"], "--dev-holdout: 0.0 of 297 dev images (--dev-size) is none"),
+        (["train-teacher", "--memory-budget", "1K"], "--memory-budget: 1K; a window of "),
     ],
 )
 def test_misuse_is_told_in_one_line(tmp_path, run_command, arguments, message):
@@ -128,6 +129,10 @@ def test_wrong_files_are_told_in_one_line(trained, tmp_path, run_command):
     teacher = trained / "teacher" / "teacher.safetensors"
     told = run_command(["l2t-classify", "evaluate", teacher], expect=2).stderr
     assert "kind 'teacher'; expected 'classifier'" in told
+    (tmp_path / "file").touch()
+    told = run_command(["l2t-classify", "plot", trained / "teacher", "--output-dir", tmp_path / "file"], expect=2)
+    assert told.stderr == f"l2t-classify: error: --output-dir: {tmp_path / 'file'}: File exists; " \
+        "expected a folder, or a new one\n"  # fmt: skip
     (tmp_path / "cut").write_bytes(teacher.read_bytes()[:-10])
     told = run_command(["l2t-classify", "train", "--loss", "teacher", "--teacher-path", tmp_path / "cut", "--save-dir",
                         tmp_path / "s"], expect=2).stderr  # fmt: skip
