@@ -25,7 +25,8 @@ from commands import run_program, run_steps
 from corpus import write_corpus
 from experiment_report import write_report
 from experiment_runs import Outcome
-from experiment_steps import Experiment, Setting, settings_of
+from experiment_settings import Setting, settings_of
+from experiment_steps import Experiment
 from grid import load_grid
 from prepare import PrepareSettings, prepare
 from textfiles import BadInput, BadOption

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from experiment_runs import read_records, read_teachers
-from experiment_steps import Setting
+from experiment_settings import Setting
 from grid import Grid
 from matplotlib.figure import Figure
 from textfiles import write_lines

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiment_steps import Experiment, Setting
+from experiment_settings import Setting
+from experiment_steps import Experiment
 from grid import Loss, Student
 from recipe import hypotheses_in_order
 from runs import read_run, teacher_lines

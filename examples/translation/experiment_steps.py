@@ -10,50 +10,15 @@ from pathlib import Path
 
 from checkpoints import mend_last_checkpoint
 from commands import console_script, lines_in_file, updates_in_log
-from grid import Corpus, Grid, Loss, Options, Student
-from prepare import RECORD, reference_file
+from experiment_settings import Setting
+from grid import Grid, Loss, Options, Student
+from prepare import RECORD
 from runs import read_run
 from steps import Step
 
 import fairseq_l2t
 
-__all__ = ["Experiment", "Setting", "Trial", "settings_of"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A corpus with a share of noise; everything of it is under ``folder``."""
-
-    corpus: Corpus
-    noise: float
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """For people and files; `grid.load_grid` sees to it that no two are alike."""
-        return f"{self.corpus.name}.noise{100 * self.noise:g}"
-
-    @property
-    def data_bin(self) -> Path:
-        """Made by prepare.py."""
-        return self.folder / "data" / "bin"
-
-    @property
-    def reference(self) -> Path:
-        """The untouched target text of the test set."""
-        return reference_file(self.data_bin, language=self.corpus.languages[1])
-
-    def teacher(self, name: str) -> Path:
-        """The folder of a teacher."""
-        return self.folder / "teachers" / name
-
-    def hypotheses(self, student: str, loss: str, seed: int) -> Path:
-        """The test set as a student translates it, one sentence a line."""
-        return self.folder / "hypotheses" / f"{student}.{loss}.seed{seed}.txt"
-
-    def comparison(self, student: str, seed: int) -> Path:
-        """What l2t-compare writes of the losses of a student."""
-        return self.folder / "comparisons" / f"{student}.seed{seed}.json"
+__all__ = ["Experiment", "Trial"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +40,6 @@ class Trial:
     def options(self) -> Options:
         """What it has beside the student's and the loss's."""
         return ("--lr", f"{self.student.learning_rates[self.rate]:g}", *self.loss.choices[self.choice])
-
-
-def settings_of(grid: Grid, output: Path) -> list[Setting]:
-    """Return every corpus with every share of noise."""
-    bare = [Setting(corpus, noise, output) for corpus in grid.corpora for noise in grid.noise]
-    return [Setting(one.corpus, one.noise, output / one.name) for one in bare]
 
 
 class Experiment:

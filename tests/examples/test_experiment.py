@@ -13,7 +13,8 @@ import pytest
 from experiment import main
 from experiment_report import records_of, tables
 from experiment_runs import Outcome, read_records, read_teachers
-from experiment_steps import Experiment, settings_of
+from experiment_settings import settings_of
+from experiment_steps import Experiment
 from grid import load_grid
 from runs import read_run, teacher_lines
 from textfiles import BadInput

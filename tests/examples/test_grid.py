@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from experiment_steps import Experiment, settings_of
+from experiment_settings import settings_of
+from experiment_steps import Experiment
 from grid import load_grid
 from textfiles import BadInput
 
