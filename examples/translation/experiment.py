@@ -5,7 +5,8 @@
 prepares the corpora, trains teachers and students, decodes the test set once for each student that counts, and writes
 ``SETTING/runs.jsonl`` (a line a run) and ``SETTING/teachers.jsonl`` for every corpus with every share of noise, and
 ``results.md`` and plots of them. What is finished is not done again: the same command goes on after an interruption.
-``--settings`` runs some of them alone. ``--dry-run`` lists the commands, ``--report`` writes tables and plots of the
+``--settings`` and ``--students`` run some of them alone, ``--teachers`` takes the teachers of an earlier run, such as
+those kept in ``results/``. ``--dry-run`` lists the commands, ``--report`` writes tables and plots of the
 records that are there; it needs nothing else, so that the records alone can be kept.
 
 How a student is chosen: every learning rate (and every choice of a loss, such as the amount of label smoothing) is
@@ -27,7 +28,7 @@ from experiment_report import write_report
 from experiment_runs import Outcome
 from experiment_settings import Setting, settings_of
 from experiment_steps import Experiment
-from grid import load_grid
+from grid import Grid, load_grid
 from prepare import PrepareSettings, prepare
 from textfiles import BadInput, BadOption
 
@@ -47,7 +48,9 @@ def run_experiment(options: argparse.Namespace) -> None:
         StepFailed: a program ended with an error.
     """
     grid = load_grid(options.grid)
-    settings = _chosen(settings_of(grid, options.output_dir), options)
+    settings = _chosen(settings_of(grid, options.output_dir, options.teachers), options)
+    _require_teachers(settings, list(grid.teachers), options.teachers)
+    _require_students(grid, options.students)
     experiments = [Experiment(grid, setting) for setting in settings]
     outcome = Outcome(experiments)
     if options.report:
@@ -61,7 +64,7 @@ def run_experiment(options: argparse.Namespace) -> None:
     there = [one for one in experiments if _is_there(one.setting, options.raw_dir)]
     if not there:
         raise BadInput(f"--raw-dir: {options.raw_dir}; none of the corpora of {options.grid} is there")
-    steps = [step for experiment in there for step in experiment.steps()]
+    steps = [step for experiment in there for step in experiment.steps(options.students)]
     if options.dry_run:
         for step in steps:
             print(f"{step.name}\n  $ {shlex.join(step.command)}")
@@ -81,6 +84,18 @@ def _chosen(settings: Sequence[Setting], options: argparse.Namespace) -> list[Se
         if name not in names:
             raise BadInput(f"--settings: {name!r}, expected some of {', '.join(names)}")
     return [setting for setting in settings if options.settings is None or setting.name in options.settings]
+
+
+def _require_teachers(settings: Sequence[Setting], names: Sequence[str], folder: Path | None) -> None:
+    if folder is not None and not any(setting.has_teacher(name) for setting in settings for name in names):
+        places = f"{folder / settings[0].name / 'teachers' / names[0]}" if names else "a grid with teachers"
+        raise BadInput(f"--teachers: {folder}, expected the folder of a grid that was run, with such as {places}")
+
+
+def _require_students(grid: Grid, names: Sequence[str] | None) -> None:
+    for name in names or ():
+        if name not in grid.students:
+            raise BadInput(f"--students: {name!r}, expected some of {', '.join(grid.students)}")
 
 
 def _is_there(setting: Setting, raw: Path) -> bool:
@@ -113,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="folder of the corpora that a grid names as raw (default: ../shared/data)")
     parser.add_argument("--settings", nargs="+", metavar="NAME",
                         help="only these, such as multi30k.noise30 (default: every corpus with every share of noise)")
+    parser.add_argument("--students", nargs="+", metavar="NAME", help="train only these (default: all)")
+    parser.add_argument("--teachers", type=Path, metavar="DIR",
+                        help="the --output-dir of an earlier run: teachers found there are used, not trained anew")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list the commands")

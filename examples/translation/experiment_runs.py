@@ -135,13 +135,18 @@ def _write_hypotheses(experiment: Experiment, student: Student, loss: Loss, seed
 
 def _teachers(experiment: Experiment) -> Iterator[dict]:
     """Yield what each teacher has cost, in student updates and seconds, and its measures over teacher updates."""
+    before = {record["teacher"]: record for record in read_teachers(experiment.setting)}
     for name in experiment.used_teachers:
-        lines = teacher_lines(experiment.setting.teacher(name))
-        updates, before = 0, {}
+        folder = experiment.setting.teacher(name)
+        if name in before and not folder.exists():  # one of an earlier run, whose folder is not given this time
+            yield before[name]
+            continue
+        lines = teacher_lines(folder)
+        updates, reached = 0, {}
         for line in lines:
             life = line["student_life"]
-            updates += line["student_update"] - before.get(life, 0)
-            before[life] = line["student_update"]
+            updates += line["student_update"] - reached.get(life, 0)
+            reached[life] = line["student_update"]
         yield {"teacher": name, "teacher_updates": len(lines), "student_updates": updates,
                "seconds": sum(line["seconds"] for line in lines),
                "curve": [{key: line[key] for key in _CURVES} for line in lines]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grid import Corpus, Grid
@@ -13,11 +13,15 @@ __all__ = ["Setting", "settings_of"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A corpus with a share of noise; everything of it is under ``folder``."""
+    """A corpus with a share of noise; everything of it is under ``folder``.
+
+    ``earlier`` is such a folder of another run, whose teachers are taken rather than trained anew.
+    """
 
     corpus: Corpus
     noise: float
     folder: Path
+    earlier: Path | None = None
 
     @property
     def name(self) -> str:
@@ -36,7 +40,11 @@ class Setting:
 
     def teacher(self, name: str) -> Path:
         """The folder of a teacher."""
-        return self.folder / "teachers" / name
+        return _teacher(self.earlier if self.has_teacher(name) else self.folder, name)
+
+    def has_teacher(self, name: str) -> bool:
+        """Whether a teacher was trained in an earlier run."""
+        return self.earlier is not None and (_teacher(self.earlier, name) / "teacher.safetensors").is_file()
 
     def hypotheses(self, student: str, loss: str, seed: int) -> Path:
         """The test set as a student translates it, one sentence a line."""
@@ -47,7 +55,17 @@ class Setting:
         return self.folder / "comparisons" / f"{student}.seed{seed}.json"
 
 
-def settings_of(grid: Grid, output: Path) -> list[Setting]:
-    """Return every corpus with every share of noise."""
+def settings_of(grid: Grid, output: Path, teachers: Path | None = None) -> list[Setting]:
+    """Return every corpus with every share of noise.
+
+    Args:
+        grid: what is run.
+        output: the folder of the run.
+        teachers: that of an earlier one, for its teachers.
+    """
     bare = [Setting(corpus, noise, output) for corpus in grid.corpora for noise in grid.noise]
-    return [Setting(one.corpus, one.noise, output / one.name) for one in bare]
+    return [replace(one, folder=output / one.name, earlier=teachers and teachers / one.name) for one in bare]
+
+
+def _teacher(setting: Path, name: str) -> Path:
+    return setting / "teachers" / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,24 +94,32 @@ class Experiment:
         """Whether a training run has come to its end."""
         return (self._logs / f"{self._train_name(name)}.done").exists()
 
-    def steps(self) -> Iterator[Step]:
-        """Yield teachers, trials, further seeds, decodings and comparisons, in an order that keeps cores busy."""
+    def steps(self, only: Collection[str] | None = None) -> Iterator[Step]:
+        """Yield teachers, trials, further seeds, decodings and comparisons, in an order that keeps cores busy.
+
+        Args:
+            only: names of the students that are trained; None: all.
+        """
         losses = self.grid.losses.values()
+        students = [student for student in self.students if only is None or student.name in only]
         for name in self.used_teachers:
-            yield self._train_teacher(name)
-        pairs = [(student, loss) for student in self.students for loss in losses]
+            if not self.setting.has_teacher(name):
+                yield self._train_teacher(name)
+        pairs = [(student, loss) for student in students for loss in losses]
         for student, loss in pairs:
             yield from (self._trial(trial) for trial in self.trials(student, loss))
         for student, loss in pairs:
             yield from (self._further(student, loss, seed) for seed in self.grid.seeds[1:])
         for student, loss in pairs:
             yield from (self._decode(student, loss, seed) for seed in self.grid.seeds)
-        for student in self.students:
+        for student in students:
             yield from (self._compare(student, seed) for seed in self.grid.seeds)
         for name in self.used_teachers:
             if self.grid.teachers[name].updates:
                 yield self._inspect(name)
-        for student in self.watched:
+        for student in students:
+            if student not in self.watched:
+                continue
             yield from (self._watch(student, loss) for loss in losses)
             yield self._shares(student)
 
@@ -136,14 +144,17 @@ class Experiment:
         return Step(self._step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
                     work=folder, resume=("--resume",), progress=progress)
 
+    def _after_teacher(self, name: str) -> tuple[str, ...]:
+        return () if self.setting.has_teacher(name) else (self._step_name("teacher", name),)
+
     def _inspect(self, name: str) -> Step:
         """What the teacher has learned, in words and pictures."""
-        folder, after = self.setting.teacher(name), self._step_name("teacher", name)
+        folder, after = self.setting.teacher(name), self._after_teacher(name)
         looks = self.setting.folder / "inspected"
         dictionary = self.setting.data_bin / f"dict.{self.setting.corpus.languages[1]}.txt"
         command = (console_script("l2t-inspect"), str(folder / "teacher.safetensors"), "--dict", str(dictionary),
                    "--log", str(folder / "teacher_log.jsonl"), "--min-count", "20", "--plots", str(looks / name))
-        return Step(self._step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), (after,),
+        return Step(self._step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), after,
                     output=self._logs / f"{self._step_name('inspect', name)}.txt")
 
     def _trial(self, trial: Trial) -> Step:
@@ -171,7 +182,7 @@ class Experiment:
         )  # fmt: skip
         if loss.teacher:
             inputs = (*inputs, self.setting.teacher(loss.teacher) / "teacher.safetensors")
-            after = (*after, self._step_name("teacher", loss.teacher))
+            after = (*after, *self._after_teacher(loss.teacher))
         return Step(self._train_name(name), command, self._logs, inputs, after, work=folder,
                     progress=updates_in_log(self.log(name), student.updates), mend=mend_last_checkpoint, **step)
 

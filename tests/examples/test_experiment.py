@@ -243,6 +243,43 @@ def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     assert (experiment.setting.folder.parent / "teachers.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, capsys):
+    name, earlier = experiment.setting.name, tmp_path / "earlier"
+    out = [TINY, "--output-dir", tmp_path / "out", "--dry-run", "--teachers", earlier]
+    assert f"expected the folder of a grid that was run, with such as {earlier / name}" in refused(capsys, *out)
+    kept = earlier / name / "teachers" / "dynamic"
+    kept.mkdir(parents=True)
+    (kept / "teacher.safetensors").touch()
+    (kept / "teacher_log.jsonl").touch()
+    assert main([*map(str, out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{name}.teacher.initial" in shown and f"{name}.teacher.dynamic" not in shown
+    assert f"--teacher-path {kept / 'teacher.safetensors'}" in shown and f"--log {kept / 'teacher_log.jsonl'}" in shown
+    steps = list(Experiment(experiment.grid, replace(experiment.setting, earlier=earlier / name)).steps())
+    known = {step.name for step in steps}
+    assert all(known.issuperset(step.after) for step in steps)
+
+
+def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
+    experiment.log("any").parent.mkdir(parents=True)
+    lines = {name: {"teacher": name, "teacher_updates": 3, "student_updates": 12, "seconds": 4.5, "curve": []}
+             for name in ("initial", "dynamic")}  # fmt: skip
+    records = experiment.setting.folder / "teachers.jsonl"
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf-8")
+    experiment.setting.teacher("initial").mkdir(parents=True)  # trained here
+    Outcome([experiment]).write()
+    assert read_teachers(experiment.setting) == [{**lines["initial"], "teacher_updates": 0, "student_updates": 0,
+                                                  "seconds": 0}, lines["dynamic"]]  # fmt: skip
+
+
+def test_some_students_alone(experiment, tmp_path, capsys):
+    grid = replace(experiment.grid, students={**experiment.grid.students, "other": experiment.students[0]})
+    names = [step.name for step in Experiment(grid, experiment.setting).steps(["other"])]
+    assert names == ["tiny.noise30.teacher.initial", "tiny.noise30.teacher.dynamic", "tiny.noise30.inspect.dynamic"]
+    message = refused(capsys, TINY, "--output-dir", tmp_path / "out", "--students", "lstm")
+    assert "--students: 'lstm', expected some of transformer" in message
+
+
 def test_errors_and_what_is_left_out(tmp_path, capsys):
     assert main([str(tmp_path / "no.yaml"), "--output-dir", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
