@@ -90,6 +90,9 @@ class Experiment:
         """Return the log of a training run."""
         return self._logs / f"{self._train_name(name)}.log"
 
+    def _checkpoints(self, name: str) -> Path:
+        return self.setting.folder / "checkpoints" / name
+
     def is_finished(self, name: str) -> bool:
         """Whether a training run has come to its end."""
         return (self._logs / f"{self._train_name(name)}.done").exists()
@@ -117,11 +120,7 @@ class Experiment:
         for name in self.used_teachers:
             if self.grid.teachers[name].updates:
                 yield self._inspect(name)
-        for student in students:
-            if student not in self.watched:
-                continue
-            yield from (self._watch(student, loss) for loss in losses)
-            yield self._shares(student)
+        yield from (self._shares(student) for student in students if student in self.watched)
 
     # --- training ---------------------------------------------------------------------------------------------
 
@@ -158,7 +157,8 @@ class Experiment:
                     output=self._logs / f"{self._step_name('inspect', name)}.txt")
 
     def _trial(self, trial: Trial) -> Step:
-        return self._train(trial.student, trial.loss, trial.name, self.grid.seeds[0], more=trial.options)
+        keep = ("--keep-interval-updates", "-1") if trial.student in self.watched else ()
+        return self._train(trial.student, trial.loss, trial.name, self.grid.seeds[0], more=(*trial.options, *keep))
 
     def _further(self, student: Student, loss: Loss, seed: int) -> Step:
         after = tuple(self._train_name(trial.name) for trial in self.trials(student, loss))
@@ -166,7 +166,7 @@ class Experiment:
                            late=lambda: self.chosen(student, loss).options)
 
     def _train(self, student: Student, loss: Loss, name: str, seed: int, more: Options = (), **step) -> Step:
-        folder, inputs = self.setting.folder / "checkpoints" / name, (self.setting.data_bin / RECORD,)
+        folder, inputs = self._checkpoints(name), (self.setting.data_bin / RECORD,)
         every, never, after = str(student.validate_every), "1000000", step.pop("after", ())
         command = (
             console_script("fairseq-train"), *self._data, "--num-workers", "0", *student.options,
@@ -195,28 +195,23 @@ class Experiment:
 
     # --- where the gradient goes ------------------------------------------------------------------------------
 
-    def _watch(self, student: Student, loss: Loss) -> Step:
-        """Train the chosen one of the first seed again and keep all its checkpoints."""
-        after = tuple(self._train_name(trial.name) for trial in self.trials(student, loss))
-        return self._train(student, loss, self._watched_name(student, loss), self.grid.seeds[0], after=after,
-                           more=("--keep-interval-updates", "-1"), late=lambda: self.chosen(student, loss).options)
-
-    def _watched_name(self, student: Student, loss: Loss) -> str:
-        return f"{student.name}.{loss.name}.watched"
-
     def shares(self, student: Student) -> Path:
         """Return where the shares of the gradient are written, a line for each checkpoint."""
         return self.setting.folder / "shares" / f"{student.name}.jsonl"
 
     def _shares(self, student: Student) -> Step:
-        names = {loss.name: self._watched_name(student, loss) for loss in self.grid.losses.values()}
-        after = tuple(self._train_name(name) for name in names.values())
-        folders = (f"{loss}={self.setting.folder / 'checkpoints' / name}" for loss, name in names.items())
+        """Those of the first seed keep all their checkpoints; see `_trial`."""
+        trials = [trial for loss in self.grid.losses.values() for trial in self.trials(student, loss)]
+        after = tuple(self._train_name(trial.name) for trial in trials)
         command = (sys.executable, str(Path(__file__).with_name("gradient_share.py")), str(self.setting.data_bin),
-                   "--checkpoints", *folders, "--json", str(self.shares(student)),
-                   "--plot", str(self.shares(student).with_suffix(".png")))
+                   "--json", str(self.shares(student)), "--plot", str(self.shares(student).with_suffix(".png")))
         inputs = tuple(self._logs / f"{name}.done" for name in after)
-        return Step(self._step_name("shares", student.name), command, self._logs, inputs, after)
+        return Step(self._step_name("shares", student.name), command, self._logs, inputs, after,
+                    late=partial(self._watched_checkpoints, student))
+
+    def _watched_checkpoints(self, student: Student) -> Options:
+        chosen = {loss.name: self.chosen(student, loss).name for loss in self.grid.losses.values()}
+        return ("--checkpoints", *(f"{loss}={self._checkpoints(name)}" for loss, name in chosen.items()))
 
     # --- the test set -----------------------------------------------------------------------------------------
 
@@ -243,7 +238,7 @@ class Experiment:
 
     def _path_of(self, student: Student, loss: Loss, seed: int) -> Options:
         name = self.run_name(student, loss, seed)
-        return ("--path", str(self.setting.folder / "checkpoints" / name / "checkpoint_best.pt"))
+        return ("--path", str(self._checkpoints(name) / "checkpoint_best.pt"))
 
     def baseline(self, student: Student) -> Loss:
         """Return the baseline with the best mean dev BLEU over the seeds."""

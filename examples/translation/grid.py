@@ -20,8 +20,8 @@
     watched: [transformer]
 
 Options are those of fairseq-train and l2t-train-teacher, as one text or a list of texts. Of every loss, learning rate
-and choice are taken by dev BLEU with the first seed. Students that are watched are trained again on noisy data, for the
-share of the gradient that goes to misaligned pairs (gradient_share.py).
+and choice are taken by dev BLEU with the first seed. Students that are watched keep all checkpoints of the first seed
+on noisy data, for the share of the gradient that goes to misaligned pairs (gradient_share.py).
 """
 
 from __future__ import annotations

@@ -198,23 +198,18 @@ def test_some_settings_alone(tmp_path, capsys):
     assert "--settings: 'tiny.noise31', expected some of tiny.noise30, absent.noise30" in message
 
 
-def test_a_watched_student_is_trained_again_and_keeps_its_checkpoints(experiment):
-    finish_all(experiment)
+def test_a_watched_student_keeps_its_checkpoints(experiment):
+    student = finish_all(experiment)
     steps = {step.name: step for step in experiment.steps()}
-    watched = steps["tiny.noise30.train.transformer.dynamic.watched"]
-    first = experiment.chosen(experiment.students[0], experiment.grid.losses["dynamic"])
-    (chosen,) = (step for step in steps.values() if step.name.endswith(first.name))
-    own = ["--keep-interval-updates", "-1"]
-    # The same training but for its folder: seed, learning rate, criterion.
-    command = [*watched.command, *watched.late()]
-    assert [part for part in command if part not in own and ".watched" not in part] == [
-        part for part in chosen.command if part not in own and first.name not in part
-    ]
-    assert command[command.index("-1") - 1] == "--keep-interval-updates" and "-1" not in chosen.command
+    first = experiment.chosen(student, experiment.grid.losses["dynamic"])
+    trial, further = (steps[f"tiny.noise30.train.{name}"] for name in (first.name, "transformer.dynamic.seed2"))
+    assert trial.command[-2:] == ("--keep-interval-updates", "-1") and "-1" not in further.command
     shares = steps["tiny.noise30.shares.transformer"]
-    assert len(shares.after) == 4 and watched.name in shares.after
-    clean = Experiment(experiment.grid, replace(experiment.setting, noise=0.0))
-    assert not [step for step in clean.steps() if "watched" in step.name or "shares" in step.name]
+    assert set(shares.after) == {name for name in steps if ".train." in name and ".seed2" not in name}
+    assert shares.late()[0] == "--checkpoints" and len(shares.late()) == 1 + 4
+    assert shares.late()[-1] == f"dynamic={experiment.setting.folder / 'checkpoints' / first.name}"
+    clean = list(Experiment(experiment.grid, replace(experiment.setting, noise=0.0)).steps())
+    assert not [step for step in clean if "shares" in step.name or "-1" in step.command]
 
 
 def test_a_teacher_that_was_trained_is_looked_at(experiment):
