@@ -28,7 +28,7 @@ from experiment_report import write_report
 from experiment_runs import Outcome
 from experiment_settings import Setting, settings_of
 from experiment_steps import Experiment
-from grid import Grid, load_grid
+from grid import load_grid
 from prepare import PrepareSettings, prepare
 from textfiles import BadInput, BadOption
 
@@ -49,8 +49,7 @@ def run_experiment(options: argparse.Namespace) -> None:
     """
     grid = load_grid(options.grid)
     settings = _chosen(settings_of(grid, options.output_dir, options.teachers), options)
-    _require_teachers(settings, list(grid.teachers), options.teachers)
-    _require_students(grid, options.students)
+    _require_students(settings, options.students)
     experiments = [Experiment(grid, setting) for setting in settings]
     outcome = Outcome(experiments)
     if options.report:
@@ -64,6 +63,8 @@ def run_experiment(options: argparse.Namespace) -> None:
     there = [one for one in experiments if _is_there(one.setting, options.raw_dir)]
     if not there:
         raise BadInput(f"--raw-dir: {options.raw_dir}; none of the corpora of {options.grid} is there")
+    if options.teachers:
+        _name_teachers(there, options.teachers)
     steps = [step for experiment in there for step in experiment.steps(options.students)]
     if options.dry_run:
         for step in steps:
@@ -86,16 +87,18 @@ def _chosen(settings: Sequence[Setting], options: argparse.Namespace) -> list[Se
     return [setting for setting in settings if options.settings is None or setting.name in options.settings]
 
 
-def _require_teachers(settings: Sequence[Setting], names: Sequence[str], folder: Path | None) -> None:
-    if folder is not None and not any(setting.has_teacher(name) for setting in settings for name in names):
-        places = f"{folder / settings[0].name / 'teachers' / names[0]}" if names else "a grid with teachers"
-        raise BadInput(f"--teachers: {folder}, expected the folder of a grid that was run, with such as {places}")
+def _name_teachers(experiments: Sequence[Experiment], folder: Path) -> None:
+    found = [path for experiment in experiments for path in experiment.earlier_teachers()]
+    if not found:
+        raise BadInput(f"--teachers: {folder}, expected the folder of a run of this grid, with SETTING/teachers in it")
+    print("not trained anew:", *found, sep="\n  ", flush=True)
 
 
-def _require_students(grid: Grid, names: Sequence[str] | None) -> None:
+def _require_students(settings: Sequence[Setting], names: Sequence[str] | None) -> None:
+    known = list(dict.fromkeys(name for setting in settings for name in setting.corpus.students))
     for name in names or ():
-        if name not in grid.students:
-            raise BadInput(f"--students: {name!r}, expected some of {', '.join(grid.students)}")
+        if name not in known:
+            raise BadInput(f"--students: {name!r}, expected some of {', '.join(known)}")
 
 
 def _is_there(setting: Setting, raw: Path) -> bool:

@@ -14,9 +14,11 @@ from experiment_settings import Setting
 from grid import Grid, Loss, Options, Student
 from prepare import RECORD
 from runs import read_run
-from steps import Step
+from steps import Step, difference
+from textfiles import BadInput
 
 import fairseq_l2t
+from fairseq_l2t.storage import TeacherFileError, load_teacher
 
 __all__ = ["Experiment", "Trial"]
 
@@ -137,11 +139,34 @@ class Experiment:
 
     def _train_teacher(self, name: str) -> Step:
         teacher, folder = self.grid.teachers[name], self.setting.teacher(name)
-        command = (console_script("l2t-train-teacher"), *self._data, "--num-workers", "0", *teacher.options,
-                   "--teacher-updates", str(teacher.updates), "--save-dir", str(folder))
+        command = (console_script("l2t-train-teacher"), str(self.setting.data_bin), *self._teacher_options(name),
+                   "--save-dir", str(folder))
         progress = lines_in_file(folder / "teacher_log.jsonl", max(1, teacher.updates))
         return Step(self._step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
                     work=folder, resume=("--resume",), progress=progress)
+
+    def _teacher_options(self, name: str) -> Options:
+        """All but folders."""
+        teacher, (_, *languages) = self.grid.teachers[name], self._data
+        return (*languages, "--num-workers", "0", *teacher.options, "--teacher-updates", str(teacher.updates))
+
+    def earlier_teachers(self) -> Iterator[Path]:
+        """Yield the files of the teachers that are taken from an earlier run.
+
+        Raises:
+            BadInput: one that cannot be read, or was trained with other options than the grid's.
+        """
+        for name in filter(self.setting.has_teacher, self.used_teachers):
+            path = self.setting.teacher(name) / "teacher.safetensors"
+            try:
+                arguments = load_teacher(path).settings.extra.get("arguments", [])
+            except TeacherFileError as error:
+                raise BadInput(f"--teachers: {error}") from None
+            before, now = arguments[1:-2], list(self._teacher_options(name))  # without DATA_BIN and --save-dir DIR
+            if before != now:
+                raise BadInput(f"--teachers: {path} was trained with other options than the grid's {name} "
+                               f"({difference(before, now)})")
+            yield path
 
     def _after_teacher(self, name: str) -> tuple[str, ...]:
         return () if self.setting.has_teacher(name) else (self._step_name("teacher", name),)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from textfiles import BadInput
 
-__all__ = ["Step", "StepFailed", "recorded", "refuse_other_command", "refuse_other_commands"]
+__all__ = ["Step", "StepFailed", "difference", "recorded", "refuse_other_command", "refuse_other_commands"]
 
 _SHOWN_DIFFERENCES = 3
 
@@ -118,7 +118,7 @@ def refuse_other_command(step: Step, command: Sequence[str], whole: bool = True)
     before = record["command"] if whole else record["command"][: len(command)]
     if before != list(command):
         there = [str(one) for one in (step.work, path) if one.exists()]
-        raise BadInput(f"step {step.name}: {path} is of another command ({_difference(before, command)}); remove "
+        raise BadInput(f"step {step.name}: {path} is of another command ({difference(before, command)}); remove "
                        f"{' and '.join(there)} to do this step anew, or choose another --output-dir")
 
 
@@ -135,7 +135,8 @@ def _record_of(step: Step) -> tuple[Path, dict] | None:
     return step.started, begun
 
 
-def _difference(before: Sequence[str], now: Sequence[str]) -> str:
+def difference(before: Sequence[str], now: Sequence[str]) -> str:
+    """Say in a few words how two commands differ."""
     found = []
     for kind, *bounds in SequenceMatcher(None, before, now, autojunk=False).get_opcodes():
         if kind == "equal":

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import experiment_steps
 import pytest
 from experiment import main
 from experiment_report import records_of, tables
@@ -19,9 +20,17 @@ from grid import load_grid
 from runs import read_run, teacher_lines
 from textfiles import BadInput
 
-from fairseq_l2t.storage import lock_run_folder
+from fairseq_l2t.core import Teacher
+from fairseq_l2t.storage import (
+    TeacherSettings,
+    Vocabulary,
+    load_teacher,
+    lock_run_folder,
+    save_teacher,
+)
 
 TINY = Path(__file__).with_name("tiny_grid.yaml")
+CPU = Path(experiment_steps.__file__).with_name("grids") / "cpu.yaml"
 
 
 @pytest.fixture
@@ -238,21 +247,44 @@ def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     assert (experiment.setting.folder.parent / "teachers.png").read_bytes().startswith(b"\x89PNG")
 
 
+def keep_teacher(folder, *arguments):
+    folder.mkdir(parents=True)
+    teacher = Teacher(["progress"], 4, keys=1)
+    settings = TeacherSettings(1.0, 0.0, 8, 0, {"arguments": ["bin", *arguments, "--save-dir", "there"]})
+    save_teacher(folder / "teacher.safetensors", teacher, Vocabulary.of_symbols("abcd"), settings)
+
+
 def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, capsys):
     name, earlier = experiment.setting.name, tmp_path / "earlier"
     out = [TINY, "--output-dir", tmp_path / "out", "--dry-run", "--teachers", earlier]
-    assert f"expected the folder of a grid that was run, with such as {earlier / name}" in refused(capsys, *out)
+    assert f"--teachers: {earlier}, expected the folder of a run of this grid" in refused(capsys, *out)
+    trained = next(step for step in experiment.steps() if step.name.endswith("teacher.dynamic")).command[2:-2]
     kept = earlier / name / "teachers" / "dynamic"
-    kept.mkdir(parents=True)
-    (kept / "teacher.safetensors").touch()
-    (kept / "teacher_log.jsonl").touch()
+    keep_teacher(kept, *trained)
     assert main([*map(str, out)]) == 0
     shown = capsys.readouterr().out
+    assert f"not trained anew:\n  {kept / 'teacher.safetensors'}\n" in shown
     assert f"{name}.teacher.initial" in shown and f"{name}.teacher.dynamic" not in shown
     assert f"--teacher-path {kept / 'teacher.safetensors'}" in shown and f"--log {kept / 'teacher_log.jsonl'}" in shown
     steps = list(Experiment(experiment.grid, replace(experiment.setting, earlier=earlier / name)).steps())
     known = {step.name for step in steps}
     assert all(known.issuperset(step.after) for step in steps)
+    keep_teacher(earlier / name / "teachers" / "initial", *trained)
+    assert "other options than the grid's initial (there --teacher-updates 2, here --teacher-updates 0)" in refused(
+        capsys, *out)  # fmt: skip
+    cut = earlier / name / "teachers" / "initial" / "teacher.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-10])
+    assert f"--teachers: {cut}: " in refused(capsys, *out)
+
+
+def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
+    results, grid = CPU.parents[1] / "results" / "cpu", load_grid(CPU)
+    experiments = [Experiment(grid, setting) for setting in settings_of(grid, tmp_path, results)]
+    taken = [path for one in experiments for path in one.earlier_teachers()]
+    assert taken and set(taken) == set(results.glob("*/teachers/*/teacher.safetensors"))
+    for path in taken:
+        folders = load_teacher(path).settings.extra["arguments"]
+        assert not Path(folders[0]).is_absolute() and not Path(folders[-1]).is_absolute()
 
 
 def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
@@ -272,6 +304,10 @@ def test_some_students_alone(experiment, tmp_path, capsys):
     names = [step.name for step in Experiment(grid, experiment.setting).steps(["other"])]
     assert names == ["tiny.noise30.teacher.initial", "tiny.noise30.teacher.dynamic", "tiny.noise30.inspect.dynamic"]
     message = refused(capsys, TINY, "--output-dir", tmp_path / "out", "--students", "lstm")
+    assert "--students: 'lstm', expected some of transformer" in message
+    # One of the grid, but of none of these settings.
+    message = refused(capsys, CPU, "--output-dir", tmp_path / "out", "--settings", "multi30k.noise0", "--students",
+                      "lstm")  # fmt: skip
     assert "--students: 'lstm', expected some of transformer" in message
 
 
