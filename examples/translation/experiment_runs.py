@@ -13,10 +13,9 @@ from pathlib import Path
 from experiment_settings import Setting
 from experiment_steps import Experiment
 from grid import Loss, Student
-from recipe import hypotheses_in_order
 from runs import read_run, teacher_lines
-from steps import Step, StepFailed
-from textfiles import read_json, read_json_lines, read_lines, write_lines
+from steps import Step
+from textfiles import read_json, read_json_lines, write_lines
 
 __all__ = ["Outcome", "read_records", "read_teachers"]
 
@@ -35,7 +34,7 @@ class Outcome:
     def __init__(self, experiments: Sequence[Experiment]) -> None:
         self._experiments = experiments
         self._decoded = {
-            one.decoded(student, loss, seed): (one, student, loss, seed)
+            one.decoding.decoded(student, loss, seed): (one, student, loss, seed)
             for one in experiments for student in one.students for loss in one.grid.losses.values()
             for seed in one.grid.seeds
         }  # fmt: skip
@@ -44,7 +43,7 @@ class Outcome:
         """Take in what a finished step has made."""
         if step.output in self._decoded:
             experiment, student, loss, seed = self._decoded[step.output]
-            _write_hypotheses(experiment, student, loss, seed)
+            experiment.decoding.write_hypotheses(student, loss, seed)
         elif ".train." in step.name:
             self.write()
 
@@ -96,10 +95,14 @@ def _record(
 ) -> dict:
     run, setting = read_run(experiment.log(name)), experiment.setting
     best_update, dev_bleu = run.best
+    decoding = experiment.decoding
+    by_penalty = decoding.dev_scores(student, loss) if counts else None
     return {
         "corpus": setting.corpus.name, "noise": setting.noise, "student": student.name, "loss": loss.name,
         "seed": seed, "run": name, "options": list(options), "counts": counts, "dev_bleu": dev_bleu,
         "best_update": best_update, "updates": run.updates, "seconds": run.seconds, "curve": run.curve,
+        "length_penalty": decoding.length_penalty(student, loss) if counts else None,
+        "dev_bleu_by_length_penalty": by_penalty and {f"{key:g}": score for key, score in by_penalty.items()},
         "test": _test_scores(experiment, student, loss, seed) if counts else None,
     }  # fmt: skip
 
@@ -119,18 +122,6 @@ def _test_scores(experiment: Experiment, student: Student, loss: Loss, seed: int
         gain = own[metric]["score"] - comparison["systems"][0][metric]["score"]
         own[metric]["difference"] = None if against == loss.name else gain
     return {**own, "against": against, "signatures": comparison["signatures"]}
-
-
-def _write_hypotheses(experiment: Experiment, student: Student, loss: Loss, seed: int) -> None:
-    setting = experiment.setting
-    decoded, path = experiment.decoded(student, loss, seed), setting.hypotheses(student.name, loss.name, seed)
-    reference = read_lines(setting.reference)
-    lines = hypotheses_in_order(decoded.read_text(encoding="utf-8").split("\n"))
-    if len(lines) != len(reference):
-        raise StepFailed(f"{decoded}: {len(lines)} hypotheses for {len(reference)} sentences")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_lines(path, lines)
-    setting.comparison(student.name, seed).parent.mkdir(exist_ok=True)
 
 
 def _teachers(experiment: Experiment) -> Iterator[dict]:

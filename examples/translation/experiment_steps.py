@@ -1,15 +1,17 @@
-"""What a grid makes of each corpus and share of noise: teachers, students, decodings and comparisons, as steps."""
+"""What a grid makes of each corpus and share of noise: teachers and students, as steps; what is decoded is in
+`experiment_decoding`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from checkpoints import mend_last_checkpoint
 from commands import console_script, lines_in_file, updates_in_log
+from experiment_decoding import Decoding
 from experiment_settings import Setting
 from grid import Grid, Loss, Options, Student
 from prepare import RECORD
@@ -56,11 +58,17 @@ class Experiment:
         self.grid, self.setting = grid, setting
         self.students = [grid.students[name] for name in setting.corpus.students]
         self._logs = setting.folder / "logs"
+        self.decoding = Decoding(self)
 
     @property
     def used_teachers(self) -> list[str]:
         """The teachers that losses name."""
         return list(dict.fromkeys(loss.teacher for loss in self.grid.losses.values() if loss.teacher))
+
+    @property
+    def logs(self) -> Path:
+        """The folder of what programs say."""
+        return self._logs
 
     @property
     def has_logs(self) -> bool:
@@ -90,14 +98,15 @@ class Experiment:
 
     def log(self, name: str) -> Path:
         """Return the log of a training run."""
-        return self._logs / f"{self._train_name(name)}.log"
+        return self._logs / f"{self.train_name(name)}.log"
 
-    def _checkpoints(self, name: str) -> Path:
+    def checkpoints(self, name: str) -> Path:
+        """Return the folder of a training run."""
         return self.setting.folder / "checkpoints" / name
 
     def is_finished(self, name: str) -> bool:
         """Whether a training run has come to its end."""
-        return (self._logs / f"{self._train_name(name)}.done").exists()
+        return (self._logs / f"{self.train_name(name)}.done").exists()
 
     def steps(self, only: Collection[str] | None = None) -> Iterator[Step]:
         """Yield teachers, trials, further seeds, decodings and comparisons, in an order that keeps cores busy.
@@ -115,10 +124,7 @@ class Experiment:
             yield from (self._trial(trial) for trial in self.trials(student, loss))
         for student, loss in pairs:
             yield from (self._further(student, loss, seed) for seed in self.grid.seeds[1:])
-        for student, loss in pairs:
-            yield from (self._decode(student, loss, seed) for seed in self.grid.seeds)
-        for student in students:
-            yield from (self._compare(student, seed) for seed in self.grid.seeds)
+        yield from self.decoding.steps(students)
         for name in self.used_teachers:
             if self.grid.teachers[name].updates:
                 yield self._inspect(name)
@@ -126,14 +132,17 @@ class Experiment:
 
     # --- training ---------------------------------------------------------------------------------------------
 
-    def _step_name(self, kind: str, name: str) -> str:
+    def step_name(self, kind: str, name: str) -> str:
+        """Return the name of a step, by which others wait for it."""
         return f"{self.setting.name}.{kind}.{name}"
 
-    def _train_name(self, name: str) -> str:
-        return self._step_name("train", name)
+    def train_name(self, name: str) -> str:
+        """Return the name of the step of a training run."""
+        return self.step_name("train", name)
 
     @property
-    def _data(self) -> Options:
+    def data(self) -> Options:
+        """DATA_BIN and its languages, as fairseq's programs take them."""
         source, target = self.setting.corpus.languages
         return (str(self.setting.data_bin), "--source-lang", source, "--target-lang", target)
 
@@ -142,12 +151,12 @@ class Experiment:
         command = (console_script("l2t-train-teacher"), str(self.setting.data_bin), *self._teacher_options(name),
                    "--save-dir", str(folder))
         progress = lines_in_file(folder / "teacher_log.jsonl", max(1, teacher.updates))
-        return Step(self._step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
+        return Step(self.step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
                     work=folder, resume=("--resume",), progress=progress)
 
     def _teacher_options(self, name: str) -> Options:
         """All but folders."""
-        teacher, (_, *languages) = self.grid.teachers[name], self._data
+        teacher, (_, *languages) = self.grid.teachers[name], self.data
         return (*languages, "--num-workers", "0", *teacher.options, "--teacher-updates", str(teacher.updates))
 
     def earlier_teachers(self) -> Iterator[Path]:
@@ -169,7 +178,7 @@ class Experiment:
             yield path
 
     def _after_teacher(self, name: str) -> tuple[str, ...]:
-        return () if self.setting.has_teacher(name) else (self._step_name("teacher", name),)
+        return () if self.setting.has_teacher(name) else (self.step_name("teacher", name),)
 
     def _inspect(self, name: str) -> Step:
         """What the teacher has learned, in words and pictures."""
@@ -178,23 +187,23 @@ class Experiment:
         dictionary = self.setting.data_bin / f"dict.{self.setting.corpus.languages[1]}.txt"
         command = (console_script("l2t-inspect"), str(folder / "teacher.safetensors"), "--dict", str(dictionary),
                    "--log", str(folder / "teacher_log.jsonl"), "--min-count", "20", "--plots", str(looks / name))
-        return Step(self._step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), after,
-                    output=self._logs / f"{self._step_name('inspect', name)}.txt")
+        return Step(self.step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), after,
+                    output=self._logs / f"{self.step_name('inspect', name)}.txt")
 
     def _trial(self, trial: Trial) -> Step:
         keep = ("--keep-interval-updates", "-1") if trial.student in self.watched else ()
         return self._train(trial.student, trial.loss, trial.name, self.grid.seeds[0], more=(*trial.options, *keep))
 
     def _further(self, student: Student, loss: Loss, seed: int) -> Step:
-        after = tuple(self._train_name(trial.name) for trial in self.trials(student, loss))
+        after = tuple(self.train_name(trial.name) for trial in self.trials(student, loss))
         return self._train(student, loss, f"{student.name}.{loss.name}.seed{seed}", seed, after=after,
                            late=lambda: self.chosen(student, loss).options)
 
     def _train(self, student: Student, loss: Loss, name: str, seed: int, more: Options = (), **step) -> Step:
-        folder, inputs = self._checkpoints(name), (self.setting.data_bin / RECORD,)
+        folder, inputs = self.checkpoints(name), (self.setting.data_bin / RECORD,)
         every, never, after = str(student.validate_every), "1000000", step.pop("after", ())
         command = (
-            console_script("fairseq-train"), *self._data, "--num-workers", "0", *student.options,
+            console_script("fairseq-train"), *self.data, "--num-workers", "0", *student.options,
             "--max-update", str(student.updates), "--patience", str(student.patience),
             # Every so many updates and at no end of an epoch, so that all students are validated equally often.
             "--validate-interval-updates", every, "--save-interval-updates", every, "--validate-interval", never,
@@ -208,7 +217,7 @@ class Experiment:
         if loss.teacher:
             inputs = (*inputs, self.setting.teacher(loss.teacher) / "teacher.safetensors")
             after = (*after, *self._after_teacher(loss.teacher))
-        return Step(self._train_name(name), command, self._logs, inputs, after, work=folder,
+        return Step(self.train_name(name), command, self._logs, inputs, after, work=folder,
                     progress=updates_in_log(self.log(name), student.updates), mend=mend_last_checkpoint, **step)
 
     def _criterion(self, loss: Loss) -> Options:
@@ -227,66 +236,13 @@ class Experiment:
     def _shares(self, student: Student) -> Step:
         """Those of the first seed keep all their checkpoints; see `_trial`."""
         trials = [trial for loss in self.grid.losses.values() for trial in self.trials(student, loss)]
-        after = tuple(self._train_name(trial.name) for trial in trials)
+        after = tuple(self.train_name(trial.name) for trial in trials)
         command = (sys.executable, str(Path(__file__).with_name("gradient_share.py")), str(self.setting.data_bin),
                    "--json", str(self.shares(student)), "--plot", str(self.shares(student).with_suffix(".png")))
         inputs = tuple(self._logs / f"{name}.done" for name in after)
-        return Step(self._step_name("shares", student.name), command, self._logs, inputs, after,
+        return Step(self.step_name("shares", student.name), command, self._logs, inputs, after,
                     late=partial(self._watched_checkpoints, student))
 
     def _watched_checkpoints(self, student: Student) -> Options:
         chosen = {loss.name: self.chosen(student, loss).name for loss in self.grid.losses.values()}
-        return ("--checkpoints", *(f"{loss}={self._checkpoints(name)}" for loss, name in chosen.items()))
-
-    # --- the test set -----------------------------------------------------------------------------------------
-
-    def _runs_of(self, student: Student, loss: Loss, seed: int) -> Sequence[str]:
-        """The steps that decide which run counts for a seed."""
-        if seed == self.grid.seeds[0]:
-            return [self._train_name(trial.name) for trial in self.trials(student, loss)]
-        return [self._train_name(f"{student.name}.{loss.name}.seed{seed}")]
-
-    def _decode_name(self, student: Student, loss: Loss, seed: int) -> str:
-        return self._step_name("decode", f"{student.name}.{loss.name}.seed{seed}")
-
-    def _decode(self, student: Student, loss: Loss, seed: int) -> Step:
-        name, after = self._decode_name(student, loss, seed), tuple(self._runs_of(student, loss, seed))
-        # --task translation: a taught student is an ordinary checkpoint and needs no plugin
-        command = (console_script("fairseq-generate"), *self._data, "--task", "translation", "--gen-subset", "test",
-                   "--beam", str(self.grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64")
-        return Step(name, command, self._logs, tuple(self._logs / f"{run}.done" for run in after), after,
-                    output=self.decoded(student, loss, seed), late=partial(self._path_of, student, loss, seed))
-
-    def decoded(self, student: Student, loss: Loss, seed: int) -> Path:
-        """Return what fairseq-generate says."""
-        return self._logs / f"{self._decode_name(student, loss, seed)}.out"
-
-    def _path_of(self, student: Student, loss: Loss, seed: int) -> Options:
-        name = self.run_name(student, loss, seed)
-        return ("--path", str(self._checkpoints(name) / "checkpoint_best.pt"))
-
-    def baseline(self, student: Student) -> Loss:
-        """Return the baseline with the best mean dev BLEU over the seeds."""
-        def mean(loss: Loss) -> float:
-            runs = [read_run(self.log(self.run_name(student, loss, seed))) for seed in self.grid.seeds]
-            return sum(run.best[1] for run in runs) / len(runs)
-
-        return max((self.grid.losses[name] for name in self.grid.baselines), key=mean)
-
-    def _compare(self, student: Student, seed: int) -> Step:
-        losses = self.grid.losses.values()
-        # All seeds of the baselines decide which of them is the best.
-        after = {self._decode_name(student, loss, seed) for loss in losses}
-        after |= {self._decode_name(student, self.grid.losses[name], other)
-                  for name in self.grid.baselines for other in self.grid.seeds}  # fmt: skip
-        command = (console_script("l2t-compare"), "--ref", str(self.setting.reference),
-                   "--json", str(self.setting.comparison(student.name, seed)))
-        inputs = tuple(self._logs / f"{name}.done" for name in sorted(after))
-        return Step(self._step_name("compare", f"{student.name}.seed{seed}"), command, self._logs, inputs,
-                    tuple(sorted(after)), late=partial(self._systems, student, seed))
-
-    def _systems(self, student: Student, seed: int) -> Options:
-        best = self.baseline(student).name
-        others = [name for name in self.grid.losses if name != best]
-        return ("--baseline", str(self.setting.hypotheses(student.name, best, seed)),
-                "--systems", *(str(self.setting.hypotheses(student.name, name, seed)) for name in others))
+        return ("--checkpoints", *(f"{loss}={self.checkpoints(name)}" for loss, name in chosen.items()))

@@ -18,10 +18,13 @@
     baselines: [cross-entropy, label-smoothing]
 
     watched: [transformer]
+    length_penalties: [1, 1.5, 2]
 
 Options are those of fairseq-train and l2t-train-teacher, as one text or a list of texts. Of every loss, learning rate
 and choice are taken by dev BLEU with the first seed. Students that are watched keep all checkpoints of the first seed
-on noisy data, for the share of the gradient that goes to misaligned pairs (gradient_share.py).
+on noisy data, for the share of the gradient that goes to misaligned pairs (gradient_share.py). Of several
+``length_penalties`` (fairseq-generate's ``--lenpen``; where none are named, 1) every loss has the one with the best dev
+BLEU by beam search, also with the first seed.
 """
 
 from __future__ import annotations
@@ -112,6 +115,7 @@ class Grid:
     baselines: tuple[str, ...]
     beam: int = 5
     watched: tuple[str, ...] = ()
+    length_penalties: tuple[float, ...] = (1.0,)
 
 
 def load_grid(path: Path) -> Grid:
@@ -151,7 +155,12 @@ class _Reader:
             raise self._bad("baselines", [], f"some of {', '.join(losses)}")
         beam = self._number("beam", top.get("beam", 5), int, 1)
         watched = tuple(self._known("watched", name, students) for name in self._list(top, "watched", []))
-        return Grid(corpora, noise, seeds, students, teachers, losses, baselines, beam, watched)
+        penalties = tuple(self._number("length_penalties", one, float, 0.0)
+                          for one in self._list(top, "length_penalties", [1.0]))  # fmt: skip
+        self._distinct("length_penalties", penalties, lambda penalty: f"{penalty:g}")
+        if not penalties:
+            raise self._bad("length_penalties", [], "at least one")
+        return Grid(corpora, noise, seeds, students, teachers, losses, baselines, beam, watched, penalties)
 
     def _corpus(self, name: str, entry: Any, students: Mapping[str, Student]) -> Corpus:
         where = f"corpora.{name}"

@@ -18,6 +18,7 @@ from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
 from runs import read_run, teacher_lines
+from steps import StepFailed
 from textfiles import BadInput
 
 from fairseq_l2t.core import Teacher
@@ -35,7 +36,7 @@ CPU = Path(experiment_steps.__file__).with_name("grids") / "cpu.yaml"
 
 @pytest.fixture
 def experiment(tmp_path):
-    grid = load_grid(TINY)
+    grid = replace(load_grid(TINY), length_penalties=(1.0,))
     return Experiment(grid, settings_of(grid, tmp_path)[0])
 
 
@@ -115,6 +116,55 @@ def test_learning_rate_and_choice_are_taken_by_dev_bleu(experiment):
                                             / "checkpoint_best.pt"))  # fmt: skip
 
 
+def finish_dev(experiment, penalty, hypotheses, loss="dynamic"):
+    log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.{loss}.lenpen{penalty}"
+    lines = "".join(f"D-{number}\t-0.5\t{text}\n" for number, text in enumerate(hypotheses))
+    log.with_name(f"{log.name}.out").write_text(lines, encoding="utf-8")
+    log.with_name(f"{log.name}.done").touch()
+
+
+def test_of_several_length_penalties_dev_chooses_one_for_each_loss(experiment):
+    experiment = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
+    student, decoding, name = finish_all(experiment), experiment.decoding, "tiny.noise30"
+    loss = experiment.grid.losses["dynamic"]
+    reference = experiment.setting.data_bin.parent / "text" / "valid.en"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("a b c d e f\na b c d e f\n", encoding="utf-8")
+    steps = {step.name: step for step in experiment.steps()}
+    dev = [f"{name}.dev.transformer.dynamic.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
+    best = str(experiment.checkpoints(experiment.chosen(student, loss).name) / "checkpoint_best.pt")
+    assert [steps[one].late() for one in dev] == [("--path", best, "--lenpen", one) for one in ("1", "1.5", "2")]
+    assert all(steps[one].command[steps[one].command.index("--gen-subset") + 1] == "valid" for one in dev)
+    test = [steps[f"{name}.decode.transformer.dynamic.seed{seed}"] for seed in (1, 2)]
+    assert all(set(dev) < set(step.after) for step in test)
+    finish_dev(experiment, "1", ["a b c d", "a b c d"])
+    finish_dev(experiment, "1.5", ["a b c d e f", "a b c d e f"])
+    assert decoding.length_penalty(student, loss) is None  # not before all are there
+    finish_dev(experiment, "2", ["a b c d e f", "a b c d e f"])
+    scores = decoding.dev_scores(student, loss)
+    assert scores[1.5] == scores[2.0] == pytest.approx(100.0) and 0 < scores[1.0] < 100
+    assert decoding.length_penalty(student, loss) == 1.5  # the first of equals
+    assert [step.late()[2:] for step in test] == 2 * [("--lenpen", "1.5")]  # the first seed's choice is that of all
+    assert "| `--lr 0.01 --lenpen 1.5` |" in table_of(experiment)["dynamic"]
+    records = [record for record in read_records(experiment.setting) if record["loss"] == "dynamic"]
+    assert [record["length_penalty"] for record in records] == [1.5, None, 1.5]
+    assert records[0]["dev_bleu_by_length_penalty"]["1"] == scores[1.0]
+    finish_dev(experiment, "2", ["a b c d e f"])
+    with pytest.raises(StepFailed, match=r"lenpen2.out: 1 hypotheses for 2 sentences"):
+        Experiment(experiment.grid, experiment.setting).decoding.length_penalty(student, loss)
+
+
+def test_a_single_length_penalty_is_no_choice(experiment):
+    student = finish_all(experiment)
+    other = Experiment(replace(experiment.grid, length_penalties=(0.6,)), experiment.setting)
+    for one, expected in ((experiment, ()), (other, ("--lenpen", "0.6"))):
+        steps = list(one.steps())
+        assert not [step for step in steps if ".dev." in step.name]
+        assert [step.late()[2:] for step in steps if ".decode.transformer.dynamic." in step.name] == 2 * [expected]
+    assert "lenpen" not in table_of(experiment)["dynamic"]
+    assert experiment.decoding.dev_scores(student, experiment.grid.losses["dynamic"]) is None
+
+
 def test_the_test_set_is_seen_after_everything_is_chosen(experiment):
     """Only decodings name it, once a run that counts; comparisons wait for every seed of the baselines."""
     steps = list(experiment.steps())
@@ -163,7 +213,7 @@ def test_records_and_tables(experiment):
     records = read_records(experiment.setting)
     assert len(records) == 3 * 2 + 4 + 4 * 1  # trials, and the second seed of each loss
     assert [record["counts"] for record in records[:3]] == [True, False, True]
-    assert experiment.baseline(student).name == "label-smoothing"
+    assert experiment.decoding.baseline(student).name == "label-smoothing"
     # With comparisons.
     for seed in experiment.grid.seeds:
         path = experiment.setting.comparison(student.name, seed)
@@ -287,6 +337,12 @@ def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
         assert not Path(folders[0]).is_absolute() and not Path(folders[-1]).is_absolute()
 
 
+def test_transfer_takes_the_teacher_of_all_pairs(tmp_path):
+    grid = load_grid(CPU.with_name("transfer.yaml"))
+    [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / "cpu")
+    assert [path.parent.name for path in Experiment(grid, setting).earlier_teachers()] == ["dynamic"]
+
+
 def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
     experiment.log("any").parent.mkdir(parents=True)
     lines = {name: {"teacher": name, "teacher_updates": 3, "student_updates": 12, "seconds": 4.5, "curve": []}
@@ -378,6 +434,7 @@ def test_a_grid_is_run_killed_and_resumed(examples, tmp_path):
     records = [json.loads(line) for line in lines]
     counting = [record for record in records if record["counts"]]
     assert len(counting) == 4 * 2 and all(record["test"] for record in counting)
+    assert all(set(record["dev_bleu_by_length_penalty"]) == {"1", "1.5"} for record in counting)
     assert (tmp_path / "out" / "results.md").read_text(encoding="utf-8").strip() in result.stdout
     for name in ("curves.png", "teachers.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")

@@ -16,7 +16,7 @@ def test_a_grid_is_read():
     grid = load_grid(TINY)
     assert [corpus.name for corpus in grid.corpora] == ["tiny", "absent"]
     assert grid.corpora[0].students == ("transformer",) and grid.corpora[0].embedded.train == 300
-    assert (grid.noise, grid.seeds, grid.beam) == ((0.3,), (1, 2), 5)
+    assert (grid.noise, grid.seeds, grid.beam, grid.length_penalties) == ((0.3,), (1, 2), 5, (1.0, 1.5))
     assert grid.students["transformer"].learning_rates == (0.01, 0.02)
     assert grid.losses["label-smoothing"].choices == (("--label-smoothing", "0.1"), ("--label-smoothing", "0.2"))
     assert grid.losses["cross-entropy"].choices == ((),)
@@ -45,6 +45,9 @@ def changed(path, *keys, value):
         (("seed",), 1, "the file, key: 'seed', expected one of baselines, beam, corpora,"),
         (("seeds",), None, "seeds: None, expected at least one"),
         (("seeds",), [1, 1], "seeds: [1, 1], expected no value twice"),
+        (("length_penalties",), [], "length_penalties: [], expected at least one"),
+        (("length_penalties",), [1, 1.0], "length_penalties: [1.0, 1.0], expected no value twice"),
+        (("length_penalties",), [-1], "length_penalties: -1, expected a number of at least 0"),
         (("seeds",), [0], "seeds: 0, expected a whole number of at least 1"),
         (("noise",), [1.5], "noise: 1.5, expected a number of at least 0 and at most 1"),
         (("noise",), [float("nan")], "noise: nan, expected a number of at least 0 and at most 1"),
