@@ -84,15 +84,16 @@ def _rows(grid: Grid, student: str, records: Sequence[dict]) -> Iterator[list[st
             yield [student, loss, f"{len(runs)} trials finished"] + 8 * [""]
             continue
         done = [counting[seed] for seed in grid.seeds if seed in counting]
-        chosen = " ".join([*done[0]["options"], *_penalty(done[0])])
+        chosen = " ".join([*done[0]["options"], *_penalties(done)])
         yield [student, loss, f"`{chosen}`", f"{len(done)} of {len(grid.seeds)}",
                _mean([run["dev_bleu"] for run in done]), _mean([float(run["best_update"]) for run in done], ".0f"),
                *_scores(done)]  # fmt: skip
 
 
-def _penalty(run: dict) -> list[str]:
-    """What dev chose of several length penalties; records from before there was a choice have none."""
-    return ["--lenpen", f"{run['length_penalty']:g}"] if run.get("dev_bleu_by_length_penalty") else []
+def _penalties(runs: Sequence[dict]) -> list[str]:
+    """What dev chose of several length penalties, of each seed; records from before there was a choice have none."""
+    chosen = [f"{run['length_penalty']:g}" for run in runs if run.get("dev_bleu_by_length_penalty")]
+    return ["--lenpen", ", ".join(chosen)] if chosen else []
 
 
 def _scores(runs: Sequence[dict]) -> list[str]:

@@ -96,12 +96,12 @@ def _record(
     run, setting = read_run(experiment.log(name)), experiment.setting
     best_update, dev_bleu = run.best
     decoding = experiment.decoding
-    by_penalty = decoding.dev_scores(student, loss) if counts else None
+    by_penalty = decoding.dev_scores(student, loss, seed) if counts else None
     return {
         "corpus": setting.corpus.name, "noise": setting.noise, "student": student.name, "loss": loss.name,
         "seed": seed, "run": name, "options": list(options), "counts": counts, "dev_bleu": dev_bleu,
         "best_update": best_update, "updates": run.updates, "seconds": run.seconds, "curve": run.curve,
-        "length_penalty": decoding.length_penalty(student, loss) if counts else None,
+        "length_penalty": decoding.length_penalty(student, loss, seed) if counts else None,
         "dev_bleu_by_length_penalty": by_penalty and {f"{key:g}": score for key, score in by_penalty.items()},
         "test": _test_scores(experiment, student, loss, seed) if counts else None,
     }  # fmt: skip

@@ -23,8 +23,8 @@
 Options are those of fairseq-train and l2t-train-teacher, as one text or a list of texts. Of every loss, learning rate
 and choice are taken by dev BLEU with the first seed. Students that are watched keep all checkpoints of the first seed
 on noisy data, for the share of the gradient that goes to misaligned pairs (gradient_share.py). Of several
-``length_penalties`` (fairseq-generate's ``--lenpen``; where none are named, 1) every loss has the one with the best dev
-BLEU by beam search, also with the first seed.
+``length_penalties`` (fairseq-generate's ``--lenpen``; where none are named, 1) every run that counts has the one with
+the best dev BLEU by beam search.
 """
 
 from __future__ import annotations

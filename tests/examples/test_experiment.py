@@ -116,14 +116,14 @@ def test_learning_rate_and_choice_are_taken_by_dev_bleu(experiment):
                                             / "checkpoint_best.pt"))  # fmt: skip
 
 
-def finish_dev(experiment, penalty, hypotheses, loss="dynamic"):
-    log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.{loss}.lenpen{penalty}"
+def finish_dev(experiment, penalty, hypotheses, seed=1):
+    log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.dynamic.seed{seed}.lenpen{penalty}"
     lines = "".join(f"D-{number}\t-0.5\t{text}\n" for number, text in enumerate(hypotheses))
     log.with_name(f"{log.name}.out").write_text(lines, encoding="utf-8")
     log.with_name(f"{log.name}.done").touch()
 
 
-def test_of_several_length_penalties_dev_chooses_one_for_each_loss(experiment):
+def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
     experiment = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
     student, decoding, name = finish_all(experiment), experiment.decoding, "tiny.noise30"
     loss = experiment.grid.losses["dynamic"]
@@ -131,27 +131,32 @@ def test_of_several_length_penalties_dev_chooses_one_for_each_loss(experiment):
     reference.parent.mkdir(parents=True)
     reference.write_text("a b c d e f\na b c d e f\n", encoding="utf-8")
     steps = {step.name: step for step in experiment.steps()}
-    dev = [f"{name}.dev.transformer.dynamic.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
+    dev = {seed: [f"{name}.dev.transformer.dynamic.seed{seed}.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
+           for seed in (1, 2)}  # fmt: skip
     best = str(experiment.checkpoints(experiment.chosen(student, loss).name) / "checkpoint_best.pt")
-    assert [steps[one].late() for one in dev] == [("--path", best, "--lenpen", one) for one in ("1", "1.5", "2")]
-    assert all(steps[one].command[steps[one].command.index("--gen-subset") + 1] == "valid" for one in dev)
-    test = [steps[f"{name}.decode.transformer.dynamic.seed{seed}"] for seed in (1, 2)]
-    assert all(set(dev) < set(step.after) for step in test)
-    finish_dev(experiment, "1", ["a b c d", "a b c d"])
-    finish_dev(experiment, "1.5", ["a b c d e f", "a b c d e f"])
-    assert decoding.length_penalty(student, loss) is None  # not before all are there
-    finish_dev(experiment, "2", ["a b c d e f", "a b c d e f"])
-    scores = decoding.dev_scores(student, loss)
+    assert [steps[one].late() for one in dev[1]] == [("--path", best, "--lenpen", one) for one in ("1", "1.5", "2")]
+    assert all(steps[one].command[steps[one].command.index("--gen-subset") + 1] == "valid" for one in dev[1] + dev[2])
+    test = {seed: steps[f"{name}.decode.transformer.dynamic.seed{seed}"] for seed in (1, 2)}
+    for seed, step in test.items():
+        assert {one for one in step.after if ".dev." in one} == set(dev[seed])
+    short, right = ["a b c d", "a b c d"], ["a b c d e f", "a b c d e f"]
+    finish_dev(experiment, "1", short)
+    finish_dev(experiment, "1.5", right)
+    assert decoding.length_penalty(student, loss, 1) is None  # not before all are there
+    finish_dev(experiment, "2", right)
+    for penalty, hypotheses in (("1", short), ("1.5", short), ("2", right)):
+        finish_dev(experiment, penalty, hypotheses, seed=2)
+    scores = decoding.dev_scores(student, loss, 1)
     assert scores[1.5] == scores[2.0] == pytest.approx(100.0) and 0 < scores[1.0] < 100
-    assert decoding.length_penalty(student, loss) == 1.5  # the first of equals
-    assert [step.late()[2:] for step in test] == 2 * [("--lenpen", "1.5")]  # the first seed's choice is that of all
-    assert "| `--lr 0.01 --lenpen 1.5` |" in table_of(experiment)["dynamic"]
+    assert decoding.length_penalty(student, loss, 1) == 1.5  # the first of equals
+    assert [step.late()[2:] for step in test.values()] == [("--lenpen", "1.5"), ("--lenpen", "2")]
+    assert "| `--lr 0.01 --lenpen 1.5, 2` |" in table_of(experiment)["dynamic"]
     records = [record for record in read_records(experiment.setting) if record["loss"] == "dynamic"]
-    assert [record["length_penalty"] for record in records] == [1.5, None, 1.5]
+    assert [record["length_penalty"] for record in records] == [1.5, None, 2.0]
     assert records[0]["dev_bleu_by_length_penalty"]["1"] == scores[1.0]
-    finish_dev(experiment, "2", ["a b c d e f"])
+    finish_dev(experiment, "2", right[:1])
     with pytest.raises(StepFailed, match=r"lenpen2.out: 1 hypotheses for 2 sentences"):
-        Experiment(experiment.grid, experiment.setting).decoding.length_penalty(student, loss)
+        Experiment(experiment.grid, experiment.setting).decoding.length_penalty(student, loss, 1)
 
 
 def test_a_single_length_penalty_is_no_choice(experiment):
@@ -162,7 +167,7 @@ def test_a_single_length_penalty_is_no_choice(experiment):
         assert not [step for step in steps if ".dev." in step.name]
         assert [step.late()[2:] for step in steps if ".decode.transformer.dynamic." in step.name] == 2 * [expected]
     assert "lenpen" not in table_of(experiment)["dynamic"]
-    assert experiment.decoding.dev_scores(student, experiment.grid.losses["dynamic"]) is None
+    assert experiment.decoding.dev_scores(student, experiment.grid.losses["dynamic"], 1) is None
 
 
 def test_the_test_set_is_seen_after_everything_is_chosen(experiment):
