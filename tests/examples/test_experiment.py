@@ -342,10 +342,11 @@ def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
         assert not Path(folders[0]).is_absolute() and not Path(folders[-1]).is_absolute()
 
 
-def test_transfer_takes_the_teacher_of_all_pairs(tmp_path):
+@pytest.mark.parametrize(("results", "taken"), [("cpu", {"dynamic"}), ("transfer", {"dynamic", "tenth"})])
+def test_transfer_takes_teachers_in_results(tmp_path, results, taken):
     grid = load_grid(CPU.with_name("transfer.yaml"))
-    [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / "cpu")
-    assert [path.parent.name for path in Experiment(grid, setting).earlier_teachers()] == ["dynamic"]
+    [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / results)
+    assert {path.parent.name for path in Experiment(grid, setting).earlier_teachers()} == taken
 
 
 def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
