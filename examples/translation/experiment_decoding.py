@@ -157,7 +157,9 @@ class Decoding:
         waits = tuple(one.train_name(run) for run in runs)
         # --task translation: a taught student is an ordinary checkpoint and needs no plugin
         command = (console_script("fairseq-generate"), *one.data, "--task", "translation", "--gen-subset", split,
-                   "--beam", str(self._grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64")
+                   "--beam", str(self._grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64",
+                   # As in validations. With fairseq's 200, five sentences that repeat themselves cost a student 2 BLEU.
+                   "--max-len-a", "1.2", "--max-len-b", "10")
 
         def late() -> Options:
             checkpoint = one.checkpoints(one.run_name(student, loss, seed)) / "checkpoint_best.pt"
