@@ -138,6 +138,7 @@ def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
     assert all(steps[one].command[steps[one].command.index("--gen-subset") + 1] == "valid" for one in dev[1] + dev[2])
     test = {seed: steps[f"{name}.decode.transformer.dynamic.seed{seed}"] for seed in (1, 2)}
     for seed, step in test.items():
+        assert step.command[-4:] == ("--max-len-a", "1.2", "--max-len-b", "10")
         assert {one for one in step.after if ".dev." in one} == set(dev[seed])
     short, right = ["a b c d", "a b c d"], ["a b c d e f", "a b c d e f"]
     finish_dev(experiment, "1", short)
