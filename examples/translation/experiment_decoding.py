@@ -158,7 +158,7 @@ class Decoding:
         # --task translation: a taught student is an ordinary checkpoint and needs no plugin
         command = (console_script("fairseq-generate"), *one.data, "--task", "translation", "--gen-subset", split,
                    "--beam", str(self._grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64",
-                   # As in validations; up to fairseq's 200 a few sentences repeat themselves, which has cost a student 2 BLEU.
+                   # As in validations; up to fairseq's 200 a few sentences repeat themselves: 2 BLEU of one student.
                    "--max-len-a", "1.2", "--max-len-b", "10")
 
         def late() -> Options:
