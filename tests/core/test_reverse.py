@@ -23,7 +23,7 @@ from tests.core.hypergradient_check import (
 )
 from tests.core.toy_student import MODELS, UNSEEN, PlainScaling, Scaled, ToyStudent
 
-AUTOGRAD_TOLERANCE = 1e-11
+AUTOGRAD_TOLERANCE = 1e-12
 DIFFERENCES_TOLERANCE = 1e-7
 DETECTED = 1e-3
 """A wrong hypergradient must be at least this far off for the comparison to be worth anything."""
