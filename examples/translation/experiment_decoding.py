@@ -12,6 +12,7 @@ from prepare import reference_file
 from recipe import hypotheses_in_order
 from runs import read_run
 from sacrebleu.metrics import BLEU
+from settings import LENGTH_LIMIT
 from steps import Step, StepFailed
 from textfiles import read_lines, write_lines
 
@@ -158,8 +159,8 @@ class Decoding:
         # --task translation: a taught student is an ordinary checkpoint and needs no plugin
         command = (console_script("fairseq-generate"), *one.data, "--task", "translation", "--gen-subset", split,
                    "--beam", str(self._grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64",
-                   # As in validations; up to fairseq's 200 a few sentences repeat themselves: 2 BLEU of one student.
-                   "--max-len-a", "1.2", "--max-len-b", "10")
+                   # As in validations; without it a few sentences that repeat themselves cost one student 2 BLEU.
+                   "--max-len-a", str(LENGTH_LIMIT["max_len_a"]), "--max-len-b", str(LENGTH_LIMIT["max_len_b"]))
 
         def late() -> Options:
             checkpoint = one.checkpoints(one.run_name(student, loss, seed)) / "checkpoint_best.pt"

@@ -16,6 +16,7 @@ from experiment_settings import Setting
 from grid import Grid, Loss, Options, Student
 from prepare import RECORD
 from runs import read_run
+from settings import validation
 from steps import Step, difference
 from textfiles import BadInput
 
@@ -201,17 +202,12 @@ class Experiment:
 
     def _train(self, student: Student, loss: Loss, name: str, seed: int, more: Options = (), **step) -> Step:
         folder, inputs = self.checkpoints(name), (self.setting.data_bin / RECORD,)
-        every, never, after = str(student.validate_every), "1000000", step.pop("after", ())
+        after = step.pop("after", ())
         command = (
             console_script("fairseq-train"), *self.data, "--num-workers", "0", *student.options,
             "--max-update", str(student.updates), "--patience", str(student.patience),
-            # Every so many updates and at no end of an epoch, so that all students are validated equally often.
-            "--validate-interval-updates", every, "--save-interval-updates", every, "--validate-interval", never,
-            "--save-interval", never, "--keep-interval-updates", "1", "--no-epoch-checkpoints",
-            "--eval-bleu", "--eval-bleu-remove-bpe", "sentencepiece",
-            "--eval-bleu-args", '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}',
-            "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
-            "--seed", str(seed), "--log-format", "json", "--log-interval", every, "--save-dir", str(folder),
+            *validation(student.validate_every), "--seed", str(seed),
+            "--log-format", "json", "--log-interval", str(student.validate_every), "--save-dir", str(folder),
             *self._criterion(loss), *more,
         )  # fmt: skip
         if loss.teacher:

@@ -1,6 +1,7 @@
 """Every number of the translation experiments, in one place: students, teacher, and the corpora they go with."""
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 
@@ -90,7 +91,11 @@ def _adam(lr: float, warmup: int, max_tokens: int, *more: str) -> tuple[str, ...
             "--warmup-updates", str(warmup), "--max-tokens", str(max_tokens), "--num-workers", "0", *more)
 
 
-def _validation(interval: int, beam: int = 1) -> tuple[str, ...]:
+LENGTH_LIMIT = {"max_len_a": 1.2, "max_len_b": 10}
+"""A translation has at most a times the length of the source plus b pieces; up to fairseq's 200 a few sentences repeat themselves."""
+
+
+def validation(interval: int, beam: int = 1) -> tuple[str, ...]:
     """Dev BLEU every ``interval`` updates, by which the best checkpoint is chosen; one checkpoint is kept beside it.
 
     fairseq also validates and saves at the end of epochs; the large epoch intervals switch that off, so that all
@@ -100,7 +105,7 @@ def _validation(interval: int, beam: int = 1) -> tuple[str, ...]:
     return ("--validate-interval", never, "--save-interval", never, "--validate-interval-updates", str(interval),
             "--save-interval-updates", str(interval), "--keep-interval-updates", "1", "--no-epoch-checkpoints",
             "--eval-bleu", "--eval-bleu-remove-bpe", "sentencepiece", "--eval-bleu-args",
-            f'{{"beam": {beam}, "max_len_a": 1.2, "max_len_b": 10}}',
+            json.dumps({"beam": beam, **LENGTH_LIMIT}),
             "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric")
 
 
@@ -109,7 +114,7 @@ def _validation(interval: int, beam: int = 1) -> tuple[str, ...]:
 # perplexity of clean dev pairs: with likelihood or expected BLEU such windows only teach it to sharpen (RESULTS.md).
 DEMO = RecipeSettings(
     model=_transformer(layers=2, width=128, inner=256, heads=4, dropout=0.1),
-    training=_adam(3e-3, 200, 1000), validation=_validation(600), updates=1200, vocabulary=2000,
+    training=_adam(3e-3, 200, 1000), validation=validation(600), updates=1200, vocabulary=2000,
     teacher=TeacherSettings(updates=6, unroll_length=140, horizon=300, warmup_updates=20, lr=0.03,
                             objective="inverse-perplexity", dev_batch=128, more=_proxy(1000)))
 
@@ -117,7 +122,7 @@ DEMO = RecipeSettings(
 # epochs, 15 minutes of one core a student; that is short of the plateau.
 MULTI30K = RecipeSettings(
     model=_transformer(layers=3, width=128, inner=512, heads=4, dropout=0.3),
-    training=_adam(2e-3, 200, 4000), validation=_validation(200), updates=600, vocabulary=4000,
+    training=_adam(2e-3, 200, 4000), validation=validation(200), updates=600, vocabulary=4000,
     teacher=TeacherSettings(updates=8, unroll_length=140, horizon=300, warmup_updates=20, lr=0.03,
                             objective="inverse-perplexity", dev_batch=128, more=_proxy(1500)))
 
@@ -128,7 +133,7 @@ MULTI30K = RecipeSettings(
 IWSLT14 = RecipeSettings(
     model=("--arch", "transformer_iwslt_de_en", "--share-decoder-input-output-embed", "--dropout", "0.3"),
     training=_adam(5e-4, 4000, 4096, "--clip-norm", "0.0", "--weight-decay", "0.0001"),
-    validation=_validation(1000, beam=5), updates=50000, vocabulary=10000,
+    validation=validation(1000, beam=5), updates=50000, vocabulary=10000,
     teacher=TeacherSettings(updates=40, unroll_length=140, horizon=300, warmup_updates=20, lr=0.03,
                             objective="inverse-perplexity", dev_batch=256,
                             more=_proxy(1500)))

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,16 @@ def raw_corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
     write_corpus(folder, CorpusSettings(train=300, dev=40, test=30, seed=1))
     return folder
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """The tiny grid's experiment with one length penalty, nothing run yet."""
+    from experiment_settings import settings_of
+    from experiment_steps import Experiment
+    from grid import load_grid
+
+    from tests.examples.finished_runs import TINY
+
+    grid = replace(load_grid(TINY), length_penalties=(1.0,))
+    return Experiment(grid, settings_of(grid, tmp_path)[0])

@@ -7,89 +7,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import experiment_steps
 import pytest
 from experiment import main
-from experiment_report import records_of, tables
-from experiment_runs import Outcome, read_records, read_teachers
+from experiment_runs import read_records
 from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
-from runs import read_run, teacher_lines
-from steps import StepFailed
-from textfiles import BadInput
 
-from fairseq_l2t.core import Teacher
-from fairseq_l2t.storage import (
-    TeacherSettings,
-    Vocabulary,
-    load_teacher,
-    lock_run_folder,
-    save_teacher,
-)
-
-TINY = Path(__file__).with_name("tiny_grid.yaml")
-CPU = Path(experiment_steps.__file__).with_name("grids") / "cpu.yaml"
-
-
-@pytest.fixture
-def experiment(tmp_path):
-    grid = replace(load_grid(TINY), length_penalties=(1.0,))
-    return Experiment(grid, settings_of(grid, tmp_path)[0])
-
-
-def write_log(path, *curve, more=""):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for update, bleu in curve:
-        lines.append(f'2026 | INFO | train_inner | {{"num_updates": "{update}", "train_wall": "3"}}')
-        lines.append(f'2026 | INFO | valid | {{"valid_num_updates": "{update}", "valid_bleu": "{bleu}"}}')
-    path.write_text("\n".join(lines) + "\n" + more, encoding="utf-8")
-
-
-def finish(experiment, name, *curve):
-    path = experiment.log(name)
-    write_log(path, *curve)
-    path.with_suffix(".done").touch()
-
-
-def test_a_log_is_read_once_for_what_was_done_twice(tmp_path):
-    log = tmp_path / "log"
-    again = '2026 | INFO | valid | {"valid_num_updates": "40", "valid_bleu": "7.5"}\n' + (
-        '2026 | INFO | train_inner | {"num_updates": "40", "train_wall": "4"}\n')
-    write_log(log, (20, 5.0), (40, 7.0), more="a line of something else | valid | not it\n" + again)
-    run = read_run(log)
-    assert run.curve == ((20, 5.0), (40, 7.5))
-    assert (run.best, run.updates, run.seconds) == ((40, 7.5), 40, 7.0)
-    write_log(log, (20, 5.0), (40, 5.0))
-    assert read_run(log).best == (20, 5.0)  # the first of equals, whose checkpoint fairseq keeps
-    log.write_text("nothing\n", encoding="utf-8")
-    with pytest.raises(BadInput, match="no validation in it"):
-        read_run(log)
-
-
-CUT = '2026 | INFO | valid | {"valid_num_updates": "60", "val\n'
-
-
-@pytest.mark.parametrize("cut", [CUT, CUT.replace("valid |", "train_inner |"), CUT.replace(', "val', "}")
-                                 .replace("valid |", "train_inner |")])
-def test_a_cut_line_is_named_unless_the_run_went_on_after_it(tmp_path, cut):
-    log = tmp_path / "log"
-    write_log(log, (20, 5.0), (40, 7.0), more=cut)
-    with pytest.raises(BadInput, match=f"{log}, line 5: .*60.*expected a whole line"):
-        read_run(log)
-    with log.open("a", encoding="utf-8") as file:
-        file.write("$ fairseq-train\n")
-    assert read_run(log).curve == ((20, 5.0), (40, 7.0))
-
-
-def test_a_cut_line_of_a_teacher_is_named(tmp_path):
-    log = tmp_path / "teacher_log.jsonl"
-    log.write_text('{"a": 1}\n{"a":', encoding="utf-8")
-    with pytest.raises(BadInput, match=f"{log}, line 2: "):
-        teacher_lines(tmp_path)
+from fairseq_l2t.storage import lock_run_folder
+from tests.examples.finished_runs import CPU, TINY, finish, finish_all, refused, table_of
 
 
 def test_every_share_of_noise_has_a_folder_of_its_own(experiment, tmp_path):
@@ -116,73 +43,6 @@ def test_learning_rate_and_choice_are_taken_by_dev_bleu(experiment):
                                             / "checkpoint_best.pt"))  # fmt: skip
 
 
-def finish_dev(experiment, penalty, hypotheses, seed=1):
-    log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.dynamic.seed{seed}.lenpen{penalty}"
-    lines = "".join(f"D-{number}\t-0.5\t{text}\n" for number, text in enumerate(hypotheses))
-    log.with_name(f"{log.name}.out").write_text(lines, encoding="utf-8")
-    log.with_name(f"{log.name}.done").touch()
-
-
-def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
-    experiment = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
-    student, decoding, name = finish_all(experiment), experiment.decoding, "tiny.noise30"
-    loss = experiment.grid.losses["dynamic"]
-    reference = experiment.setting.data_bin.parent / "text" / "valid.en"
-    reference.parent.mkdir(parents=True)
-    reference.write_text("a b c d e f\na b c d e f\n", encoding="utf-8")
-    steps = {step.name: step for step in experiment.steps()}
-    dev = {seed: [f"{name}.dev.transformer.dynamic.seed{seed}.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
-           for seed in (1, 2)}  # fmt: skip
-    best = str(experiment.checkpoints(experiment.chosen(student, loss).name) / "checkpoint_best.pt")
-    assert [steps[one].late() for one in dev[1]] == [("--path", best, "--lenpen", one) for one in ("1", "1.5", "2")]
-    assert all(steps[one].command[steps[one].command.index("--gen-subset") + 1] == "valid" for one in dev[1] + dev[2])
-    test = {seed: steps[f"{name}.decode.transformer.dynamic.seed{seed}"] for seed in (1, 2)}
-    for seed, step in test.items():
-        assert step.command[-4:] == ("--max-len-a", "1.2", "--max-len-b", "10")
-        assert {one for one in step.after if ".dev." in one} == set(dev[seed])
-    short, right = ["a b c d", "a b c d"], ["a b c d e f", "a b c d e f"]
-    finish_dev(experiment, "1", short)
-    finish_dev(experiment, "1.5", right)
-    assert decoding.length_penalty(student, loss, 1) is None  # not before all are there
-    finish_dev(experiment, "2", right)
-    for penalty, hypotheses in (("1", short), ("1.5", short), ("2", right)):
-        finish_dev(experiment, penalty, hypotheses, seed=2)
-    scores = decoding.dev_scores(student, loss, 1)
-    assert scores[1.5] == scores[2.0] == pytest.approx(100.0) and 0 < scores[1.0] < 100
-    assert decoding.length_penalty(student, loss, 1) == 1.5  # the first of equals
-    assert [step.late()[2:] for step in test.values()] == [("--lenpen", "1.5"), ("--lenpen", "2")]
-    assert "| `--lr 0.01 --lenpen 1.5, 2` |" in table_of(experiment)["dynamic"]
-    records = [record for record in read_records(experiment.setting) if record["loss"] == "dynamic"]
-    assert [record["length_penalty"] for record in records] == [1.5, None, 2.0]
-    assert records[0]["dev_bleu_by_length_penalty"]["1"] == scores[1.0]
-    finish_dev(experiment, "2", right[:1])
-    with pytest.raises(StepFailed, match=r"lenpen2.out: 1 hypotheses for 2 sentences"):
-        Experiment(experiment.grid, experiment.setting).decoding.length_penalty(student, loss, 1)
-
-
-def test_a_single_length_penalty_is_no_choice(experiment):
-    student = finish_all(experiment)
-    other = Experiment(replace(experiment.grid, length_penalties=(0.6,)), experiment.setting)
-    for one, expected in ((experiment, ()), (other, ("--lenpen", "0.6"))):
-        steps = list(one.steps())
-        assert not [step for step in steps if ".dev." in step.name]
-        assert [step.late()[2:] for step in steps if ".decode.transformer.dynamic." in step.name] == 2 * [expected]
-    assert "lenpen" not in table_of(experiment)["dynamic"]
-    assert experiment.decoding.dev_scores(student, experiment.grid.losses["dynamic"], 1) is None
-
-
-def test_the_test_set_is_seen_after_everything_is_chosen(experiment):
-    """Only decodings name it, once a run that counts; comparisons wait for every seed of the baselines."""
-    steps = list(experiment.steps())
-    seen = [step for step in steps if "test" in step.command]
-    assert [step.name for step in seen] == [
-        f"tiny.noise30.decode.transformer.{loss}.seed{seed}" for loss in experiment.grid.losses for seed in (1, 2)
-    ]
-    assert all(".train." in name for step in seen for name in step.after)
-    [first, _] = [step for step in steps if ".compare." in step.name]
-    assert {f"tiny.noise30.decode.transformer.{loss}.seed2" for loss in experiment.grid.baselines} < set(first.after)
-
-
 def test_students_of_a_loss_differ_in_its_options_alone(experiment):
     steps = [step for step in experiment.steps() if ".train." in step.name and "lr0.01" in step.name]
     own = ("--criterion", "--save-dir", "--label-smoothing", "--user-dir", "--task", "--teacher-path")
@@ -192,23 +52,6 @@ def test_students_of_a_loss_differ_in_its_options_alone(experiment):
     taught = next(step for step in steps if ".dynamic." in step.name)
     assert "tiny.noise30.teacher.dynamic" in taught.after
     assert experiment.setting.teacher("dynamic") / "teacher.safetensors" in taught.inputs
-
-
-def finish_all(experiment):
-    """As if everything had been trained; the second seed of a loss is a little better than the first."""
-    student = experiment.students[0]
-    for number, loss in enumerate(experiment.grid.losses.values()):
-        for index, trial in enumerate(experiment.trials(student, loss)):
-            finish(experiment, trial.name, (20, 1.0), (40, 10.0 + number - index))
-        finish(experiment, f"{student.name}.{loss.name}.seed2", (20, 11.0 + number), (40, 2.0))
-    return student
-
-
-def table_of(experiment):
-    """The tables of what is recorded, by loss."""
-    Outcome([experiment]).write()
-    text = tables(experiment.grid, records_of([experiment.setting]))
-    return {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| transformer")}
 
 
 def test_records_and_tables(experiment):
@@ -277,91 +120,6 @@ def test_a_watched_student_keeps_its_checkpoints(experiment):
     assert not [step for step in clean if "shares" in step.name or "-1" in step.command]
 
 
-def test_a_teacher_that_was_trained_is_looked_at(experiment):
-    looks = [step for step in experiment.steps() if ".inspect." in step.name]
-    assert [step.name for step in looks] == ["tiny.noise30.inspect.dynamic"]  # `initial` has learned nothing
-    teacher = experiment.setting.teacher("dynamic") / "teacher.safetensors"
-    assert str(teacher) in looks[0].command and looks[0].inputs == (teacher,)
-    assert looks[0].after == ("tiny.noise30.teacher.dynamic",)
-
-
-def test_what_a_teacher_cost_is_read_off_its_log(experiment):
-    folder = experiment.setting.teacher("dynamic")
-    folder.mkdir(parents=True)
-    names = ("teacher_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm", "adjoint_norm")
-    curve = {**dict.fromkeys(names, 0.5), "pull_by_tenth": 10 * [0.1]}
-    lines = [{"student_life": life, "student_update": update, "seconds": 1.5, **curve}
-             for life, update in ((0, 4), (0, 8), (1, 4))]  # fmt: skip
-    (folder / "teacher_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    experiment.log("any").parent.mkdir()
-    Outcome([experiment]).write()
-    initial, dynamic = read_teachers(experiment.setting)
-    assert (dynamic["teacher"], dynamic["teacher_updates"]) == ("dynamic", 3)
-    assert (dynamic["student_updates"], dynamic["seconds"], len(dynamic["curve"])) == (12, 4.5, 3)
-    assert (initial["teacher_updates"], initial["student_updates"], initial["curve"]) == (0, 0, [])
-    assert main([str(TINY), "--output-dir", str(experiment.setting.folder.parent), "--report"]) == 0
-    assert (experiment.setting.folder.parent / "teachers.png").read_bytes().startswith(b"\x89PNG")
-
-
-def keep_teacher(folder, *arguments):
-    folder.mkdir(parents=True)
-    teacher = Teacher(["progress"], 4, keys=1)
-    settings = TeacherSettings(1.0, 0.0, 8, 0, {"arguments": ["bin", *arguments, "--save-dir", "there"]})
-    save_teacher(folder / "teacher.safetensors", teacher, Vocabulary.of_symbols("abcd"), settings)
-
-
-def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, capsys):
-    name, earlier = experiment.setting.name, tmp_path / "earlier"
-    out = [TINY, "--output-dir", tmp_path / "out", "--dry-run", "--teachers", earlier]
-    assert f"--teachers: {earlier}, expected the folder of a run of this grid" in refused(capsys, *out)
-    trained = next(step for step in experiment.steps() if step.name.endswith("teacher.dynamic")).command[2:-2]
-    kept = earlier / name / "teachers" / "dynamic"
-    keep_teacher(kept, *trained)
-    assert main([*map(str, out)]) == 0
-    shown = capsys.readouterr().out
-    assert f"not trained anew:\n  {kept / 'teacher.safetensors'}\n" in shown
-    assert f"{name}.teacher.initial" in shown and f"{name}.teacher.dynamic" not in shown
-    assert f"--teacher-path {kept / 'teacher.safetensors'}" in shown and f"--log {kept / 'teacher_log.jsonl'}" in shown
-    steps = list(Experiment(experiment.grid, replace(experiment.setting, earlier=earlier / name)).steps())
-    known = {step.name for step in steps}
-    assert all(known.issuperset(step.after) for step in steps)
-    keep_teacher(earlier / name / "teachers" / "initial", *trained)
-    assert "other options than the grid's initial (there --teacher-updates 2, here --teacher-updates 0)" in refused(
-        capsys, *out)  # fmt: skip
-    cut = earlier / name / "teachers" / "initial" / "teacher.safetensors"
-    cut.write_bytes(cut.read_bytes()[:-10])
-    assert f"--teachers: {cut}: " in refused(capsys, *out)
-
-
-def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
-    results, grid = CPU.parents[1] / "results" / "cpu", load_grid(CPU)
-    experiments = [Experiment(grid, setting) for setting in settings_of(grid, tmp_path, results)]
-    taken = [path for one in experiments for path in one.earlier_teachers()]
-    assert taken and set(taken) == set(results.glob("*/teachers/*/teacher.safetensors"))
-    for path in taken:
-        folders = load_teacher(path).settings.extra["arguments"]
-        assert not Path(folders[0]).is_absolute() and not Path(folders[-1]).is_absolute()
-
-
-@pytest.mark.parametrize(("results", "taken"), [("cpu", {"dynamic"}), ("transfer", {"dynamic", "tenth"})])
-def test_transfer_takes_teachers_in_results(tmp_path, results, taken):
-    grid = load_grid(CPU.with_name("transfer.yaml"))
-    [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / results)
-    assert {path.parent.name for path in Experiment(grid, setting).earlier_teachers()} == taken
-
-
-def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
-    experiment.log("any").parent.mkdir(parents=True)
-    lines = {name: {"teacher": name, "teacher_updates": 3, "student_updates": 12, "seconds": 4.5, "curve": []}
-             for name in ("initial", "dynamic")}  # fmt: skip
-    records = experiment.setting.folder / "teachers.jsonl"
-    records.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf-8")
-    experiment.setting.teacher("initial").mkdir(parents=True)  # trained here
-    Outcome([experiment]).write()
-    assert read_teachers(experiment.setting) == [{**lines["initial"], "teacher_updates": 0, "student_updates": 0,
-                                                  "seconds": 0}, lines["dynamic"]]  # fmt: skip
-
-
 def test_some_students_alone(experiment, tmp_path, capsys):
     grid = replace(experiment.grid, students={**experiment.grid.students, "other": experiment.students[0]})
     names = [step.name for step in Experiment(grid, experiment.setting).steps(["other"])]
@@ -383,14 +141,6 @@ def test_errors_and_what_is_left_out(tmp_path, capsys):
     assert "fairseq-train" in shown and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         main([str(TINY), "--output-dir", str(tmp_path), "--jobs", "0"])
-
-
-def refused(capsys, *arguments):
-    """What the program says, in one line, when it refuses."""
-    assert main([*map(str, arguments)]) == 1
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1 and message.startswith("experiment.py: error: ")
-    return message
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path, capsys):

@@ -1,0 +1,51 @@
+"""Runs of the tiny grid as if they had finished, for tests of what is chosen and reported; not collected as tests."""
+
+from pathlib import Path
+
+import experiment_steps
+from experiment import main
+from experiment_report import records_of, tables
+from experiment_runs import Outcome
+
+TINY = Path(__file__).with_name("tiny_grid.yaml")
+CPU = Path(experiment_steps.__file__).with_name("grids") / "cpu.yaml"
+
+
+def write_log(path, *curve, more=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for update, bleu in curve:
+        lines.append(f'2026 | INFO | train_inner | {{"num_updates": "{update}", "train_wall": "3"}}')
+        lines.append(f'2026 | INFO | valid | {{"valid_num_updates": "{update}", "valid_bleu": "{bleu}"}}')
+    path.write_text("\n".join(lines) + "\n" + more, encoding="utf-8")
+
+
+def finish(experiment, name, *curve):
+    path = experiment.log(name)
+    write_log(path, *curve)
+    path.with_suffix(".done").touch()
+
+
+def finish_all(experiment):
+    """As if everything had been trained; the second seed of a loss is a little better than the first."""
+    student = experiment.students[0]
+    for number, loss in enumerate(experiment.grid.losses.values()):
+        for index, trial in enumerate(experiment.trials(student, loss)):
+            finish(experiment, trial.name, (20, 1.0), (40, 10.0 + number - index))
+        finish(experiment, f"{student.name}.{loss.name}.seed2", (20, 11.0 + number), (40, 2.0))
+    return student
+
+
+def table_of(experiment):
+    """The tables of what is recorded, by loss."""
+    Outcome([experiment]).write()
+    text = tables(experiment.grid, records_of([experiment.setting]))
+    return {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| transformer")}
+
+
+def refused(capsys, *arguments):
+    """What the program says, in one line, when it refuses."""
+    assert main([*map(str, arguments)]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and message.startswith("experiment.py: error: ")
+    return message

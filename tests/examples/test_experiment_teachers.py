@@ -1,0 +1,101 @@
+"""The teachers of a grid: what is read off them, and those of earlier runs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from experiment import main
+from experiment_runs import Outcome, read_teachers
+from experiment_settings import settings_of
+from experiment_steps import Experiment
+from grid import load_grid
+
+from fairseq_l2t.core import Teacher
+from fairseq_l2t.storage import TeacherSettings, Vocabulary, load_teacher, save_teacher
+from tests.examples.finished_runs import CPU, TINY, refused
+
+
+def test_a_teacher_that_was_trained_is_looked_at(experiment):
+    looks = [step for step in experiment.steps() if ".inspect." in step.name]
+    assert [step.name for step in looks] == ["tiny.noise30.inspect.dynamic"]  # `initial` has learned nothing
+    teacher = experiment.setting.teacher("dynamic") / "teacher.safetensors"
+    assert str(teacher) in looks[0].command and looks[0].inputs == (teacher,)
+    assert looks[0].after == ("tiny.noise30.teacher.dynamic",)
+
+
+def test_what_a_teacher_cost_is_read_off_its_log(experiment):
+    folder = experiment.setting.teacher("dynamic")
+    folder.mkdir(parents=True)
+    names = ("teacher_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm", "adjoint_norm")
+    curve = {**dict.fromkeys(names, 0.5), "pull_by_tenth": 10 * [0.1]}
+    lines = [{"student_life": life, "student_update": update, "seconds": 1.5, **curve}
+             for life, update in ((0, 4), (0, 8), (1, 4))]  # fmt: skip
+    (folder / "teacher_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    experiment.log("any").parent.mkdir()
+    Outcome([experiment]).write()
+    initial, dynamic = read_teachers(experiment.setting)
+    assert (dynamic["teacher"], dynamic["teacher_updates"]) == ("dynamic", 3)
+    assert (dynamic["student_updates"], dynamic["seconds"], len(dynamic["curve"])) == (12, 4.5, 3)
+    assert (initial["teacher_updates"], initial["student_updates"], initial["curve"]) == (0, 0, [])
+    assert main([str(TINY), "--output-dir", str(experiment.setting.folder.parent), "--report"]) == 0
+    assert (experiment.setting.folder.parent / "teachers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def keep_teacher(folder, *arguments):
+    folder.mkdir(parents=True)
+    teacher = Teacher(["progress"], 4, keys=1)
+    settings = TeacherSettings(1.0, 0.0, 8, 0, {"arguments": ["bin", *arguments, "--save-dir", "there"]})
+    save_teacher(folder / "teacher.safetensors", teacher, Vocabulary.of_symbols("abcd"), settings)
+
+
+def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, capsys):
+    name, earlier = experiment.setting.name, tmp_path / "earlier"
+    out = [TINY, "--output-dir", tmp_path / "out", "--dry-run", "--teachers", earlier]
+    assert f"--teachers: {earlier}, expected the folder of a run of this grid" in refused(capsys, *out)
+    trained = next(step for step in experiment.steps() if step.name.endswith("teacher.dynamic")).command[2:-2]
+    kept = earlier / name / "teachers" / "dynamic"
+    keep_teacher(kept, *trained)
+    assert main([*map(str, out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"not trained anew:\n  {kept / 'teacher.safetensors'}\n" in shown
+    assert f"{name}.teacher.initial" in shown and f"{name}.teacher.dynamic" not in shown
+    assert f"--teacher-path {kept / 'teacher.safetensors'}" in shown and f"--log {kept / 'teacher_log.jsonl'}" in shown
+    steps = list(Experiment(experiment.grid, replace(experiment.setting, earlier=earlier / name)).steps())
+    known = {step.name for step in steps}
+    assert all(known.issuperset(step.after) for step in steps)
+    keep_teacher(earlier / name / "teachers" / "initial", *trained)
+    assert "other options than the grid's initial (there --teacher-updates 2, here --teacher-updates 0)" in refused(
+        capsys, *out)  # fmt: skip
+    cut = earlier / name / "teachers" / "initial" / "teacher.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-10])
+    assert f"--teachers: {cut}: " in refused(capsys, *out)
+
+
+def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
+    results, grid = CPU.parents[1] / "results" / "cpu", load_grid(CPU)
+    experiments = [Experiment(grid, setting) for setting in settings_of(grid, tmp_path, results)]
+    taken = [path for one in experiments for path in one.earlier_teachers()]
+    assert taken and set(taken) == set(results.glob("*/teachers/*/teacher.safetensors"))
+    for path in taken:
+        folders = load_teacher(path).settings.extra["arguments"]
+        assert not Path(folders[0]).is_absolute() and not Path(folders[-1]).is_absolute()
+
+
+@pytest.mark.parametrize(("results", "taken"), [("cpu", {"dynamic"}), ("transfer", {"dynamic", "tenth"})])
+def test_transfer_takes_teachers_in_results(tmp_path, results, taken):
+    grid = load_grid(CPU.with_name("transfer.yaml"))
+    [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / results)
+    assert {path.parent.name for path in Experiment(grid, setting).earlier_teachers()} == taken
+
+
+def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
+    experiment.log("any").parent.mkdir(parents=True)
+    lines = {name: {"teacher": name, "teacher_updates": 3, "student_updates": 12, "seconds": 4.5, "curve": []}
+             for name in ("initial", "dynamic")}  # fmt: skip
+    records = experiment.setting.folder / "teachers.jsonl"
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf-8")
+    experiment.setting.teacher("initial").mkdir(parents=True)  # trained here
+    Outcome([experiment]).write()
+    assert read_teachers(experiment.setting) == [{**lines["initial"], "teacher_updates": 0, "student_updates": 0,
+                                                  "seconds": 0}, lines["dynamic"]]  # fmt: skip
