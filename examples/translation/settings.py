@@ -92,7 +92,7 @@ def _adam(lr: float, warmup: int, max_tokens: int, *more: str) -> tuple[str, ...
 
 
 LENGTH_LIMIT = {"max_len_a": 1.2, "max_len_b": 10}
-"""A translation has at most a times the length of the source plus b pieces; up to fairseq's 200 a few sentences repeat themselves."""
+"""At most a times the source's length plus b pieces: up to fairseq's 200 a few translations repeat themselves."""
 
 
 def validation(interval: int, beam: int = 1) -> tuple[str, ...]:
