@@ -5,9 +5,9 @@
 prepares the corpora, trains teachers and students, decodes the test set once for each student that counts, and writes
 ``SETTING/runs.jsonl`` (a line a run) and ``SETTING/teachers.jsonl`` for every corpus with every share of noise, and
 ``results.md`` and plots of them. What is finished is not done again: the same command goes on after an interruption.
-``--settings`` and ``--students`` run some of them alone, ``--teachers`` takes the teachers of an earlier run, such as
-those kept in ``results/``. ``--dry-run`` lists the commands, ``--report`` writes tables and plots of the
-records that are there; it needs nothing else, so that the records alone can be kept.
+``--settings`` and ``--students`` run some of them alone (``--students`` without a name: the teachers), ``--teachers``
+takes the teachers of an earlier run, such as those kept in ``results/``. ``--dry-run`` lists the commands, ``--report``
+writes tables and plots of the records that are there; it needs nothing else, so that the records alone can be kept.
 
 How a student is chosen: every learning rate (and every choice of a loss, such as the amount of label smoothing) is
 trained with the first seed; the one with the best dev BLEU is trained with the other seeds. Nothing looks at the test
@@ -131,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="folder of the corpora that a grid names as raw (default: ../shared/data)")
     parser.add_argument("--settings", nargs="+", metavar="NAME",
                         help="only these, such as multi30k.noise30 (default: every corpus with every share of noise)")
-    parser.add_argument("--students", nargs="+", metavar="NAME", help="train only these (default: all)")
+    parser.add_argument("--students", nargs="*", metavar="NAME",
+                        help="train only these; without a name, teachers alone (default: all)")
     parser.add_argument("--teachers", type=Path, metavar="DIR",
                         help="the --output-dir of an earlier run: teachers found there are used, not trained anew")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")

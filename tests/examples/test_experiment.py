@@ -124,6 +124,9 @@ def test_some_students_alone(experiment, tmp_path, capsys):
     grid = replace(experiment.grid, students={**experiment.grid.students, "other": experiment.students[0]})
     names = [step.name for step in Experiment(grid, experiment.setting).steps(["other"])]
     assert names == ["tiny.noise30.teacher.initial", "tiny.noise30.teacher.dynamic", "tiny.noise30.inspect.dynamic"]
+    assert main([str(TINY), "--output-dir", str(tmp_path / "out"), "--dry-run", "--students"]) == 0
+    shown = capsys.readouterr().out
+    assert "\n3 steps\n" in shown and all(f"{name}\n" in shown for name in names)
     message = refused(capsys, TINY, "--output-dir", tmp_path / "out", "--students", "lstm")
     assert "--students: 'lstm', expected some of transformer" in message
     # One of the grid, but of none of these settings.
