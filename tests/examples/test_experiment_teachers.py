@@ -82,9 +82,13 @@ def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
         assert not Path(folders[0]).is_absolute() and not Path(folders[-1]).is_absolute()
 
 
-@pytest.mark.parametrize(("results", "taken"), [("cpu", {"dynamic"}), ("transfer", {"dynamic", "tenth"})])
-def test_transfer_takes_teachers_in_results(tmp_path, results, taken):
-    grid = load_grid(CPU.with_name("transfer.yaml"))
+BOTH = {"dynamic", "tenth"}
+
+
+@pytest.mark.parametrize(("grid", "results", "taken"), [
+    ("transfer", "cpu", {"dynamic"}), ("transfer", "transfer", BOTH), ("transfer-lstm", "transfer", BOTH)])  # fmt: skip
+def test_transfer_takes_teachers_in_results(tmp_path, grid, results, taken):
+    grid = load_grid(CPU.with_name(f"{grid}.yaml"))
     [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / results)
     assert {path.parent.name for path in Experiment(grid, setting).earlier_teachers()} == taken
 
@@ -99,3 +103,12 @@ def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
     Outcome([experiment]).write()
     assert read_teachers(experiment.setting) == [{**lines["initial"], "teacher_updates": 0, "student_updates": 0,
                                                   "seconds": 0}, lines["dynamic"]]  # fmt: skip
+
+
+def test_both_grids_of_transfer_train_the_same_lstm():
+    one, other = (load_grid(CPU.with_name(f"{name}.yaml")) for name in ("transfer", "transfer-lstm"))
+    assert one.students["lstm"] == other.students["lstm"] and one.teachers == other.teachers
+    assert all(one.losses[name] == loss for name, loss in other.losses.items())
+    assert (one.corpora[0].raw, one.corpora[0].vocabulary, one.noise) == (
+        other.corpora[0].raw, other.corpora[0].vocabulary, other.noise)
+    assert not set(one.seeds) & set(other.seeds)
