@@ -15,13 +15,13 @@ _MENDS_BEFORE = {
     "fairseq": ("dataclass_defaults", "mend_package"),
     "hydra": ("dataclass_defaults", "mend_package"),
 }
-# and these the module itself, once it has been executed.
+# and these, one after the other, the module itself, once it has been executed.
 _MENDS_AFTER = {
-    "_pytest.assertion.rewrite": ("pytest_import_hook", "mend_rewriting_hook"),
-    "fairseq.checkpoint_utils": ("checkpoint_types", "mend_torch_load"),
-    "fairseq_cli.train": ("empty_hypotheses", "mend_validation"),
-    "fairseq.modules.transformer_layer": ("encoder_fast_path", "mend_encoder_layers"),
-    "hydra.core.plugins": ("plugin_scan", "mend_plugin_scan"),
+    "_pytest.assertion.rewrite": [("pytest_import_hook", "mend_rewriting_hook")],
+    "fairseq.checkpoint_utils": [("checkpoint_types", "mend_torch_load")],
+    "fairseq_cli.train": [("empty_hypotheses", "mend_validation"), ("early_stopping", "mend_resume")],
+    "fairseq.modules.transformer_layer": [("encoder_fast_path", "mend_encoder_layers")],
+    "hydra.core.plugins": [("plugin_scan", "mend_plugin_scan")],
 }
 
 
@@ -57,11 +57,11 @@ class _MendOnImport:
 
 
 class _MendingLoader:
-    """Another loader, followed by a mend; the module itself never sees this one."""
+    """Another loader, followed by mends; the module itself never sees this one."""
 
-    def __init__(self, loader, mend):
+    def __init__(self, loader, mends):
         self._loader = loader
-        self._mend = mend
+        self._mends = mends
 
     def create_module(self, spec):
         return self._loader.create_module(spec)
@@ -69,7 +69,8 @@ class _MendingLoader:
     def exec_module(self, module):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _apply(self._mend, module)
+        for mend in self._mends:
+            _apply(mend, module)
 
 
 def _apply(mend, argument):

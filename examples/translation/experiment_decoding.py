@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from commands import console_script
@@ -118,13 +119,19 @@ class Decoding:
         setting.comparison(student.name, seed).parent.mkdir(exist_ok=True)
 
     def baseline(self, student: Student) -> Loss:
-        """Return the baseline with the best mean dev BLEU over the seeds."""
-        def mean(loss: Loss) -> float:
-            one = self._experiment
-            runs = [read_run(one.log(one.run_name(student, loss, seed))) for seed in self._grid.seeds]
-            return sum(run.best[1] for run in runs) / len(runs)
+        """Return the baseline with the best mean dev BLEU over the seeds, by what the test set is decoded with.
 
-        return max((self._grid.losses[name] for name in self._grid.baselines), key=mean)
+        Where dev is decoded to choose a length penalty, a loss has there what it will have on test; else validations
+        say it.
+        """
+        def dev_bleu(loss: Loss, seed: int) -> float:
+            one, scores = self._experiment, self.dev_scores(student, loss, seed)
+            return max(scores.values()) if scores else read_run(one.log(one.run_name(student, loss, seed))).best[1]
+
+        def mean_bleu(loss: Loss) -> float:
+            return mean(dev_bleu(loss, seed) for seed in self._grid.seeds)
+
+        return max((self._grid.losses[name] for name in self._grid.baselines), key=mean_bleu)
 
     def _compare(self, student: Student, seed: int) -> Step:
         losses, setting = self._grid.losses.values(), self._experiment.setting

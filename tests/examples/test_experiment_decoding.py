@@ -10,20 +10,25 @@ from steps import StepFailed
 from tests.examples.finished_runs import finish_all, table_of
 
 
-def finish_dev(experiment, penalty, hypotheses, seed=1):
-    log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.dynamic.seed{seed}.lenpen{penalty}"
+def with_penalties(experiment, *penalties):
+    """The same experiment with several length penalties and a dev set of two sentences."""
+    reference = experiment.setting.data_bin.parent / "text" / "valid.en"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("a b c d e f\na b c d e f\n", encoding="utf-8")
+    return Experiment(replace(experiment.grid, length_penalties=penalties), experiment.setting)
+
+
+def finish_dev(experiment, penalty, hypotheses, seed=1, loss="dynamic"):
+    log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.{loss}.seed{seed}.lenpen{penalty}"
     lines = "".join(f"D-{number}\t-0.5\t{text}\n" for number, text in enumerate(hypotheses))
     log.with_name(f"{log.name}.out").write_text(lines, encoding="utf-8")
     log.with_name(f"{log.name}.done").touch()
 
 
 def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
-    experiment = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
+    experiment = with_penalties(experiment, 1.0, 1.5, 2.0)
     student, decoding, name = finish_all(experiment), experiment.decoding, "tiny.noise30"
     loss = experiment.grid.losses["dynamic"]
-    reference = experiment.setting.data_bin.parent / "text" / "valid.en"
-    reference.parent.mkdir(parents=True)
-    reference.write_text("a b c d e f\na b c d e f\n", encoding="utf-8")
     steps = {step.name: step for step in experiment.steps()}
     dev = {seed: [f"{name}.dev.transformer.dynamic.seed{seed}.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
            for seed in (1, 2)}  # fmt: skip
@@ -52,6 +57,20 @@ def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
     finish_dev(experiment, "2", right[:1])
     with pytest.raises(StepFailed, match=r"lenpen2.out: 1 hypotheses for 2 sentences"):
         Experiment(experiment.grid, experiment.setting).decoding.length_penalty(student, loss, 1)
+
+
+@pytest.mark.parametrize("better", ["cross-entropy", "label-smoothing"])
+def test_the_best_baseline_is_that_of_the_decodings(experiment, better):
+    """Label smoothing is ahead in the validations of training; what is compared on test is decoded as dev is here."""
+    experiment = with_penalties(experiment, 1.0, 2.0)
+    student = finish_all(experiment)
+    assert experiment.decoding.baseline(student).name == "label-smoothing"
+    for loss in experiment.grid.baselines:
+        for seed in experiment.grid.seeds:
+            for penalty in ("1", "2"):
+                right = "a b c d e f" if (loss, penalty) == (better, "2") else "a b c d"
+                finish_dev(experiment, penalty, 2 * [right], seed, loss)
+    assert experiment.decoding.baseline(student).name == better
 
 
 def test_a_single_length_penalty_is_no_choice(experiment):
