@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Compare losses for classifiers: teachers, students under every loss, tables and both figures.
 
     examples/classification/results.py examples/classification/grids/digits.yaml --output-dir out/digits

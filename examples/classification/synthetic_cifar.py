@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write made-up images in the binary format of CIFAR, to run the whole path where the real ones are not at hand.
 
     examples/classification/synthetic_cifar.py out/synthetic --classes 10

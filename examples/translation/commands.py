@@ -205,12 +205,12 @@ class _Running:
         return time.monotonic() - self._start
 
     def has_finished(self) -> bool:
-        """Whether the command has ended well; then the marker is written."""
+        """Whether the command has ended, well or in a way that is a result too; then the marker is written."""
         code = self._process.poll()
         if code is None:
             return False
         self.stop()
-        if code != 0:
+        if code != 0 and not self.step.is_result(self.step.log):
             raise StepFailed(_failure(self.step, code, self._continued))
         write_lines(self.step.marker, [json.dumps(dict(self._identity, seconds=round(self.seconds(), 1)))])
         return True

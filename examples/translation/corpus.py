@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Writes the embedded German-English corpus: seeded, with its own grammar, and noisy in training if asked.
 
     python examples/translation/corpus.py --output-dir out/corpus --noise 0.3

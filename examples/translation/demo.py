@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """What ``make demo`` runs: the embedded corpus with noise, the three students, and what came out.
 
     python examples/translation/demo.py --output-dir out/demo

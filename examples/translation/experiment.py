@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """A grid of experiments: corpora, noise, students, losses, learning rates and seeds, by the console scripts.
 
     python examples/translation/experiment.py examples/translation/grids/cpu.yaml --raw-dir DIR --output-dir out/cpu
@@ -8,10 +9,12 @@ prepares the corpora, trains teachers and students, decodes the test set once fo
 ``--settings`` and ``--students`` run some of them alone (``--students`` without a name: the teachers), ``--teachers``
 takes the teachers of an earlier run, such as those kept in ``results/``. ``--dry-run`` lists the commands, ``--report``
 writes tables and plots of the records that are there; it needs nothing else, so that the records alone can be kept.
+Paths are written into commands, by which a run is known again, as they are seen from the current folder: go on from
+the folder where it was begun.
 
 How a student is chosen: every learning rate (and every choice of a loss, such as the amount of label smoothing) is
-trained with the first seed; the one with the best dev BLEU is trained with the other seeds. Nothing looks at the test
-set before that.
+trained with the first seed; the one with the best dev BLEU is trained with the other seeds. A run that ends in NaN
+counts with what it had before. Nothing looks at the test set before that.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from pathlib import Path
 
 from commands import run_program, run_steps
 from corpus import write_corpus
-from experiment_report import write_report
-from experiment_runs import Outcome
+from experiment_report import records_of, write_report
+from experiment_runs import Outcome, refuse_kept_records
 from experiment_settings import Setting, settings_of
 from experiment_steps import Experiment
 from grid import load_grid
@@ -48,35 +51,47 @@ def run_experiment(options: argparse.Namespace) -> None:
         StepFailed: a program ended with an error.
     """
     grid = load_grid(options.grid)
-    settings = _chosen(settings_of(grid, options.output_dir, options.teachers), options)
+    output, teachers = _as_seen_from_here(options.output_dir), options.teachers and _as_seen_from_here(options.teachers)
+    all_settings = settings_of(grid, output, teachers)
+    settings = _chosen(all_settings, options)
     _require_students(settings, options.students)
     experiments = [Experiment(grid, setting) for setting in settings]
-    outcome = Outcome(experiments)
     if options.report:
-        if not options.output_dir.is_dir():
-            raise BadInput(f"--output-dir: {options.output_dir}, expected the folder of a grid that was run, "
-                           "for --report")
-        # Only reads the runs, and may be wanted while they are made.
-        outcome.write()
-        write_report(grid, settings, options.output_dir)
+        # Reads alone: it may be wanted while runs are made, and with a grid that has been changed.
+        if not records_of(settings):
+            names = ", ".join(setting.name for setting in settings)
+            raise BadInput(f"--output-dir: {output}, expected the folder of a grid that was run, for --report; it "
+                           f"has no records of {names}")
+        write_report(grid, all_settings, output)
         return
-    there = [one for one in experiments if _is_there(one.setting, options.raw_dir)]
+    there = [one for one in experiments if _is_there(one.setting, options)]
     if not there:
         raise BadInput(f"--raw-dir: {options.raw_dir}; none of the corpora of {options.grid} is there")
     if options.teachers:
         _name_teachers(there, options.teachers)
+    for experiment in there:
+        if not experiment.has_logs:
+            refuse_kept_records(experiment.setting)
+    outcome = Outcome(experiments)
     steps = [step for experiment in there for step in experiment.steps(options.students)]
     if options.dry_run:
         for step in steps:
             print(f"{step.name}\n  $ {shlex.join(step.command)}")
         print(f"{len(steps)} steps")
         return
-    with lock_run_folder(options.output_dir):
+    with lock_run_folder(output):
         for experiment in there:
             _prepare(experiment.setting, options)
+            experiment.refuse_other_vocabulary()
         run_steps(steps, options.jobs, on_done=outcome.note)
         outcome.write()
-        write_report(grid, settings, options.output_dir)
+        write_report(grid, all_settings, output)
+
+
+def _as_seen_from_here(path: Path) -> Path:
+    """The same for all spellings of a folder: relative where it is below the current one."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _chosen(settings: Sequence[Setting], options: argparse.Namespace) -> list[Setting]:
@@ -101,11 +116,14 @@ def _require_students(settings: Sequence[Setting], names: Sequence[str] | None) 
             raise BadInput(f"--students: {name!r}, expected some of {', '.join(known)}")
 
 
-def _is_there(setting: Setting, raw: Path) -> bool:
+def _is_there(setting: Setting, options: argparse.Namespace) -> bool:
     corpus = setting.corpus
-    if corpus.raw is None or (raw / corpus.raw).is_dir():
+    if corpus.raw is None or (options.raw_dir / corpus.raw).is_dir():
         return True
-    print(f"{setting.name}: left out, no folder {raw / corpus.raw}", flush=True)
+    if options.settings:
+        raise BadInput(f"--settings: {setting.name}, expected its corpus in --raw-dir; no folder "
+                       f"{options.raw_dir / corpus.raw}")
+    print(f"{setting.name}: left out, no folder {options.raw_dir / corpus.raw}", flush=True)
     return False
 
 

@@ -66,10 +66,10 @@ class Decoding:
 
     def dev_scores(self, student: Student, loss: Loss, seed: int) -> dict[float, float] | None:
         """Return dev BLEU by length penalty; None where there is no choice, or before all decodings have finished."""
-        found = {penalty: self._dev_name(student, loss, seed, penalty) for penalty in self._tried}
-        if not found or not all(self._marker(name).exists() for name in found.values()):
+        found = {penalty: self._decode_dev(student, loss, seed, penalty) for penalty in self._tried}
+        if not found or not all(step.is_done() for step in found.values()):
             return None
-        return {penalty: self._score(self._output(name)) for penalty, name in found.items()}
+        return {penalty: self._score(step.output) for penalty, step in found.items()}
 
     def length_penalty(self, student: Student, loss: Loss, seed: int) -> float | None:
         """Return the one with the best dev BLEU, the first of equals; None before it is known."""
@@ -104,6 +104,15 @@ class Decoding:
     def decoded(self, student: Student, loss: Loss, seed: int) -> Path:
         """Return what fairseq-generate says of the test set."""
         return self._output(self._decode_name(student, loss, seed))
+
+    def is_compared(self, student: Student, seed: int) -> bool:
+        """Whether the comparison is of what would be decoded now: of the present grid, trials and length penalties."""
+        one, losses = self._experiment, self._grid.losses.values()
+        comparison = self._compare(student, seed)
+        return (comparison.marker.exists()
+                and all(one.is_finished(trial.name) for loss in losses for trial in one.trials(student, loss))
+                and all(self._decode_test(student, loss, seed).is_done() for loss in losses)
+                and comparison.is_done())  # fmt: skip
 
     def write_hypotheses(self, student: Student, loss: Loss, seed: int) -> None:
         """Write the test set as a run translates it, one sentence a line.

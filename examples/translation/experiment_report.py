@@ -16,9 +16,14 @@ from textfiles import write_lines
 
 from fairseq_l2t.storage import write_atomically
 
-__all__ = ["COLORS", "Records", "records_of", "save_figure", "tables", "write_report"]
+__all__ = ["Records", "line_style", "records_of", "save_figure", "tables", "write_report"]
 
-COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+_COLORS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+
+
+def line_style(number: int) -> tuple[str, str]:
+    """Return color and dashes of the line of that number from 0, different ones for the first 28."""
+    return _COLORS[number % len(_COLORS)], ("-", "--", ":", "-.")[number // len(_COLORS) % 4]
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,18 @@ def records_of(settings: Sequence[Setting]) -> list[Records]:
 
 
 def write_report(grid: Grid, settings: Sequence[Setting], output: Path) -> None:
-    """Write ``results.md``, ``curves.png`` and ``teachers.png`` of the records that are there; print the tables."""
+    """Write ``results.md``, ``curves.png`` and ``teachers.png`` of the records that are there; print the tables.
+
+    Args:
+        grid: what was run.
+        settings: all of the grid's, so that those written before stay in the tables.
+        output: the folder for them.
+    """
     found = records_of(settings)
     text = tables(grid, found)
     write_lines(output / "results.md", text.split("\n"))
     print(text)
-    if any(records.runs for records in found):
+    if any(records.runs and records.setting.corpus.students for records in found):
         _draw_curves(grid, found, output / "curves.png")
     if any(teacher["curve"] for records in found for teacher in records.teachers):
         _draw_teachers(found, output / "teachers.png")
@@ -85,9 +96,14 @@ def _rows(grid: Grid, student: str, records: Sequence[dict]) -> Iterator[list[st
             continue
         done = [counting[seed] for seed in grid.seeds if seed in counting]
         chosen = " ".join([*done[0]["options"], *_penalties(done)])
-        yield [student, loss, f"`{chosen}`", f"{len(done)} of {len(grid.seeds)}",
+        yield [student, loss, f"`{chosen}`", _seeds(done, grid),
                _mean([run["dev_bleu"] for run in done]), _mean([float(run["best_update"]) for run in done], ".0f"),
                *_scores(done)]  # fmt: skip
+
+
+def _seeds(done: Sequence[dict], grid: Grid) -> str:
+    diverged = sum(run.get("diverged", False) for run in done)  # records from before it was looked at have none
+    return f"{len(done)} of {len(grid.seeds)}" + (f", {diverged} diverged" if diverged else "")
 
 
 def _penalties(runs: Sequence[dict]) -> list[str]:
@@ -142,14 +158,15 @@ def _draw_curves(grid: Grid, found: Sequence[Records], path: Path) -> None:
     figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (records, student) in zip(axes, panels, strict=False):
-        for color, loss in zip(COLORS, grid.losses, strict=False):
+        for number, loss in enumerate(grid.losses):
+            color, line = line_style(number)
             runs = [run["curve"] for run in records.runs
                     if run["counts"] and (run["student"], run["loss"]) == (student, loss)]  # fmt: skip
             for curve in runs:
-                axis.plot(*zip(*curve, strict=True), color=color, linewidth=0.6, alpha=0.5)
+                axis.plot(*zip(*curve, strict=True), color=color, linestyle=line, linewidth=0.6, alpha=0.5)
             shared = sorted(set.intersection(*({update for update, _ in curve} for curve in runs))) if runs else []
             values = [mean(dict(map(tuple, curve))[update] for curve in runs) for update in shared]
-            axis.plot(shared, values, color=color, linewidth=1.8, label=loss)
+            axis.plot(shared, values, color=color, linestyle=line, linewidth=1.8, label=loss)
         axis.set_title(f"{records.setting.name}, {student}", loc="left", fontsize=9)
         axis.grid(color="0.92")
         axis.set_xlabel("updates", fontsize=8)

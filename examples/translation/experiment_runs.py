@@ -15,9 +15,9 @@ from experiment_steps import Experiment
 from grid import Loss, Student
 from runs import read_run, teacher_lines
 from steps import Step
-from textfiles import read_json, read_json_lines, write_lines
+from textfiles import BadInput, read_json, read_json_lines, write_lines
 
-__all__ = ["Outcome", "read_records", "read_teachers"]
+__all__ = ["Outcome", "read_records", "read_teachers", "refuse_kept_records"]
 
 RUNS, TEACHERS = "runs.jsonl", "teachers.jsonl"
 _CURVES = ("teacher_update", "student_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm",
@@ -44,7 +44,7 @@ class Outcome:
         if step.output in self._decoded:
             experiment, student, loss, seed = self._decoded[step.output]
             experiment.decoding.write_hypotheses(student, loss, seed)
-        elif ".train." in step.name:
+        elif ".train." in step.name or ".compare." in step.name:
             self.write()
 
     def write(self) -> None:
@@ -53,8 +53,20 @@ class Outcome:
             folder = experiment.setting.folder
             if not experiment.has_logs:
                 continue
-            write_lines(folder / RUNS, (json.dumps(record) for record in _records(experiment)))
+            write_lines(folder / RUNS, (json.dumps(record) for record in [*_records(experiment), *_others(experiment)]))
             write_lines(folder / TEACHERS, (json.dumps(record) for record in _teachers(experiment)))
+
+
+def refuse_kept_records(setting: Setting) -> None:
+    """Refuse to run a setting in a folder that holds the records of runs, but not the runs: it would replace them.
+
+    Raises:
+        BadInput: naming the file.
+    """
+    for path in (setting.folder / RUNS, setting.folder / TEACHERS):
+        if path.exists() and path.stat().st_size:
+            raise BadInput(f"--output-dir: {path} holds records of runs that are kept without the runs; choose another "
+                           "folder, and --teachers for the teachers that are kept with them")
 
 
 def read_records(setting: Setting) -> list[dict]:
@@ -63,16 +75,21 @@ def read_records(setting: Setting) -> list[dict]:
     Raises:
         BadInput: a line is no JSON.
     """
-    return _read(setting.folder / RUNS)
+    return _read(setting.folder / RUNS, ("student", "loss", "seed", "options", "counts", "dev_bleu", "curve", "test"))
 
 
 def read_teachers(setting: Setting) -> list[dict]:
     """Return the records of a setting's teachers; see `read_records`."""
-    return _read(setting.folder / TEACHERS)
+    return _read(setting.folder / TEACHERS, ("teacher", "teacher_updates", "student_updates", "seconds", "curve"))
 
 
-def _read(path: Path) -> list[dict]:
-    return read_json_lines(path, "expected a record that experiment.py wrote") if path.exists() else []
+def _read(path: Path, needed: Sequence[str]) -> list[dict]:
+    expected = "expected a record that experiment.py wrote; remove the line, or take the file from where it is whole"
+    records = read_json_lines(path, expected) if path.exists() else []
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict) or not set(needed) <= set(record):
+            raise BadInput(f"{path}, line {number}: {record!r:.80}, {expected}")
+    return records
 
 
 def _records(experiment: Experiment) -> Iterator[dict]:
@@ -90,6 +107,14 @@ def _records(experiment: Experiment) -> Iterator[dict]:
                     yield _record(experiment, student, loss, seed, name, chosen.options, True)
 
 
+def _others(experiment: Experiment) -> Iterator[dict]:
+    """Yield what was recorded of students and losses that this grid does not have, such as before it was changed."""
+    students = {student.name for student in experiment.students}
+    for record in read_records(experiment.setting):
+        if record["student"] not in students or record["loss"] not in experiment.grid.losses:
+            yield record
+
+
 def _record(
     experiment: Experiment, student: Student, loss: Loss, seed: int, name: str, options: Sequence[str], counts: bool
 ) -> dict:
@@ -101,6 +126,7 @@ def _record(
         "corpus": setting.corpus.name, "noise": setting.noise, "student": student.name, "loss": loss.name,
         "seed": seed, "run": name, "options": list(options), "counts": counts, "dev_bleu": dev_bleu,
         "best_update": best_update, "updates": run.updates, "seconds": run.seconds, "curve": run.curve,
+        "diverged": run.diverged,
         "length_penalty": decoding.length_penalty(student, loss, seed) if counts else None,
         "dev_bleu_by_length_penalty": by_penalty and {f"{key:g}": score for key, score in by_penalty.items()},
         "test": _test_scores(experiment, student, loss, seed) if counts else None,
@@ -110,7 +136,8 @@ def _record(
 def _test_scores(experiment: Experiment, student: Student, loss: Loss, seed: int) -> dict | None:
     """Return what l2t-compare says of the run's hypotheses, None before."""
     path = experiment.setting.comparison(student.name, seed)
-    if not path.exists():
+    # One from before a learning rate was added may be of another trial than that which counts now.
+    if not path.exists() or not experiment.decoding.is_compared(student, seed):
         return None
     comparison = read_json(path, "remove it and the .done file of its comparison, and run the grid again")
     systems = {system["name"]: system for system in comparison["systems"]}

@@ -15,12 +15,13 @@ from experiment_decoding import Decoding
 from experiment_settings import Setting
 from grid import Grid, Loss, Options, Student
 from prepare import RECORD
-from runs import read_run
+from runs import has_diverged, read_run, teacher_lines
 from settings import validation
 from steps import Step, difference
 from textfiles import BadInput
 
 import fairseq_l2t
+from fairseq_l2t.inspection import read_dictionary
 from fairseq_l2t.storage import TeacherFileError, load_teacher
 
 __all__ = ["Experiment", "Trial"]
@@ -87,9 +88,12 @@ class Experiment:
         return [Trial(student, loss, rate, choice) for rate in rates for choice in choices]
 
     def chosen(self, student: Student, loss: Loss) -> Trial:
-        """Return the trial with the best dev BLEU, the first of equals; all must have finished."""
-        trials = self.trials(student, loss)
-        return max(trials, key=lambda trial: read_run(self.log(trial.name)).best[1])
+        """Return the trial with the best dev BLEU, of equals the first that did not diverge; all must have finished."""
+        def merit(trial: Trial) -> tuple[float, bool]:
+            run = read_run(self.log(trial.name))
+            return run.best[1], not run.diverged
+
+        return max(self.trials(student, loss), key=merit)
 
     def run_name(self, student: Student, loss: Loss, seed: int) -> str:
         """Return the name of a run that counts; that of the first seed is known when all trials have finished."""
@@ -164,7 +168,8 @@ class Experiment:
         """Yield the files of the teachers that are taken from an earlier run.
 
         Raises:
-            BadInput: one that cannot be read, or was trained with other options than the grid's.
+            BadInput: one that cannot be read, is not trained to its end, or was trained with other options than the
+                grid's.
         """
         for name in filter(self.setting.has_teacher, self.used_teachers):
             path = self.setting.teacher(name) / "teacher.safetensors"
@@ -176,7 +181,27 @@ class Experiment:
             if before != now:
                 raise BadInput(f"--teachers: {path} was trained with other options than the grid's {name} "
                                f"({difference(before, now)})")
+            trained, wanted = len(teacher_lines(path.parent)), self.grid.teachers[name].updates
+            if trained != wanted:
+                raise BadInput(f"--teachers: {path} is not finished, {trained} of {wanted} updates by "
+                               f"{path.with_name('teacher_log.jsonl')}; let its own run go on, or leave --teachers out")
             yield path
+
+    def refuse_other_vocabulary(self) -> None:
+        """See that the teachers of an earlier run are for the dictionary that is there now.
+
+        Raises:
+            BadInput: one is for another.
+        """
+        for path in self.earlier_teachers():
+            try:
+                load_teacher(path, vocabulary=read_dictionary(self._dictionary).vocabulary)
+            except TeacherFileError as error:
+                raise BadInput(f"--teachers: {error}") from None
+
+    @property
+    def _dictionary(self) -> Path:
+        return self.setting.data_bin / f"dict.{self.setting.corpus.languages[1]}.txt"
 
     def _after_teacher(self, name: str) -> tuple[str, ...]:
         return () if self.setting.has_teacher(name) else (self.step_name("teacher", name),)
@@ -185,8 +210,7 @@ class Experiment:
         """What the teacher has learned, in words and pictures."""
         folder, after = self.setting.teacher(name), self._after_teacher(name)
         looks = self.setting.folder / "inspected"
-        dictionary = self.setting.data_bin / f"dict.{self.setting.corpus.languages[1]}.txt"
-        command = (console_script("l2t-inspect"), str(folder / "teacher.safetensors"), "--dict", str(dictionary),
+        command = (console_script("l2t-inspect"), str(folder / "teacher.safetensors"), "--dict", str(self._dictionary),
                    "--log", str(folder / "teacher_log.jsonl"), "--min-count", "20", "--plots", str(looks / name))
         return Step(self.step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), after,
                     output=self._logs / f"{self.step_name('inspect', name)}.txt")
@@ -214,7 +238,8 @@ class Experiment:
             inputs = (*inputs, self.setting.teacher(loss.teacher) / "teacher.safetensors")
             after = (*after, *self._after_teacher(loss.teacher))
         return Step(self.train_name(name), command, self._logs, inputs, after, work=folder,
-                    progress=updates_in_log(self.log(name), student.updates), mend=mend_last_checkpoint, **step)
+                    progress=updates_in_log(self.log(name), student.updates), mend=mend_last_checkpoint,
+                    is_result=has_diverged, **step)
 
     def _criterion(self, loss: Loss) -> Options:
         if not loss.teacher:

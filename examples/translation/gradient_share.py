@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """What share of the gradient goes to tokens of misaligned pairs, at every checkpoint of a training.
 
     python examples/translation/gradient_share.py out/x/data/bin --checkpoints CE=DIR TEACHER=DIR \\
@@ -23,7 +24,7 @@ from random import Random
 
 import torch
 from commands import run_program
-from experiment_report import COLORS, save_figure
+from experiment_report import line_style, save_figure
 from fairseq import checkpoint_utils, tasks
 from matplotlib.figure import Figure
 from prepare import reference_file
@@ -105,8 +106,10 @@ def draw(path: Path, shares: dict[str, list[dict]]) -> None:
     """Draw the shares over the updates, a line for each name."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    for color, (name, lines) in zip(COLORS, shares.items(), strict=False):
-        axes.plot([line["update"] for line in lines], [100 * line["share"] for line in lines], color=color, label=name)
+    for number, (name, lines) in enumerate(shares.items()):
+        color, dashes = line_style(number)
+        axes.plot([line["update"] for line in lines], [100 * line["share"] for line in lines], color=color,
+                  linestyle=dashes, label=name)  # fmt: skip
     tokens = next(iter(shares.values()))[0]["tokens"]
     axes.axhline(100 * tokens, color="0.5", linewidth=0.8, linestyle="--", label="their share of the tokens")
     axes.set_ylim(bottom=0)

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Raw parallel text to binarised fairseq data: overlap, noise, SentencePiece, fairseq-preprocess.
 
     python examples/translation/prepare.py RAW_DIR --output-dir out/multi30k --vocabulary 4000

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """One experiment on prepared data: cross-entropy, label smoothing and a learned loss, by the same recipe.
 
     python examples/translation/recipe.py DATA_BIN --output-dir out/run --preset multi30k --seeds 1 2 3

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from textfiles import BadInput, read_json_lines
 
-__all__ = ["Run", "read_run", "teacher_lines"]
+__all__ = ["Run", "has_diverged", "read_run", "teacher_lines"]
+
+_DIVERGED = re.compile(r"^FloatingPointError: ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -16,16 +20,18 @@ class Run:
     """A run of fairseq-train.
 
     ``curve`` is (update, dev BLEU) of every validation, ``seconds`` those of its updates alone, whole
-    seconds between two lines of the log.
+    seconds between two lines of the log. One that ``diverged`` ended in NaN or infinity, and has what it had until
+    then: 0 dev BLEU after 0 updates if that was before the first validation.
     """
 
     curve: tuple[tuple[int, float], ...]
     seconds: float
+    diverged: bool = False
 
     @property
     def best(self) -> tuple[int, float]:
-        """Update and BLEU of the best validation, the first of equals, whose checkpoint is kept."""
-        return max(self.curve, key=lambda point: (point[1], -point[0]))
+        """Update and BLEU of the best validation, the last of equals, whose checkpoint fairseq keeps."""
+        return max(self.curve, key=lambda point: (point[1], point[0]))
 
     @property
     def updates(self) -> int:
@@ -39,6 +45,12 @@ def read_run(log: Path) -> Run:
     Raises:
         BadInput: no validation stands in it, or a line is cut.
     """
+    found = log.stat()
+    return _read_run(log, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=1024)  # what was chosen is asked again and again while steps wait for one another
+def _read_run(log: Path, changed: int, size: int) -> Run:
     curve: dict[int, float] = {}
     seconds: dict[int, float] = {}
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -58,9 +70,21 @@ def read_run(log: Path) -> Run:
             if not following.startswith("$ "):
                 raise BadInput(f"{log}, line {number}: {values!r}, expected a whole line of fairseq-train; remove "
                                f"{log.with_suffix('.done')} and the run's checkpoints to train it again") from None
+    diverged = has_diverged(log)
+    if not curve and diverged:
+        curve[0] = 0.0
     if not curve:
         raise BadInput(f"{log}: no validation in it, expected the log of a finished fairseq-train")
-    return Run(tuple(sorted(curve.items())), sum(seconds.values()))
+    return Run(tuple(sorted(curve.items())), sum(seconds.values()), diverged)
+
+
+def has_diverged(log: Path) -> bool:
+    """Whether fairseq-train ended as gradients or loss were NaN or infinite, the last time it was started.
+
+    Its search for the module where that began may end in an error of its own, which then stands last.
+    """
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return _DIVERGED.search(text, text.rfind("\n$ ") + 1) is not None
 
 
 def teacher_lines(folder: Path) -> list[dict]:

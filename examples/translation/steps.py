@@ -29,9 +29,10 @@ class Step:
     contents decide, with the command, whether a finished step still holds. ``after`` names the steps to wait
     for. ``work`` is a folder the command resumes from by itself; it is emptied when the inputs are not those it was
     started with, and refused when the command is another. ``resume`` is appended to the command when it continues in
-    that folder, after ``mend`` was called with it. ``output`` gets the standard output, if that is wanted apart from
-    the log. ``progress`` tells the share done, from 0 to 1. ``late`` gives the rest of the command once the steps of
-    ``after`` are done, where what they found decides it.
+    that folder, after ``mend`` was called with it. ``is_result`` is asked with the log of a command that ended with an
+    error whether that is a result too, and not to be tried again. ``output`` gets the standard output, if that is
+    wanted apart from the log. ``progress`` tells the share done, from 0 to 1. ``late`` gives the rest of the command
+    once the steps of ``after`` are done, where what they found decides it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Step:
     progress: Callable[[], float] | None = field(default=None, compare=False)
     late: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)
     mend: Callable[[Path], None] = field(default=lambda work: None, compare=False)
+    is_result: Callable[[Path], bool] = field(default=lambda log: False, compare=False)
 
     @property
     def log(self) -> Path:

@@ -55,10 +55,14 @@ def read_json_lines(path: Path, expected: str) -> list[dict]:
         expected: what a line should have been, for the error.
 
     Raises:
-        BadInput: a line is no JSON, such as one that was cut.
+        BadInput: a line is no JSON, such as one that was cut, or the file is not UTF-8.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text (byte {error.start}), {expected}") from None
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             found.append(json.loads(line))
         except ValueError:

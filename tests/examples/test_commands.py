@@ -268,6 +268,21 @@ def test_a_failure_shows_command_and_end_of_log_and_stops_the_others(tmp_path):
     assert not bad.is_done() and not slow.is_done()
 
 
+def test_an_error_that_is_a_result_is_not_tried_again(tmp_path):
+    """Its log decides, and the next step runs; of another error the same step fails."""
+    def steps(word):
+        count = f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print({word!r}); sys.exit(1)"
+        return [Step("a", (sys.executable, "-c", f"import sys; {count}"), tmp_path / "logs",
+                     is_result=lambda log: "diverged" in log.read_text("utf-8").splitlines()),
+                _append(tmp_path, "b", "word", after=("a",))]  # fmt: skip
+
+    for _ in range(2):
+        run_steps(steps("diverged"))
+    assert (tmp_path / "count").read_text() == "x" and _lines(tmp_path, "b") == ["word"]
+    with pytest.raises(StepFailed, match="step a ended with exit code 1"):
+        run_steps(steps("not at all"))
+
+
 def test_unknown_dependency_and_missing_program_are_named(tmp_path):
     with pytest.raises(StepFailed, match="waits for unknown steps: .*nowhere"):
         run_steps([_append(tmp_path, "a", "word", after=("nowhere",))])

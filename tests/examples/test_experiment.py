@@ -9,14 +9,15 @@ import time
 from dataclasses import replace
 
 import pytest
+import yaml
 from experiment import main
-from experiment_runs import read_records
+from experiment_runs import Outcome, read_records
 from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
 
 from fairseq_l2t.storage import lock_run_folder
-from tests.examples.finished_runs import CPU, TINY, finish, finish_all, refused, table_of
+from tests.examples.finished_runs import A_TEACHER, CPU, TINY, compare_all, finish, finish_all, refused, table_of
 
 
 def test_every_share_of_noise_has_a_folder_of_its_own(experiment, tmp_path):
@@ -64,15 +65,12 @@ def test_records_and_tables(experiment):
     assert [record["counts"] for record in records[:3]] == [True, False, True]
     assert experiment.decoding.baseline(student).name == "label-smoothing"
     # With comparisons.
-    for seed in experiment.grid.seeds:
-        path = experiment.setting.comparison(student.name, seed)
-        path.parent.mkdir(exist_ok=True)
-        names = ["label-smoothing", "cross-entropy", "fixed", "dynamic"]
-        systems = [{"name": f"transformer.{name}.seed{seed}.txt",
-                    "BLEU": {"score": 20.0 + seed * index, "p_value": 0.01 * index if index else None},
-                    "chrF2": {"score": 40.0 + index, "p_value": 0.5 if index else None}}
-                   for index, name in enumerate(names)]  # fmt: skip
-        path.write_text(json.dumps({"signatures": {"BLEU": "b", "chrF2": "c"}, "systems": systems}), encoding="utf-8")
+    names = ["label-smoothing", "cross-entropy", "fixed", "dynamic"]
+    compare_all(experiment, lambda seed: [
+        {"name": f"transformer.{name}.seed{seed}.txt",
+         "BLEU": {"score": 20.0 + seed * index, "p_value": 0.01 * index if index else None},
+         "chrF2": {"score": 40.0 + index, "p_value": 0.5 if index else None}} for index, name in enumerate(names)
+    ])  # fmt: skip
     rows = table_of(experiment)
     end = "| 24.50 (23.00 to 26.00) | +4.50 | 0.030, 0.030 | 43.00 (43.00 to 43.00) | +3.00 |"
     assert rows["dynamic"].endswith(end)
@@ -82,6 +80,7 @@ def test_records_and_tables(experiment):
 def test_a_report_needs_the_records_alone(experiment, tmp_path, capsys):
     """Also beside settings that were never run here, and it leaves them as they are."""
     finish_all(experiment)
+    Outcome([experiment]).write()
     out, kept = ["--output-dir", str(tmp_path)], tmp_path / "kept"
     assert main([str(TINY), *out, "--report"]) == 0
     said = capsys.readouterr().out.split("wall time")[0]
@@ -141,6 +140,8 @@ def test_errors_and_what_is_left_out(tmp_path, capsys):
     assert main([str(TINY), "--output-dir", str(tmp_path / "out"), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "absent.noise30: left out, no folder" in shown
+    message = refused(capsys, TINY, "--output-dir", tmp_path / "out", "--settings", "tiny.noise30", "absent.noise30")
+    assert "--settings: absent.noise30, expected its corpus in --raw-dir; no folder" in message
     assert "fairseq-train" in shown and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         main([str(TINY), "--output-dir", str(tmp_path), "--jobs", "0"])
@@ -148,10 +149,15 @@ def test_errors_and_what_is_left_out(tmp_path, capsys):
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path, capsys):
     out = tmp_path / "out"
-    assert f"--output-dir: {out}, expected the folder" in refused(capsys, TINY, "--output-dir", out, "--report")
-    assert not out.exists()
+    for _ in range(2):  # not there, and there without a run
+        assert f"--output-dir: {out}, expected the folder" in refused(capsys, TINY, "--output-dir", out, "--report")
+        assert not list(tmp_path.glob("out/*"))
+        out.mkdir(exist_ok=True)
     with lock_run_folder(out):
         assert f"{out}: another run (process {os.getpid()})" in refused(capsys, TINY, "--output-dir", out)
+        folder = settings_of(load_grid(TINY), out)[0].folder
+        folder.mkdir()
+        (folder / "teachers.jsonl").write_text(json.dumps(A_TEACHER) + "\n", encoding="utf-8")
         assert main([str(TINY), "--output-dir", str(out), "--report"]) == 0  # while it runs
     capsys.readouterr()
     (tmp_path / "file").touch()
@@ -174,6 +180,24 @@ def test_what_the_data_cannot_be_is_told_by_the_key_of_the_grid(tmp_path, capsys
     grid.write_text(TINY.read_text(encoding="utf-8").replace("vocabulary: 200}", "vocabulary: 5}"), encoding="utf-8")
     message = refused(capsys, grid, "--output-dir", tmp_path / "out")
     assert f"{grid}: corpora.tiny.vocabulary: 5, refused by SentencePiece" in message
+
+
+@pytest.mark.very_slow
+def test_a_learning_rate_that_ends_in_nan_is_one_that_was_not_chosen(examples, tmp_path):
+    content = yaml.safe_load(TINY.read_text("utf-8"))
+    content.update(seeds=[1], length_penalties=[1], watched=[], teachers={})
+    content["losses"] = {name: content["losses"][name] for name in content["baselines"]}
+    content["students"]["transformer"]["learning_rates"] = [2.0e9, 0.01]
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(yaml.safe_dump(content), encoding="utf-8")
+    command = [sys.executable, str(examples / "experiment.py"), str(grid), "--output-dir", str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "out" / "tiny.noise30" / "runs.jsonl").read_text("utf-8").splitlines()
+    found = {(record["loss"], *record["options"]): record for record in map(json.loads, lines)}
+    high, low = found["cross-entropy", "--lr", "2e+09"], found["cross-entropy", "--lr", "0.01"]
+    assert (high["diverged"], high["counts"], low["diverged"], low["updates"]) == (True, False, False, 40)
+    assert low["counts"] and low["test"]
 
 
 @pytest.mark.very_slow

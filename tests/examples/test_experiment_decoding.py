@@ -7,7 +7,7 @@ from experiment_runs import read_records
 from experiment_steps import Experiment
 from steps import StepFailed
 
-from tests.examples.finished_runs import finish_all, table_of
+from tests.examples.finished_runs import finish_all, mark_done, table_of
 
 
 def with_penalties(experiment, *penalties):
@@ -22,7 +22,7 @@ def finish_dev(experiment, penalty, hypotheses, seed=1, loss="dynamic"):
     log = experiment.log("any").parent / f"tiny.noise30.dev.transformer.{loss}.seed{seed}.lenpen{penalty}"
     lines = "".join(f"D-{number}\t-0.5\t{text}\n" for number, text in enumerate(hypotheses))
     log.with_name(f"{log.name}.out").write_text(lines, encoding="utf-8")
-    log.with_name(f"{log.name}.done").touch()
+    mark_done(experiment, log.name)
 
 
 def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):

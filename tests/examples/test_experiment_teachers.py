@@ -47,6 +47,7 @@ def keep_teacher(folder, *arguments):
     teacher = Teacher(["progress"], 4, keys=1)
     settings = TeacherSettings(1.0, 0.0, 8, 0, {"arguments": ["bin", *arguments, "--save-dir", "there"]})
     save_teacher(folder / "teacher.safetensors", teacher, Vocabulary.of_symbols("abcd"), settings)
+    (folder / "teacher_log.jsonl").write_text('{"teacher_update": 1}\n{"teacher_update": 2}\n', encoding="utf-8")
 
 
 def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, capsys):
@@ -64,12 +65,26 @@ def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, 
     steps = list(Experiment(experiment.grid, replace(experiment.setting, earlier=earlier / name)).steps())
     known = {step.name for step in steps}
     assert all(known.issuperset(step.after) for step in steps)
+    log = kept / "teacher_log.jsonl"
+    whole = log.read_text(encoding="utf-8")
+    log.write_text(whole[: len(whole) // 2], encoding="utf-8")
+    assert f"{kept / 'teacher.safetensors'} is not finished, 1 of 2 updates by {log}" in refused(capsys, *out)
+    log.write_text(whole, encoding="utf-8")
     keep_teacher(earlier / name / "teachers" / "initial", *trained)
     assert "other options than the grid's initial (there --teacher-updates 2, here --teacher-updates 0)" in refused(
         capsys, *out)  # fmt: skip
     cut = earlier / name / "teachers" / "initial" / "teacher.safetensors"
     cut.write_bytes(cut.read_bytes()[:-10])
     assert f"--teachers: {cut}: " in refused(capsys, *out)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_before_anything_is_trained(experiment, tmp_path, capsys):
+    name, earlier = experiment.setting.name, tmp_path / "earlier"
+    trained = next(step for step in experiment.steps() if step.name.endswith("teacher.dynamic")).command[2:-2]
+    keep_teacher(earlier / name / "teachers" / "dynamic", *trained)
+    message = refused(capsys, TINY, "--output-dir", tmp_path / "out", "--teachers", earlier)
+    assert f"--teachers: {earlier}" in message and "for a vocabulary of 4 entries; this one has" in message
+    assert not list(tmp_path.glob("out/*/logs"))
 
 
 def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):

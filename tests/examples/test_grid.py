@@ -52,6 +52,7 @@ def changed(path, *keys, value):
         (("noise",), [1.5], "noise: 1.5, expected a number of at least 0 and at most 1"),
         (("noise",), [float("nan")], "noise: nan, expected a number of at least 0 and at most 1"),
         (("noise",), [0.3, 0.3000000001], "noise: [0.3, 0.3000000001], expected no value twice"),
+        (("noise",), [], "noise: [], expected at least one share"),
         (("noise",), 0.3, "noise: 0.3, expected a list of at least one value"),
         (("baselines",), ["ce"], "baselines: 'ce', expected one of cross-entropy, label-smoothing, fixed, dynamic"),
         (("baselines",), [{"a": 1}], "baselines: {'a': 1}, expected one of cross-entropy"),
@@ -66,7 +67,7 @@ def changed(path, *keys, value):
         (("corpora", "tiny", "vocabulary"), None, "corpora.tiny.vocabulary: None, expected a whole number"),
         (("corpora", "tiny", "direction"), "de-fr", "corpora.tiny.direction: 'de-fr', expected one of de-en, en-de"),
         (("corpora", "tiny", "students"), ["lstm"], "corpora.tiny.students: 'lstm', expected one of transformer"),
-        (("students", "transformer", "learning_rates"), ["1e-3"], "learning_rates: '1e-3', expected a number"),
+        (("students", "transformer", "learning_rates"), ["1e-3"], "after a point, such as 5.0e-4"),
         (("students", "transformer", "learning_rates"), [float("inf")], "learning_rates: inf, expected a number of at"),
         (("students", "transformer", "learning_rates"), [float("nan")], "learning_rates: nan, expected a number of at"),
         (("students", "transformer", "learning_rates"), [0.1, 0.1], "learning_rates: [0.1, 0.1], expected no value"),
@@ -74,6 +75,12 @@ def changed(path, *keys, value):
         (("students", "transformer", "learning_rates"), [], "learning_rates: [], expected a list of at least one"),
         (("students", "transformer", "options"), "'", "options: \"'\", expected options as a shell would read them"),
         (("students", "transformer", "options"), 5, "options: 5, expected options as text, or a list of such texts"),
+        (("students", "transformer", "options"), "--lr=1", "'--lr=1', expected options without --lr, which is in"),
+        (("teachers", "dynamic", "options"), "--save-dir x", "dynamic.options: '--save-dir', expected options without"),
+        (("losses", "fixed", "options"), "--criterion mse", "without --criterion, which is that of its teacher"),
+        (("losses", "fixed", "choices"), ["--seed 3"], "losses.fixed.choices: '--seed', expected options without"),
+        (("losses", "fixed", "choices"), [], "losses.fixed.choices: [], expected at least one"),
+        (("losses",), {"fixed": {"teacher": "initial"}}, "losses: ['fixed'], expected at least two, to compare"),
         (("students", "transformer", "validate_every"), 100, "validate_every: 100, expected at most updates, 40"),
         (("students", "a/b"), {}, "students, name: 'a/b', expected letters, digits, - and _"),
         (("teachers", "initial", "updates"), -1, "teachers.initial.updates: -1, expected a whole number of at least 0"),
@@ -89,6 +96,15 @@ def test_what_cannot_be_run_is_refused(tmp_path, keys, value, message):
         load_grid(path)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """YAML would take the second; a merged one is written over on purpose."""
+    path, text, entry = tmp_path / "grid.yaml", TINY.read_text(encoding="utf-8"), "  fixed: {teacher: initial}"
+    path.write_text(text.replace(entry, f"{entry}\n{entry}"), encoding="utf-8")
+    with pytest.raises(BadInput, match=f"{path}: 'fixed' stands twice in one mapping"):
+        load_grid(path)
+    assert "<<: *teacher" in text and load_grid(TINY).teachers["dynamic"].updates == 2
 
 
 @pytest.mark.parametrize("content", ["a: [", "", "[1, 2]", "\udcff"])

@@ -1,7 +1,7 @@
 """Logs of students and teachers: what is read off them, and what is refused."""
 
 import pytest
-from runs import read_run, teacher_lines
+from runs import has_diverged, read_run, teacher_lines
 from textfiles import BadInput
 
 from tests.examples.finished_runs import write_log
@@ -16,10 +16,23 @@ def test_a_log_is_read_once_for_what_was_done_twice(tmp_path):
     assert run.curve == ((20, 5.0), (40, 7.5))
     assert (run.best, run.updates, run.seconds) == ((40, 7.5), 40, 7.0)
     write_log(log, (20, 5.0), (40, 5.0))
-    assert read_run(log).best == (20, 5.0)  # the first of equals, whose checkpoint fairseq keeps
+    assert read_run(log).best == (40, 5.0)  # the last of equals, whose checkpoint fairseq keeps
     log.write_text("nothing\n", encoding="utf-8")
     with pytest.raises(BadInput, match="no validation in it"):
         read_run(log)
+
+
+def test_a_run_that_diverged_has_what_it_had_before(tmp_path):
+    """Only the last start counts; what fairseq looks for then may end in another error."""
+    log = tmp_path / "log"
+    error = "FloatingPointError: gradients are Nan/Inf\n\nDuring handling of the above exception\nStopIteration\n"
+    write_log(log, (20, 5.0), (40, 4.0), more=error)
+    run = read_run(log)
+    assert run.diverged and has_diverged(log) and run.best == (20, 5.0)
+    log.write_text(f"$ fairseq-train\n{error}", encoding="utf-8")
+    assert read_run(log).curve == ((0, 0.0),)
+    write_log(log, (20, 5.0), more=f"{error}$ fairseq-train\n")
+    assert not read_run(log).diverged and not has_diverged(log)
 
 
 CUT = '2026 | INFO | valid | {"valid_num_updates": "60", "val\n'
