@@ -131,7 +131,7 @@ def test_grids_of_results(examples, name):
     assert {"cross-entropy", "label-smoothing"} == set(grid.baselines) < set(grid.losses)
 
 
-@pytest.mark.parametrize("name", ["longer-lives", "transfer"])
+@pytest.mark.parametrize("name", ["longer-lives", "lstm-lower-rate", "transfer"])
 def test_grids_that_answer_one_question(examples, name, tmp_path):
     grid = load_grid(examples / "grids" / f"{name}.yaml")
     experiments = [Experiment(grid, setting) for setting in settings_of(grid, tmp_path)]
