@@ -53,8 +53,10 @@ def write_report(grid: Grid, settings: Sequence[Setting], output: Path) -> None:
     text = tables(grid, found)
     write_lines(output / "results.md", text.split("\n"))
     print(text)
-    if any(records.runs and records.setting.corpus.students for records in found):
-        _draw_curves(grid, found, output / "curves.png")
+    panels = [(records, student) for records in found for student in records.setting.corpus.students
+              if any(run["student"] == student for run in records.runs)]  # fmt: skip
+    if panels:
+        _draw_curves(grid, panels, output / "curves.png")
     if any(teacher["curve"] for records in found for teacher in records.teachers):
         _draw_teachers(found, output / "teachers.png")
 
@@ -70,6 +72,8 @@ def tables(grid: Grid, found: Sequence[Records]) -> str:
     """Return the Markdown tables: test scores of each setting, what was chosen on dev, and what teachers cost."""
     parts = []
     for records in found:
+        if not records.runs:  # teachers alone
+            continue
         setting = records.setting
         parts += [f"### {setting.corpus.name}, {100 * setting.noise:g} % noise", ""]
         rows = [row for student in setting.corpus.students for row in _rows(grid, student, records.runs)]
@@ -150,9 +154,8 @@ def _teachers(found: Sequence[Records]) -> Iterator[tuple[str, dict]]:
                     if teacher["curve"])  # fmt: skip
 
 
-def _draw_curves(grid: Grid, found: Sequence[Records], path: Path) -> None:
+def _draw_curves(grid: Grid, panels: Sequence[tuple[Records, str]], path: Path) -> None:
     """A panel for each setting and student: dev BLEU of the runs that count, the mean over the seeds in bold."""
-    panels = [(records, student) for records in found for student in records.setting.corpus.students]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
