@@ -26,13 +26,18 @@ def load_yaml(path: Path) -> Any:
         BadInput: not YAML, or a key stands twice in one mapping.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone, as with `yaml.safe_load`, which of two equal keys takes the second without a word."""
+    """Plain values alone, nothing is executed: PyYAML's safe loader, which of two equal keys would take the second
+    without a word."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         """Read a mapping.

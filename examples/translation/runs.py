@@ -53,7 +53,8 @@ def read_run(log: Path) -> Run:
 def _read_run(log: Path, changed: int, size: int) -> Run:
     curve: dict[int, float] = {}
     seconds: dict[int, float] = {}
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
     for number, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
         _, _, kind, values = (line.split(" | ", 3) + 4 * [""])[:4]
         if kind not in ("valid", "train_inner"):
@@ -70,7 +71,7 @@ def _read_run(log: Path, changed: int, size: int) -> Run:
             if not following.startswith("$ "):
                 raise BadInput(f"{log}, line {number}: {values!r}, expected a whole line of fairseq-train; remove "
                                f"{log.with_suffix('.done')} and the run's checkpoints to train it again") from None
-    diverged = has_diverged(log)
+    diverged = _ended_in_nan(text)
     if not curve and diverged:
         curve[0] = 0.0
     if not curve:
@@ -83,7 +84,10 @@ def has_diverged(log: Path) -> bool:
 
     Its search for the module where that began may end in an error of its own, which then stands last.
     """
-    text = log.read_text(encoding="utf-8", errors="replace")
+    return _ended_in_nan(log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _ended_in_nan(text: str) -> bool:
     return _DIVERGED.search(text, text.rfind("\n$ ") + 1) is not None
 
 
