@@ -15,6 +15,7 @@ from pathlib import Path
 _ENTRY_POINTS = {
     "l2t-doctor": ("fairseq_l2t.cli.doctor", "main"),
     "l2t-train-teacher": ("fairseq_l2t.cli.train_teacher", "main"),
+    "l2t-classify": ("fairseq_l2t.cli.classify", "main"),
     "fairseq-train": ("fairseq_cli.train", "cli_main"),
     "fairseq-validate": ("fairseq_cli.validate", "cli_main"),
     "fairseq-preprocess": ("fairseq_cli.preprocess", "cli_main"),

@@ -1,4 +1,7 @@
-"""The real ``l2t-classify``: teacher, student, evaluation, plots; stopped, killed, misused; without fairseq."""
+"""The real ``l2t-classify``: teacher, student, evaluation, plots; stopped, killed, misused; without fairseq.
+
+Where what is tested is not the start of a process, commands are forked from one that has imported everything.
+"""
 
 import json
 import signal
@@ -12,6 +15,7 @@ import torch
 
 from fairseq_l2t.storage import load_run_state, load_teacher
 from tests.classification.data.image_files import write_mnist
+from tests.end_to_end import preloaded
 
 DATA = ["--train-limit", "200", "--label-noise", "0.4", "--student", "mlp-8", "--batch-size", "20", "--lr", "0.05"]
 LIFE = ["--total-updates", "40", "--validate-interval-updates", "10"]
@@ -28,7 +32,12 @@ def trained(tmp_path_factory, run_command):
 
 def student(folder, trained, *more):
     taught = ["--loss", "teacher", "--teacher-path", trained / "teacher" / "teacher.safetensors"]
-    return ["l2t-classify", "train", *DATA, *LIFE, *taught, "--save-dir", folder / "student", *more]
+    return ["train", *DATA, *LIFE, *taught, "--save-dir", folder / "student", *more]
+
+
+def forked(arguments, folder, expect=0):
+    """An l2t-classify that ends with ``expect``; relative paths are inside ``folder / "work"``."""
+    return preloaded.run("l2t-classify", arguments, folder / "work", expect=expect)
 
 
 def lines_of(path):
@@ -40,7 +49,7 @@ def test_teacher_student_evaluation_and_figures(trained, tmp_path, run_command):
     log = lines_of(trained / "teacher" / "teacher_log.jsonl")
     assert [line["teacher_update"] for line in log] == [1, 2, 3]
     assert all(line["hypergradient_norm"] > 0 for line in log)
-    run_command(student(tmp_path, trained))
+    run_command(["l2t-classify", *student(tmp_path, trained)])
     found = run_command(["l2t-classify", "evaluate", tmp_path / "student" / "checkpoint_best.safetensors"]).stdout
     record = json.loads(found.splitlines()[0])
     assert (record["loss"], record["student"], record["test_images"]) == ("teacher", "mlp-8", 500)
@@ -56,9 +65,9 @@ def test_teacher_student_evaluation_and_figures(trained, tmp_path, run_command):
 
 
 @pytest.mark.slow
-def test_a_stopped_teacher_goes_on_to_the_same_bytes(trained, tmp_path, run_command):
-    command = ["l2t-classify", *TEACHER, "--save-dir", tmp_path / "teacher"]
-    program = [str(Path(sys.executable).parent / command[0]), *map(str, command[1:])]
+def test_a_stopped_teacher_goes_on_to_the_same_bytes(trained, tmp_path):
+    command = [*TEACHER, "--save-dir", tmp_path / "teacher"]
+    program = [str(Path(sys.executable).parent / "l2t-classify"), *map(str, command)]
     running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "teacher" / "teacher_log.jsonl"
     while not (log.exists() and log.read_text().count("\n")) and running.poll() is None:
@@ -67,34 +76,32 @@ def test_a_stopped_teacher_goes_on_to_the_same_bytes(trained, tmp_path, run_comm
     _, told = running.communicate(timeout=60)
     if running.returncode != 0:  # else it was done before the signal came
         assert running.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM; --resume continues" in told
-        refused = run_command(command, expect=2).stderr
+        refused = forked(command, tmp_path, expect=2).stderr
         assert "--save-dir" in refused and "give --resume" in refused
-    run_command([*command, "--resume"])
+    forked([*command, "--resume"], tmp_path)
     for name in ("teacher.safetensors", "teacher_last.safetensors"):
         assert (tmp_path / "teacher" / name).read_bytes() == (trained / "teacher" / name).read_bytes()
     assert lines_of(log) == lines_of(trained / "teacher" / "teacher_log.jsonl")
-    changed = run_command([*command, "--resume", "--lr", "0.06"], expect=2).stderr
+    changed = forked([*command, "--resume", "--lr", "0.06"], tmp_path, expect=2).stderr
     assert "--resume: the run was started with other options: --lr 0.05 then, 0.06 now" in changed
 
 
 @pytest.mark.slow
-def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path, run_command):
-    run_command(student(tmp_path / "whole", trained))
+def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path):
+    forked(student(tmp_path / "whole", trained), tmp_path)
     command = student(tmp_path / "killed", trained, "--resume")
-    program = [str(Path(sys.executable).parent / command[0]), *map(str, command[1:])]
-    running = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "killed" / "student"
-    while not (folder / "run_state.safetensors").exists() and running.poll() is None:
-        time.sleep(0.002)
-    running.kill()
-    running.wait()
-    run_command(command)
+    running = preloaded.start("l2t-classify", command, tmp_path / "work")
+    running.wait_until(lambda: (folder / "run_state.safetensors").exists())
+    running.process.kill()
+    running.end(expect=-signal.SIGKILL)
+    forked(command, tmp_path)
     whole = tmp_path / "whole" / "student"
     for name in ("checkpoint_best.safetensors", "run_state.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert lines_of(folder / "train_log.jsonl") == lines_of(whole / "train_log.jsonl")
     assert not list(folder.glob("*.partial"))
-    run_command([*student(tmp_path / "other", trained), "--seed", "2", "--tensorboard-logdir", tmp_path / "board"])
+    forked([*student(tmp_path / "other", trained), "--seed", "2", "--tensorboard-logdir", tmp_path / "board"], tmp_path)
     assert list((tmp_path / "board").glob("events.*"))
     control = (tmp_path / "other" / "student" / "checkpoint_best.safetensors").read_bytes()
     assert control != (whole / "checkpoint_best.safetensors").read_bytes()
@@ -118,24 +125,23 @@ def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path, run_comma
         (["train-teacher", "--memory-budget", "1K"], "--memory-budget: 1K; a window of "),
     ],
 )
-def test_misuse_is_told_in_one_line(tmp_path, run_command, arguments, message):
-    result = run_command(["l2t-classify", *arguments, "--save-dir", "run"], expect=2, cwd=tmp_path)
-    told = result.stderr.strip().splitlines()
+def test_misuse_is_told_in_one_line(tmp_path, arguments, message):
+    told = forked([*arguments, "--save-dir", "run"], tmp_path, expect=2).stderr.strip().splitlines()
     assert len(told) == 1 and message in told[0]
-    assert not list((tmp_path / "run").glob("*.safetensors"))
+    assert not list((tmp_path / "work" / "run").glob("*.safetensors"))
 
 
-def test_wrong_files_are_told_in_one_line(trained, tmp_path, run_command):
+def test_wrong_files_are_told_in_one_line(trained, tmp_path):
     teacher = trained / "teacher" / "teacher.safetensors"
-    told = run_command(["l2t-classify", "evaluate", teacher], expect=2).stderr
+    told = forked(["evaluate", teacher], tmp_path, expect=2).stderr
     assert "kind 'teacher'; expected 'classifier'" in told
     (tmp_path / "file").touch()
-    told = run_command(["l2t-classify", "plot", trained / "teacher", "--output-dir", tmp_path / "file"], expect=2)
+    told = forked(["plot", trained / "teacher", "--output-dir", tmp_path / "file"], tmp_path, expect=2)
     assert told.stderr == f"l2t-classify: error: --output-dir: {tmp_path / 'file'}: File exists; " \
         "expected a folder, or a new one\n"  # fmt: skip
     (tmp_path / "cut").write_bytes(teacher.read_bytes()[:-10])
-    told = run_command(["l2t-classify", "train", "--loss", "teacher", "--teacher-path", tmp_path / "cut", "--save-dir",
-                        tmp_path / "s"], expect=2).stderr  # fmt: skip
+    told = forked(["train", "--loss", "teacher", "--teacher-path", tmp_path / "cut", "--save-dir", tmp_path / "s"],
+                  tmp_path, expect=2).stderr  # fmt: skip
     assert told.startswith("l2t-classify: error: ") and "cut" in told and told.count("\n") == 1
 
 
@@ -158,32 +164,32 @@ def test_fairseq_may_be_absent(tmp_path, run_command, trained):
 
 
 @pytest.mark.slow
-def test_images_that_have_changed_are_not_evaluated_on(tmp_path, run_command):
+def test_images_that_have_changed_are_not_evaluated_on(tmp_path):
     images, folder = tmp_path / "images", tmp_path / "student"
     images.mkdir()
     write_mnist(images, "t10k", 3500)
     data = ["--data", "mnist", "--data-dir", images, "--dev-size", "100", "--student", "mlp-4"]
-    command = ["l2t-classify", "train", *data, *LIFE, "--save-dir", folder]
-    run_command(command)
+    command = ["train", *data, *LIFE, "--save-dir", folder]
+    forked(command, tmp_path)
     checkpoint = folder / "checkpoint_best.safetensors"
-    run_command(["l2t-classify", "evaluate", checkpoint])
+    forked(["evaluate", checkpoint], tmp_path)
     moved = tmp_path / "moved"
     images.rename(moved)
-    run_command(["l2t-classify", "evaluate", checkpoint, "--data-dir", moved])
+    forked(["evaluate", checkpoint, "--data-dir", moved], tmp_path)
     write_mnist(moved, "train", 1000, seed=1)  # now it has test images of its own
-    told = run_command(["l2t-classify", "evaluate", checkpoint, "--data-dir", moved], expect=2).stderr
+    told = forked(["evaluate", checkpoint, "--data-dir", moved], tmp_path, expect=2).stderr
     assert "holds other images or labels than it was trained on: then our split of the 3,500 test images" in told
     assert told.count("\n") == 1
     resumed = [str(moved) if part is images else part for part in command]
-    told = run_command([*resumed, "--resume"], expect=2).stderr
+    told = forked([*resumed, "--resume"], tmp_path, expect=2).stderr
     assert f"--data-dir: {moved}; holds other images or labels than the run was started with" in told
 
 
 @pytest.mark.slow
-def test_a_teacher_of_another_division_is_told(trained, tmp_path, run_command):
-    told = run_command([*student(tmp_path, trained), "--split-seed", "1"]).stdout
+def test_a_teacher_of_another_division_is_told(trained, tmp_path):
+    told = forked([*student(tmp_path, trained), "--split-seed", "1"], tmp_path).stdout
     assert "taught on another division of the images" in told and "--split-seed 0 then, 1 now" in told
-    again = run_command([*student(tmp_path / "same", trained)]).stdout
+    again = forked(student(tmp_path / "same", trained), tmp_path).stdout
     assert "another division" not in again
 
 
@@ -196,17 +202,17 @@ def test_a_teacher_of_another_division_is_told(trained, tmp_path, run_command):
     ("--student", "mlp-999999-999999", "not enough memory: "),
 ])  # fmt: skip
 @pytest.mark.slow
-def test_values_out_of_range_name_the_option(option, value, message, tmp_path, run_command):
-    command = ["l2t-classify", *TEACHER, "--save-dir", tmp_path / "teacher", option, value]
+def test_values_out_of_range_name_the_option(option, value, message, tmp_path):
+    command = [*TEACHER, "--save-dir", tmp_path / "teacher", option, value]
     code = 1 if "memory" in message else 2
-    told = run_command(command, expect=code).stderr
+    told = forked(command, tmp_path, expect=code).stderr
     assert message in told.splitlines()[-1] and not list((tmp_path / "teacher").glob("*.safetensors"))
 
 
 @pytest.mark.slow
-def test_constants_to_compare_a_learned_loss_with(tmp_path, run_command):
+def test_constants_to_compare_a_learned_loss_with(tmp_path):
     start = ["--teacher-updates", "0", "--initial-coefficient", "0.5", "--initial-off-diagonal", "0.02"]
-    run_command(["l2t-classify", *TEACHER, *start, "--teacher-keys", "1", "--save-dir", tmp_path])
-    teacher = load_teacher(tmp_path / "teacher.safetensors", forms=("full",)).teacher
+    forked([*TEACHER, *start, "--teacher-keys", "1", "--save-dir", tmp_path / "run"], tmp_path)
+    teacher = load_teacher(tmp_path / "run" / "teacher.safetensors", forms=("full",)).teacher
     phi = teacher.values.view(10, 10)
     assert torch.equal(phi, torch.full((10, 10), 0.02).fill_diagonal_(0.5))
