@@ -83,6 +83,7 @@ def run_experiment(options: argparse.Namespace) -> None:
         for experiment in there:
             _prepare(experiment.setting, options)
             experiment.refuse_other_vocabulary()
+            experiment.refuse_damaged_teachers()
         run_steps(steps, options.jobs, on_done=outcome.note)
         outcome.write()
         write_report(grid, all_settings, output)

@@ -108,11 +108,19 @@ class Decoding:
     def is_compared(self, student: Student, seed: int) -> bool:
         """Whether the comparison is of what would be decoded now: of the present grid, trials and length penalties."""
         one, losses = self._experiment, self._grid.losses.values()
-        comparison = self._compare(student, seed)
+        comparison, decoded = self._compare(student, seed), self._compared(student, seed)
+        # In this order: what a decoding of the test set is called with is known once those of dev are there.
         return (comparison.marker.exists()
                 and all(one.is_finished(trial.name) for loss in losses for trial in one.trials(student, loss))
-                and all(self._decode_test(student, loss, seed).is_done() for loss in losses)
+                and all(self.length_penalty(student, loss, other) is not None for loss, other in decoded)
+                and all(self._decode_test(student, loss, other).is_done() for loss, other in decoded)
                 and comparison.is_done())  # fmt: skip
+
+    def _compared(self, student: Student, seed: int) -> list[tuple[Loss, int]]:
+        """The runs that must be decoded before a comparison: all seeds of the baselines say which is the best."""
+        own = [(loss, seed) for loss in self._grid.losses.values()]
+        others = [other for other in self._grid.seeds if other != seed]
+        return own + [(self._grid.losses[name], other) for name in self._grid.baselines for other in others]
 
     def write_hypotheses(self, student: Student, loss: Loss, seed: int) -> None:
         """Write the test set as a run translates it, one sentence a line.
@@ -143,14 +151,11 @@ class Decoding:
         return max((self._grid.losses[name] for name in self._grid.baselines), key=mean_bleu)
 
     def _compare(self, student: Student, seed: int) -> Step:
-        losses, setting = self._grid.losses.values(), self._experiment.setting
-        # All seeds of the baselines decide which of them is the best.
-        after = {self._decode_name(student, loss, seed) for loss in losses}
-        after |= {self._decode_name(student, self._grid.losses[name], other)
-                  for name in self._grid.baselines for other in self._grid.seeds}  # fmt: skip
+        setting = self._experiment.setting
+        after = sorted(self._decode_name(student, loss, other) for loss, other in self._compared(student, seed))
         command = (console_script("l2t-compare"), "--ref", str(setting.reference),
                    "--json", str(setting.comparison(student.name, seed)))
-        inputs = tuple(self._marker(name) for name in sorted(after))
+        inputs = tuple(self._marker(name) for name in after)
         name = self._experiment.step_name("compare", f"{student.name}.seed{seed}")
 
         def systems() -> Options:
@@ -159,7 +164,7 @@ class Decoding:
             return ("--baseline", str(setting.hypotheses(student.name, best, seed)),
                     "--systems", *(str(setting.hypotheses(student.name, name, seed)) for name in others))
 
-        return Step(name, command, self._experiment.logs, inputs, tuple(sorted(after)), late=systems)
+        return Step(name, command, self._experiment.logs, inputs, tuple(after), late=systems)
 
     # --- both -------------------------------------------------------------------------------------------------
 

@@ -75,7 +75,8 @@ def read_records(setting: Setting) -> list[dict]:
     Raises:
         BadInput: a line is no JSON.
     """
-    return _read(setting.folder / RUNS, ("student", "loss", "seed", "options", "counts", "dev_bleu", "curve", "test"))
+    return _read(setting.folder / RUNS, ("student", "loss", "seed", "options", "counts", "dev_bleu", "best_update",
+                                     "curve", "test"))
 
 
 def read_teachers(setting: Setting) -> list[dict]:

@@ -187,6 +187,22 @@ class Experiment:
                                f"{path.with_name('teacher_log.jsonl')}; let its own run go on, or leave --teachers out")
             yield path
 
+    def refuse_damaged_teachers(self) -> None:
+        """See that the teachers that were trained here are whole, before the students of damaged ones begin anew.
+
+        Raises:
+            BadInput: a finished one is missing, or cannot be read.
+        """
+        for name in self.used_teachers:
+            step = self._train_teacher(name)
+            if self.setting.has_teacher(name) or not step.is_done():
+                continue
+            try:
+                load_teacher(self.setting.teacher(name) / "teacher.safetensors")
+            except TeacherFileError as error:
+                raise BadInput(f"{error}; put the file back as it was, or remove {step.work} and {step.marker} to "
+                               "train it and its students anew") from None
+
     def refuse_other_vocabulary(self) -> None:
         """See that the teachers of an earlier run are for the dictionary that is there now.
 

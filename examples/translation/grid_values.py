@@ -46,10 +46,14 @@ class _Loader(yaml.SafeLoader):
             ComposerError: a key stands twice in it.
         """
         node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.composer.ComposerError(None, None, f"{key!r} stands twice in one mapping", node.start_mark)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                where = f"line {key.start_mark.line + 1}: {key.value!r} stands twice in one mapping"
+                raise yaml.composer.ComposerError(None, None, where)
+            seen.add(key.value)
         return node
 
 

@@ -66,7 +66,7 @@ def read_json_lines(path: Path, expected: str) -> list[dict]:
         try:
             found.append(json.loads(line))
         except ValueError:
-            raise BadInput(f"{path}, line {number}: {line!r}, {expected}") from None
+            raise BadInput(f"{path}, line {number}: {line!r:.80}, {expected}") from None
     return found
 
 

@@ -94,7 +94,7 @@ def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path):
     running = preloaded.start("l2t-classify", command, tmp_path / "work")
     running.wait_until(lambda: (folder / "run_state.safetensors").exists())
     running.process.kill()
-    running.end(expect=-signal.SIGKILL)
+    assert running.end(expect=None).process.exitcode in (0, -signal.SIGKILL)  # 0: it was faster than we
     forked(command, tmp_path)
     whole = tmp_path / "whole" / "student"
     for name in ("checkpoint_best.safetensors", "run_state.safetensors"):

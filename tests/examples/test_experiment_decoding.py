@@ -7,7 +7,7 @@ from experiment_runs import read_records
 from experiment_steps import Experiment
 from steps import StepFailed
 
-from tests.examples.finished_runs import finish_all, mark_done, table_of
+from tests.examples.finished_runs import compare_all, finish_all, mark_done, table_of
 
 
 def with_penalties(experiment, *penalties):
@@ -71,6 +71,33 @@ def test_the_best_baseline_is_that_of_the_decodings(experiment, better):
                 right = "a b c d e f" if (loss, penalty) == (better, "2") else "a b c d"
                 finish_dev(experiment, penalty, 2 * [right], seed, loss)
     assert experiment.decoding.baseline(student).name == better
+
+
+def test_a_comparison_counts_while_the_decodings_it_is_of_are_there(experiment):
+    """Dev decodings that are missing, or whose run is trained anew, are made again; the record says so until then."""
+    experiment = with_penalties(experiment, 1.0, 2.0)
+    student, hypotheses = finish_all(experiment), 2 * ["a b c d e f"]
+    for loss in experiment.grid.losses:
+        for seed in experiment.grid.seeds:
+            for penalty in ("1", "2"):
+                finish_dev(experiment, penalty, hypotheses, seed, loss)
+    score = {"BLEU": {"score": 1.0, "p_value": None}, "chrF2": {"score": 1.0, "p_value": None}}
+    compare_all(experiment, lambda seed: [{"name": f"transformer.{name}.seed{seed}.txt", **score}
+                                          for name in ("cross-entropy", "label-smoothing", "fixed", "dynamic")])
+    first, second = experiment.grid.seeds
+    assert experiment.decoding.is_compared(student, first) and experiment.decoding.is_compared(student, second)
+    more = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
+    assert not more.decoding.is_compared(student, first)
+    for missing, still in (("dev.transformer.dynamic.seed2.lenpen2", first), ("train.transformer.dynamic.seed2", first),
+                           ("dev.transformer.cross-entropy.seed2.lenpen1", None)):  # fmt: skip
+        marker = experiment.logs / f"tiny.noise30.{missing}.done"
+        kept = marker.read_text(encoding="utf-8")
+        marker.unlink()
+        # A baseline's other seed has a say in which baseline is the best; another loss's has none.
+        assert [experiment.decoding.is_compared(student, seed) for seed in (first, second)] == [still == first, False]
+        table_of(experiment)  # the records can be written
+        marker.write_text(kept, encoding="utf-8")
+    assert experiment.decoding.is_compared(student, second)
 
 
 def test_a_single_length_penalty_is_no_choice(experiment):

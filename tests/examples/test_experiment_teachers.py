@@ -10,10 +10,11 @@ from experiment_runs import Outcome, read_teachers
 from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
+from textfiles import BadInput
 
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.storage import TeacherSettings, Vocabulary, load_teacher, save_teacher
-from tests.examples.finished_runs import CPU, TINY, refused
+from tests.examples.finished_runs import CPU, TINY, mark_done, refused
 
 
 def test_a_teacher_that_was_trained_is_looked_at(experiment):
@@ -127,3 +128,24 @@ def test_both_grids_of_transfer_train_the_same_lstm():
     assert (one.corpora[0].raw, one.corpora[0].vocabulary, one.noise) == (
         other.corpora[0].raw, other.corpora[0].vocabulary, other.noise)
     assert not set(one.seeds) & set(other.seeds)
+
+
+def test_a_teacher_that_was_damaged_since_is_told_before_its_students_begin_anew(experiment):
+    folder = experiment.setting.teacher("dynamic")
+    keep_teacher(folder)
+    record = experiment.setting.data_bin / "prepared.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}", encoding="utf-8")
+    path = folder / "teacher.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    experiment.refuse_damaged_teachers()  # not finished: its own training will see to it
+    experiment.logs.mkdir()
+    mark_done(experiment, "tiny.noise30.teacher.dynamic")
+    with pytest.raises(BadInput, match=f"{path}: .*; put the file back as it was, or remove {folder} and .*done"):
+        experiment.refuse_damaged_teachers()
+    path.unlink()
+    with pytest.raises(BadInput, match=str(path)):
+        experiment.refuse_damaged_teachers()
+    path.write_bytes(whole)
+    experiment.refuse_damaged_teachers()
