@@ -9,6 +9,7 @@ prepares the corpora, trains teachers and students, decodes the test set once fo
 ``--settings`` and ``--students`` run some of them alone (``--students`` without a name: the teachers), ``--teachers``
 takes the teachers of an earlier run, such as those kept in ``results/``. ``--dry-run`` lists the commands, ``--report``
 writes tables and plots of the records that are there; it needs nothing else, so that the records alone can be kept.
+The options of all trainings are parsed before the first one starts, by the parsers of their programs.
 Paths are written into commands, by which a run is known again, as they are seen from the current folder: go on from
 the folder where it was begun.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from commands import run_program, run_steps
 from corpus import write_corpus
+from experiment_options import refuse_bad_options
 from experiment_report import records_of, write_report
 from experiment_runs import Outcome, refuse_kept_records
 from experiment_settings import Setting, settings_of
@@ -84,6 +86,7 @@ def run_experiment(options: argparse.Namespace) -> None:
             _prepare(experiment.setting, options)
             experiment.refuse_other_vocabulary()
             experiment.refuse_damaged_teachers()
+        refuse_bad_options(options.grid, steps)
         run_steps(steps, options.jobs, on_done=outcome.note)
         outcome.write()
         write_report(grid, all_settings, output)

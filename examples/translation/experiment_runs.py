@@ -7,7 +7,7 @@ another, without the checkpoints.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from experiment_settings import Setting
@@ -73,22 +73,28 @@ def read_records(setting: Setting) -> list[dict]:
     """Return the records of a setting's runs; none where nothing was run.
 
     Raises:
-        BadInput: a line is no JSON.
+        BadInput: a line is no JSON, or a value of it of another kind than experiment.py writes.
     """
-    return _read(setting.folder / RUNS, ("student", "loss", "seed", "options", "counts", "dev_bleu", "best_update",
-                                     "curve", "test"))
+    return _read(setting.folder / RUNS, {
+        "student": str, "loss": str, "seed": int, "options": list, "counts": bool, "dev_bleu": (int, float),
+        "best_update": int, "curve": list, "test": (dict, type(None)),
+    })  # fmt: skip
 
 
 def read_teachers(setting: Setting) -> list[dict]:
     """Return the records of a setting's teachers; see `read_records`."""
-    return _read(setting.folder / TEACHERS, ("teacher", "teacher_updates", "student_updates", "seconds", "curve"))
+    return _read(setting.folder / TEACHERS, {"teacher": str, "teacher_updates": int, "student_updates": int,
+                                             "seconds": (int, float), "curve": list})  # fmt: skip
 
 
-def _read(path: Path, needed: Sequence[str]) -> list[dict]:
+def _read(path: Path, needed: Mapping[str, type | tuple[type, ...]]) -> list[dict]:
     expected = "expected a record that experiment.py wrote; remove the line, or take the file from where it is whole"
     records = read_json_lines(path, expected) if path.exists() else []
     for number, record in enumerate(records, 1):
-        if not isinstance(record, dict) or not set(needed) <= set(record):
+        # Of a value that is not there the default, this very function, is of no kind that is needed.
+        if not isinstance(record, dict) or not all(
+            isinstance(record.get(key, _read), kind) for key, kind in needed.items()
+        ):
             raise BadInput(f"{path}, line {number}: {record!r:.80}, {expected}")
     return records
 

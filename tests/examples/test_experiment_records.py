@@ -69,7 +69,22 @@ def test_records_without_their_runs_are_not_replaced(experiment, tmp_path, capsy
     assert json.loads(path.read_text("utf-8")) == A_TEACHER and not experiment.has_logs
 
 
-@pytest.mark.parametrize("line", [b"5", b'{"student": "a"}', b"\xff"])
+A_RUN = {"student": "transformer", "loss": "dynamic", "seed": 1, "options": [], "counts": True, "dev_bleu": 1.0,
+         "best_update": 20, "curve": [[20, 1.0]], "test": None}  # fmt: skip
+
+
+def test_the_record_of_a_run_is_read(experiment):
+    path = experiment.setting.folder / "runs.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(A_RUN) + "\n", encoding="utf-8")
+    assert read_records(experiment.setting) == [A_RUN]
+
+
+OTHER_KINDS = [{**A_RUN, "seed": "1"}, {**A_RUN, "curve": None}, {**A_RUN, "dev_bleu": "1.0"}, {**A_RUN, "test": 20.0}]
+DAMAGED = [b"5", b'{"student": "a"}', b"\xff", *(json.dumps(record).encode() for record in OTHER_KINDS)]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
 def test_damaged_records_are_named(experiment, tmp_path, capsys, line):
     path = experiment.setting.folder / "runs.jsonl"
     path.parent.mkdir(parents=True)
