@@ -64,7 +64,7 @@ def run_steps(
                     done.add(step.name)
                     on_done(step)
                 elif len(running) < jobs:
-                    running.append(_Running(step, threads))
+                    running.append(_Running(step, threads, jobs))
                 else:
                     continue
                 waiting.remove(step)
@@ -80,6 +80,11 @@ def run_steps(
                 time.sleep(_POLL_SECONDS)
             elif waiting and not any(done.issuperset(step.after) for step in waiting):
                 raise StepFailed(f"step {waiting[0].name} waits for unknown steps: {waiting[0].after}")
+    except StepFailed:
+        if left := [process.step.name for process in running if process.is_alive]:
+            # A teacher finishes the update under way, which may take minutes.
+            print(f"  a step failed; to be stopped: {', '.join(left)}", flush=True)
+        raise
     finally:
         for process in running:
             process.stop()
@@ -148,7 +153,7 @@ def lines_in_file(path: Path, total: int) -> Callable[[], float]:
 class _Running:
     """A started step."""
 
-    def __init__(self, step: Step, threads: int) -> None:
+    def __init__(self, step: Step, threads: int, jobs: int) -> None:
         self.step, self._start, self._files = step, time.monotonic(), []
         # inputs are made by earlier steps, so they are looked at now, not when the step is described
         self._identity = step.identity()
@@ -160,7 +165,9 @@ class _Running:
         write_lines(step.started, [json.dumps(self._identity)])
         log = self._open_log(command)
         output = log if step.output is None else self._open(step.output)
-        environment = {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        # Two teachers with long windows, each with half of the machine for its gradients, would end in its OOM killer.
+        environment = {**_KEEP_MEMORY, "L2T_MEMORY_SHARE": f"{1 / jobs:g}", **os.environ,
+                       "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(command, stdout=output, stderr=log, env=environment,
                                          preexec_fn=die_with_parent())
         # (seconds, share) that the estimate starts from; a continued run tells its share with its first line
@@ -204,6 +211,11 @@ class _Running:
         """Seconds since the start."""
         return time.monotonic() - self._start
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the command still runs."""
+        return self._process.poll() is None
+
     def has_finished(self) -> bool:
         """Whether the command has ended, well or in a way that is a result too; then the marker is written."""
         code = self._process.poll()
@@ -217,7 +229,7 @@ class _Running:
 
     def stop(self) -> None:
         """End the command if it still runs, and close its files."""
-        if self._process.poll() is None:
+        if self.is_alive:
             self._process.terminate()
             self._process.wait()
         for handle in self._files:
@@ -246,5 +258,10 @@ def _end_of_line(path: Path) -> str:
 def _failure(step: Step, code: int, continued: bool) -> str:
     lines = step.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
     went_on = [f"it went on from {step.work}: if that is damaged, remove it, and the step begins anew"]
-    return "\n".join([f"step {step.name} ended with exit code {code}", f"$ {shlex.join(step.command)}",
+    ended = f"ended with exit code {code}"
+    if code < 0:
+        ended = f"was ended by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            ended += ", as the system does where memory runs out"
+    return "\n".join([f"step {step.name} {ended}", f"$ {shlex.join(step.command)}",
                       *(went_on if continued else ()), f"last lines of {step.log}:", *lines])

@@ -7,6 +7,7 @@ The order in which updates are made again under a small budget is that of the li
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import tempfile
@@ -29,6 +30,7 @@ _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/mem
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_LARGE = 2.0**63
+_SHARE = "L2T_MEMORY_SHARE"
 
 
 def memory_plan(
@@ -86,15 +88,36 @@ def bytes_of(text: str, option: str = "--memory-budget") -> int:
 def half_of_memory(device: torch.device, limits: Sequence[Path] = _CONTAINER_LIMITS) -> int:
     """Return half of the memory a device has, in bytes; for a CPU, of the machine or of what its container may take.
 
-    ``limits`` are files that may hold a container's limit.
+    Of processes that run beside each other each would take half of the whole: whoever starts several says in the
+    environment variable ``L2T_MEMORY_SHARE``, a number such as 0.5, which share is that of one.
+
+    Args:
+        device: the student's.
+        limits: files that may hold a container's limit.
+
+    Raises:
+        ValueError: ``L2T_MEMORY_SHARE`` is no number above 0 and up to 1.
     """
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory // 2
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in limits:
-        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-        sizes += [int(text)] if text.isdecimal() else []  # "max": no limit
-    return min(sizes) // 2
+        size = torch.cuda.get_device_properties(device).total_memory
+    else:
+        sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        for path in limits:
+            text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+            sizes += [int(text)] if text.isdecimal() else []  # "max": no limit
+        size = min(sizes)
+    return int(size * _own_share() / 2)
+
+
+def _own_share() -> float:
+    text = os.environ.get(_SHARE, "1")
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ValueError(f"{_SHARE}: {text}; expected a number above 0 and up to 1, or no such environment variable")
+    return share
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def test_what_cannot_be_written_is_named(examples, tmp_path, work, name):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_failure_shows_command_and_end_of_log_and_stops_the_others(tmp_path):
+def test_a_failure_shows_command_and_end_of_log_and_stops_the_others(tmp_path, capsys):
     bad = Step("bad", (sys.executable, "-c", "print('\\n'.join(map(str, range(50)))); raise SystemExit(3)"), tmp_path)
     slow = Step("slow", (sys.executable, "-c", "import time; time.sleep(60)"), tmp_path)
     start = time.monotonic()
@@ -266,6 +266,24 @@ def test_a_failure_shows_command_and_end_of_log_and_stops_the_others(tmp_path):
     assert "step bad ended with exit code 3" in message and f"$ {sys.executable}" in message
     assert message.splitlines()[-20:] == [str(number) for number in range(30, 50)]
     assert not bad.is_done() and not slow.is_done()
+    assert "a step failed; to be stopped: slow\n" in capsys.readouterr().out
+
+
+def test_a_step_that_was_killed(tmp_path):
+    kill = Step("a", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), tmp_path)
+    with pytest.raises(StepFailed, match="step a was ended by SIGKILL, as the system does where memory runs out\n"):
+        run_steps([kill])
+
+
+@pytest.mark.parametrize(("jobs", "given", "share"), [(2, None, "0.5"), (1, None, "1"), (2, "0.1", "0.1")])
+def test_steps_side_by_side_share_the_memory(tmp_path, monkeypatch, jobs, given, share):
+    """Unless whoever started all of them has said otherwise."""
+    monkeypatch.delenv("L2T_MEMORY_SHARE", raising=False)
+    if given:
+        monkeypatch.setenv("L2T_MEMORY_SHARE", given)
+    code = "import os; print(os.environ['L2T_MEMORY_SHARE'])"
+    run_steps([Step("a", (sys.executable, "-c", code), tmp_path, output=tmp_path / "said")], jobs=jobs)
+    assert (tmp_path / "said").read_text().strip() == share
 
 
 def test_an_error_that_is_a_result_is_not_tried_again(tmp_path):

@@ -116,6 +116,20 @@ def test_half_of_the_machine():
     assert 2**26 < half_of_memory(torch.device("cpu")) < 2**50
 
 
+def test_a_process_beside_others_counts_its_share_as_its_own(monkeypatch):
+    cpu = torch.device("cpu")
+    whole = half_of_memory(cpu)
+    monkeypatch.setenv("L2T_MEMORY_SHARE", "0.25")
+    assert half_of_memory(cpu) == whole // 4
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "nan", "half", ""])
+def test_a_share_that_is_none(monkeypatch, share):
+    monkeypatch.setenv("L2T_MEMORY_SHARE", share)
+    with pytest.raises(ValueError, match=f"L2T_MEMORY_SHARE: {share}; expected a number above 0 and up to 1"):
+        half_of_memory(torch.device("cpu"))
+
+
 UNLIMITED = ["max\n", "9223372036854771712"]
 
 
