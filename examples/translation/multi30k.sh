@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Multi30k German-English: a Transformer of 3+3 layers of 128 by cross-entropy, label smoothing and a learned loss.
+# Multi30k German-English: a Transformer of 2+2 layers of 128 by cross-entropy, label smoothing and a learned loss.
 #
 #   examples/translation/multi30k.sh RAW_DIR [OUTPUT_DIR] [options of recipe.py ...]
 #

@@ -60,9 +60,9 @@ class Recipe:
         return (str(self.data_bin), "--source-lang", source, "--target-lang", target)
 
     def _train_teacher(self) -> Step:
-        settings, teacher = self.settings, self.settings.teacher
-        command = (console_script("l2t-train-teacher"), *self._data(), *settings.model, *settings.training,
-                   *teacher.arguments(), "--save-dir", str(self.teacher), *settings.overrides)
+        teacher = self.settings.teacher
+        command = (console_script("l2t-train-teacher"), *self._data(), *teacher.arguments(),
+                   "--save-dir", str(self.teacher))
         return Step("teacher", command, self.output / "logs", inputs=(self.data_bin / RECORD,), work=self.teacher,
                     resume=("--resume",),
                     progress=lines_in_file(self.teacher / "teacher_log.jsonl", teacher.updates))
@@ -210,7 +210,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher-updates", type=int, metavar="N")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")
     parser.add_argument("--student-arguments", default="", metavar="TEXT",
-                        help="further fairseq options of all students and the teacher; later ones win")
+                        help="further fairseq options of all students, not of the teacher's; later ones win")
     parser.add_argument("--teacher-arguments", default="", metavar="TEXT", help="of l2t-train-teacher alone")
     parser.add_argument("--taught-arguments", default="", metavar="TEXT", help="of the taught student alone")
 

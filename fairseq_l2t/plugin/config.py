@@ -79,9 +79,9 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--initial-coefficient",
         type=float,
-        default=None,
+        default=DEFAULT_INITIAL_COEFFICIENT,
         metavar="PHI",
-        help="coefficient Phi a new teacher starts from (default: 0.1)",
+        help="coefficient Phi a new teacher starts from (default: %(default)s)",
     )
     group.add_argument(
         "--coefficient-form",
@@ -93,10 +93,9 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--initial-off-diagonal",
         type=float,
-        default=0.0,
         metavar="PSI",
         help="coefficient of that mean a new teacher starts from; label smoothing E would have PHI * E / (1 - E) "
-        "(default: %(default)s)",
+        "(default: 0; l2t-train-teacher's preset whole-life: 0.075)",
     )
     group.add_argument(
         "--loss-scale",
@@ -146,13 +145,16 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_student_options(
-    arguments: Sequence[str], add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    arguments: Sequence[str],
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    settle: Callable[[argparse.Namespace], None] = lambda given: None,
 ) -> StudentOptions:
     """Parse fairseq's training options and ours, and refuse what cannot be taught exactly.
 
     Args:
         arguments: the command line, without the program's name.
-        add_options: adds further options to the parser (the trainer's own).
+        add_options: adds further options to the parser (the trainer's own), or other defaults.
+        settle: puts values where none are given and what is right depends on other options.
 
     Raises:
         OptionError: names the option, its value and what is allowed.
@@ -171,6 +173,9 @@ def parse_student_options(
             raise
         # fairseq's way to say that it was given no architecture
         raise OptionError("--arch: not given; expected an architecture such as transformer_iwslt_de_en") from error
+    settle(namespace)
+    if namespace.initial_off_diagonal is None:
+        namespace.initial_off_diagonal = 0.0
     if namespace.criterion not in _CRITERIA:
         raise OptionError(f"--criterion: {namespace.criterion}; expected {' or '.join(_CRITERIA)}")
     # The student's loss is ours and so is its teacher: fairseq's Trainer is built around plain translation.
@@ -295,8 +300,6 @@ def _checked_numbers(cfg: Any, namespace: argparse.Namespace, arguments: Sequenc
     if namespace.dev_batch < 1:
         raise OptionError(f"--dev-batch: {namespace.dev_batch}; expected at least 1")
     initial = namespace.initial_coefficient
-    if initial is None:
-        initial = namespace.initial_coefficient = DEFAULT_INITIAL_COEFFICIENT
     if not (initial > 0 and math.isfinite(initial)):
         raise OptionError(f"--initial-coefficient: {initial}; expected a finite number above 0")
     beside = namespace.initial_off_diagonal

@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fairseq_l2t.core.reverse import PRODUCTS
@@ -14,12 +15,10 @@ from fairseq_l2t.core.teaching_plan import TeachingPlan
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
 from fairseq_l2t.plugin.dev_measures import OBJECTIVES
+from fairseq_l2t.plugin.presets import PRESETS, Preset, preset_of
 from fairseq_l2t.storage import PLACES, bytes_of
 
-__all__ = ["DEFAULT_UNROLL_LENGTH", "RunOptions"]
-
-DEFAULT_UNROLL_LENGTH = 20
-"""Updates between two teacher updates where --unroll-length is not given; memory grows with it."""
+__all__ = ["RunOptions"]
 
 _MAY_CHANGE = frozenset(
     ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
@@ -44,6 +43,7 @@ class RunOptions:
     memory_budget: int | None
     resume: bool
     arguments: tuple[str, ...]
+    dev_interval: int = 0
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> RunOptions:
@@ -52,7 +52,8 @@ class RunOptions:
         Raises:
             OptionError: names the option, its value and what is allowed.
         """
-        student = parse_student_options(arguments, _add_trainer_options)
+        preset = preset_of(arguments)
+        student = parse_student_options(arguments, partial(_add_trainer_options, preset), preset.settle)
         given = student.namespace
         if given.teacher_keys < 1:
             raise OptionError(f"--teacher-keys: {given.teacher_keys}; expected at least 1")
@@ -68,9 +69,8 @@ class RunOptions:
             raise OptionError("--keep-graphs: needs --memory-budget, which says how much memory graphs may take")
         if given.keep_graphs and given.keep_steps_in != "device":
             raise OptionError(f"--keep-graphs: graphs stay on the device; --keep-steps-in is {given.keep_steps_in}")
-        length = given.unroll_length
         plan = TeachingPlan(
-            unroll_length=min(DEFAULT_UNROLL_LENGTH, student.total_updates) if length is None else length,
+            unroll_length=preset.window(given.unroll_length, student.total_updates, student.cross_entropy_updates),
             total_updates=student.total_updates,
             teacher_updates=given.teacher_updates,
             teacher_lr=given.teacher_lr,
@@ -88,6 +88,7 @@ class RunOptions:
             given.risk_alpha, budget, given.resume,
             # Teacher files record the command that made them: without what an interruption adds to it.
             tuple(argument for argument in arguments if argument != "--resume"),
+            preset.dev_interval(student.cfg.dataset.validate_interval_updates, student.total_updates),
         )  # fmt: skip
 
     def fixed(self) -> dict[str, str]:
@@ -99,23 +100,28 @@ class RunOptions:
 
 
 def _check_off_diagonal(given: argparse.Namespace) -> None:
-    smoothed = given.coefficient_form == "smoothed"
-    if given.teacher_off_diagonal_lr is not None and not smoothed:
+    if given.teacher_off_diagonal_lr and given.coefficient_form != "smoothed":
         raise OptionError(
             f"--teacher-off-diagonal-lr: {given.teacher_off_diagonal_lr}; needs --coefficient-form smoothed, a "
             "diagonal Phi has nothing there"
         )
-    if given.teacher_off_diagonal_lr is None:
-        given.teacher_off_diagonal_lr = given.teacher_lr / 10 if smoothed else 0.0
 
 
-def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
+def _add_trainer_options(preset: Preset, parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("teacher training")
+    group.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default=next(iter(PRESETS)),
+        help="what options that are not given are: whole-life, what helped with noise (RESULTS.md), or paper, the "
+        "published loss in short windows (default: %(default)s; other defaults here are those of the preset)",
+    )
     group.add_argument(
         "--unroll-length",
         type=int,
         metavar="T",
-        help=f"student updates between two teacher updates (default: {DEFAULT_UNROLL_LENGTH})",
+        help="student updates between two teacher updates (default: whole-life, all after the cross-entropy; paper, "
+        f"{PRESETS['paper'].unroll_length})",
     )
     group.add_argument(
         "--backward-length",
@@ -127,23 +133,20 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--teacher-updates",
         type=int,
-        default=100,
         metavar="K",
         help="teacher updates in all (default: %(default)s); 0: the teacher as it begins, which is a fixed loss",
     )
     group.add_argument(
         "--holdout-lives",
         type=int,
-        default=0,
         metavar="N",
         help="lives that judge the teacher on held-back dev pairs, before its first update and after each life it was "
         "taught by; their seeds are the same for all teachers, and no hypergradient is computed (default: "
-        "%(default)s: judged by the life that taught it, whose seed tells more than the teacher)",
+        "%(default)s; 0: judged by the life that taught it, whose seed tells more than the teacher)",
     )
     group.add_argument(
         "--teacher-lr",
         type=float,
-        default=0.01,
         metavar="LR",
         help="learning rate of what all words share (default: %(default)s)",
     )
@@ -158,22 +161,21 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         "--teacher-off-diagonal-lr",
         type=float,
         metavar="LR",
-        help="learning rate of the coefficient of the mean log-probability (default: a tenth of --teacher-lr)",
+        help="learning rate of the coefficient of the mean log-probability (default: whole-life 0.005, paper a tenth "
+        "of --teacher-lr)",
     )
     group.add_argument(
         "--teacher-lr-shrink",
         type=float,
-        default=1.0,
         metavar="FACTOR",
         help="where --holdout-lives find the teacher worse than the best one, go back to that and multiply all its "
-        "learning rates by this (default: %(default)s, go on from where it is)",
+        "learning rates by this; 1: go on from where it is (default: whole-life 0.5, paper 1)",
     )
     group.add_argument(
         "--teacher-clip-norm",
         type=float,
-        default=0.0,
         metavar="NORM",
-        help="bound on the norm of the hypergradient (0: none)",
+        help="bound on the norm of the hypergradient; 0: none (default: %(default)s)",
     )
     group.add_argument(
         "--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="keys of the teacher (default: %(default)s)"
@@ -181,7 +183,6 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stage-spread",
         type=float,
-        default=0.0,
         metavar="D",
         help="how far the keys are spread over the stages of a life at the start: 0, all share all of it; at 4 or so, "
         "the first key has its beginning and the last its end (default: %(default)s)",
@@ -189,9 +190,8 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--objective",
         choices=OBJECTIVES,
-        default="likelihood",
         help="measure on dev: expected token accuracy, geometric mean probability of the reference, or expected "
-        "sentence BLEU of drawn hypotheses",
+        "sentence BLEU of drawn hypotheses (default: %(default)s)",
     )
     group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")
     group.add_argument(
@@ -245,3 +245,4 @@ def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
         help="start without the quick form of l2t-doctor, which refuses students whose hypergradients are not right",
     )
     group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip
+    parser.set_defaults(**preset.options)

@@ -66,7 +66,7 @@ class TeacherRun:
         self.trainer = TeacherTrainer(
             student, teacher, options.plan,
             measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev,
-            dev_interval=max(0, options.student.cfg.dataset.validate_interval_updates),
+            dev_interval=options.dev_interval,
             on_bad_window=warn_of_bad_window,
             memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
         )  # fmt: skip

@@ -34,6 +34,7 @@ _WITHOUT_EFFECT = {
     "coefficient_form": "diagonal",
     "holdout_lives": 0,
     "initial_off_diagonal": 0.0,
+    "preset": "paper",
     "split_seed": 0,
     "stage_spread": 0.0,
     "teacher_lr_shrink": 1.0,

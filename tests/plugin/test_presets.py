@@ -1,0 +1,75 @@
+"""What options are where they are not given."""
+
+import shlex
+
+import pytest
+import yaml
+
+from fairseq_l2t.plugin.config import OptionError
+from fairseq_l2t.plugin.run_options import RunOptions
+
+STUDENT = "--arch fconv --optimizer adam --lr 0.004 --max-tokens 1000"
+LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"
+
+
+def parse(folder, *options):
+    return RunOptions.parse([str(folder), "--source-lang", "de", "--target-lang", "en",
+                             *shlex.split(" ".join((STUDENT, LIFE, *options))), "--save-dir", "run"])  # fmt: skip
+
+
+def of_the_loss_and_the_teacher(options):
+    given = options.student.namespace
+    names = ("coefficient_form", "initial_coefficient", "initial_off_diagonal", "stage_spread", "dev_batch",
+             "dev_holdout", "memory_budget", "hvp")  # fmt: skip
+    return (options.student.loss_shape, options.plan, options.objective, options.keys, options.dev_interval,
+            {name: vars(given)[name] for name in names})  # fmt: skip
+
+
+def test_the_default_is_what_the_results_are_of(tmp_path, repository):
+    grid = yaml.safe_load((repository / "examples/translation/grids/cpu.yaml").read_text(encoding="utf-8"))
+    dynamic = grid["teachers"]["dynamic"]
+    shown = parse(tmp_path, *dynamic["options"], f"--teacher-updates {dynamic['updates']}")
+    default = parse(tmp_path)
+    assert of_the_loss_and_the_teacher(default) == of_the_loss_and_the_teacher(shown)
+    assert default.plan.unroll_length == 480 and default.dev_interval == 100
+    assert of_the_loss_and_the_teacher(parse(tmp_path, "--preset paper")) != of_the_loss_and_the_teacher(shown)
+
+
+def test_the_paper(tmp_path):
+    options = parse(tmp_path, "--preset paper")
+    plan, shape, given = options.plan, options.student.loss_shape, options.student.namespace
+    assert (plan.unroll_length, plan.teacher_updates, plan.teacher_lr, plan.holdout_lives) == (20, 100, 0.01, 0)
+    assert (plan.teacher_lr_shrink, plan.teacher_clip_norm, plan.teacher_off_diagonal_lr) == (1.0, 0.0, 0.0)
+    assert (shape.level, shape.scale, given.coefficient_form) == ("token", 40.0, "diagonal")
+    assert (options.objective, given.dev_batch, options.dev_interval) == ("likelihood", 64, 0)
+
+
+@pytest.mark.parametrize("preset", ["paper", "whole-life"])
+def test_what_is_given_counts(tmp_path, preset):
+    options = parse(tmp_path, f"--preset {preset} --unroll-length 30 --objective inverse-perplexity --teacher-lr 0.02",
+                    "--validate-interval-updates 15 --coefficient-form smoothed --initial-off-diagonal 0",
+                    "--teacher-off-diagonal-lr 0.001 --holdout-lives 2 --teacher-lr-shrink 0.9")  # fmt: skip
+    plan = options.plan
+    assert (plan.unroll_length, options.objective, plan.teacher_lr) == (30, "inverse-perplexity", 0.02)
+    assert (options.dev_interval, options.student.namespace.initial_off_diagonal) == (15, 0.0)
+    assert (plan.teacher_off_diagonal_lr, plan.holdout_lives, plan.teacher_lr_shrink) == (0.001, 2, 0.9)
+
+
+def test_defaults_that_make_no_sense_beside_what_is_given(tmp_path):
+    """Nobody is refused for an option he has not given."""
+    diagonal = parse(tmp_path, "--coefficient-form diagonal")
+    assert (diagonal.student.namespace.initial_off_diagonal, diagonal.plan.teacher_off_diagonal_lr) == (0.0, 0.0)
+    assert parse(tmp_path, "--holdout-lives 0").plan.teacher_lr_shrink == 1.0
+    assert parse(tmp_path, "--preset paper --coefficient-form smoothed").plan.teacher_off_diagonal_lr == 0.001
+    short = parse(tmp_path, "--preset paper --total-updates 12 --cross-entropy-updates 2")
+    assert short.plan.unroll_length == 12
+    assert parse(tmp_path, "--total-updates 4 --cross-entropy-updates 1").dev_interval == 1
+
+
+def test_a_preset_that_does_not_exist(tmp_path):
+    for given in ("--preset papers", "--preset=papers"):
+        with pytest.raises(OptionError, match="argument --preset: invalid choice: 'papers'.*whole-life.*paper"):
+            parse(tmp_path, given)
+    assert parse(tmp_path, "--preset=paper").objective == "likelihood"
+    with pytest.raises(OptionError, match="argument --preset: expected one argument"):
+        parse(tmp_path, "--preset")
