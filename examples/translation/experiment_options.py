@@ -40,6 +40,8 @@ def refuse_bad_options(grid: Path, steps: Iterable[Step]) -> None:
         seen.add(what)
         parsers = parsers or _parsers()
         try:
+            if {"-h", "--help"} & set(step.command):
+                raise _Refused("--help: trains nothing")
             parsers[program](step.command[1:])
         except _Refused as error:
             raise BadInput(f"{grid}: {step.name}: {program} refuses its options: {error}") from None
@@ -72,6 +74,8 @@ def _parsers() -> dict[str, Callable[[Sequence[str]], None]]:
             options.parse_args_and_arch(parser, input_args=_without_our_plugin(arguments))
         except FileNotFoundError as error:  # fairseq's message is the path alone
             raise _Refused(f"--user-dir: {error} not found") from error
+        except ImportError as error:
+            raise _Refused(f"--user-dir: {error}") from error
         except RuntimeError as error:
             if error.args:
                 raise
@@ -82,6 +86,8 @@ def _parsers() -> dict[str, Callable[[Sequence[str]], None]]:
             RunOptions.parse(arguments)
         except ValueError as error:  # as the program's own main does
             raise _Refused(error) from error
+        except ImportError as error:
+            raise _Refused(f"--user-dir: {error}") from error
 
     return {"fairseq-train": student, "l2t-train-teacher": teacher}
 

@@ -101,7 +101,7 @@ def validation(interval: int, beam: int = 1) -> tuple[str, ...]:
 DEMO = RecipeSettings(
     model=_transformer(layers=2, width=128, inner=256, heads=4, dropout=0.1),
     training=_adam(3e-3, 200, 1000), validation=validation(600), updates=1200, vocabulary=2000,
-    teacher=TeacherSettings(_proxy(64, 1000), updates=3, horizon=300))
+    teacher=TeacherSettings(_proxy(64, 1000), updates=3, horizon=300, more=("--validate-interval-updates", "150")))
 
 # The Transformer and the teacher of grids/cpu.yaml, without its choice of a learning rate: 1,600 updates are 2.6 epochs
 # of the 29,000 pairs, three minutes of one core a student; that is short of the plateau. With NOISE=0.3 the taught

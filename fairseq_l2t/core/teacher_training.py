@@ -140,6 +140,11 @@ class TeacherTrainer:
                 # Begun by the next window, so that what goes wrong in its first updates is counted too.
                 self._life_is_spoilt = True
 
+    @property
+    def has_ended_a_life(self) -> bool:
+        """Whether a student has lived to its end, so that what it taught the teacher could be judged."""
+        return self.life > 0 or (self.life == 0 and self._lives.is_over())
+
     def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
         if self.life < 0 or self._life_is_spoilt or self._lives.is_over():
             self.life += 1

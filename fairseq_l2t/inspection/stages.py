@@ -117,7 +117,7 @@ def _assumed(features: Sequence[str], entries: int) -> StateSource:
         end.append(1.0 if name == PROGRESS else ASSUMED_END.get(measure, 1.0))
     assumed = ", ".join(f"{name} {value:g}" for name, value in ASSUMED_END.items())
     description = (
-        "ASSUMED, as neither a log nor recorded states are there: every measure goes linearly from chance "
+        "ASSUMED, as the file has no recorded states and no --log is given: every measure goes linearly from chance "
         f"level to {assumed}"
     )
     return StateSource(tuple(features), np.array([0.0, 1.0]), np.array([start, end]), description)

@@ -95,7 +95,7 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="PSI",
         help="coefficient of that mean a new teacher starts from; label smoothing E would have PHI * E / (1 - E) "
-        "(default: 0; l2t-train-teacher's preset whole-life: 0.075)",
+        "(default: 0; l2t-train-teacher's preset whole-life: 0.075 where the form is smoothed)",
     )
     group.add_argument(
         "--loss-scale",

@@ -24,6 +24,8 @@ class Preset:
     Args:
         options: those that hold whatever else is given, by fairseq's names in Python.
         unroll_length: updates of a window, no more than a life has; None: a whole life after its cross-entropy.
+        teacher_updates: in all; None: those of ``lives``.
+        lives: whole lives of a student, where ``teacher_updates`` does not say.
         dev_refreshes: how often in a life the dev measures of the state are taken anew; 0: between windows alone.
         initial_off_diagonal: for the coefficient form ``smoothed``.
         teacher_off_diagonal_lr: for the coefficient form ``smoothed``; None: a tenth of --teacher-lr.
@@ -32,6 +34,8 @@ class Preset:
 
     options: dict[str, str | int | float]
     unroll_length: int | None
+    teacher_updates: int | None = None
+    lives: int = 0
     dev_refreshes: int = 0
     initial_off_diagonal: float = 0.0
     teacher_off_diagonal_lr: float | None = None
@@ -55,6 +59,12 @@ class Preset:
         whole = total_updates - cross_entropy_updates
         return whole if self.unroll_length is None else min(self.unroll_length, total_updates)
 
+    def updates(self, given: int | None, total_updates: int, cross_entropy_updates: int, window: int) -> int:
+        """Return the teacher updates: of lives that are cut into windows, one each."""
+        if given is None:
+            given = self.teacher_updates
+        return self.lives * -(-(total_updates - cross_entropy_updates) // window) if given is None else given
+
     def dev_interval(self, given: int, total_updates: int) -> int:
         """Return the updates between two looks at dev; 0: one between windows."""
         if given > 0 or not self.dev_refreshes:
@@ -67,18 +77,18 @@ PRESETS = {
         {
             "coefficient_form": "smoothed", "dev_batch": 256, "holdout_lives": 1, "initial_coefficient": 0.3,
             "loss_level": "sentence", "objective": "calibrated-perplexity", "stage_spread": 4.0,
-            "teacher_clip_norm": 0.1, "teacher_lr": 0.07, "teacher_updates": 8,
+            "teacher_clip_norm": 0.1, "teacher_lr": 0.07,
         },
-        unroll_length=None, dev_refreshes=5, initial_off_diagonal=0.075, teacher_off_diagonal_lr=0.005,
+        unroll_length=None, lives=8, dev_refreshes=5, initial_off_diagonal=0.075, teacher_off_diagonal_lr=0.005,
         teacher_lr_shrink=0.5,
     ),
     "paper": Preset(
         {
             "coefficient_form": "diagonal", "dev_batch": 64, "holdout_lives": 0,
             "initial_coefficient": DEFAULT_INITIAL_COEFFICIENT, "loss_level": "token", "objective": "likelihood",
-            "stage_spread": 0.0, "teacher_clip_norm": 0.0, "teacher_lr": 0.01, "teacher_updates": 100,
+            "stage_spread": 0.0, "teacher_clip_norm": 0.0, "teacher_lr": 0.01,
         },
-        unroll_length=20,
+        unroll_length=20, teacher_updates=100,
     ),
 }  # fmt: skip
 """By name, the default one first."""

@@ -21,11 +21,11 @@ from fairseq_l2t.storage import PLACES, bytes_of
 __all__ = ["RunOptions"]
 
 _MAY_CHANGE = frozenset(
-    ("resume", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
+    ("resume", "preset", "teacher_updates", "save_dir", "tensorboard_logdir", "log_format", "log_interval", "log_file")
     + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update", "skip_quick_check")
     + ("keep_steps_in",)
 )
-"""Options a resumed run may be given anew: none of them changes what an update computes."""
+"""Options a resumed run may be given anew: none of them changes what an update computes. Of a preset its values count."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,12 @@ class RunOptions:
             raise OptionError("--keep-graphs: needs --memory-budget, which says how much memory graphs may take")
         if given.keep_graphs and given.keep_steps_in != "device":
             raise OptionError(f"--keep-graphs: graphs stay on the device; --keep-steps-in is {given.keep_steps_in}")
+        life = student.total_updates, student.cross_entropy_updates
+        window = preset.window(given.unroll_length, *life)
         plan = TeachingPlan(
-            unroll_length=preset.window(given.unroll_length, student.total_updates, student.cross_entropy_updates),
+            unroll_length=window,
             total_updates=student.total_updates,
-            teacher_updates=given.teacher_updates,
+            teacher_updates=preset.updates(given.teacher_updates, *life, max(1, window)),
             teacher_lr=given.teacher_lr,
             teacher_word_lr=given.teacher_lr / 10 if given.teacher_word_lr is None else given.teacher_word_lr,
             teacher_clip_norm=given.teacher_clip_norm,
@@ -96,7 +98,12 @@ class RunOptions:
         given = vars(self.student.namespace)
         # Which graphs are kept, and so the rounding of some updates, depends on the budget; nothing else does.
         may_change = _MAY_CHANGE if given["keep_graphs"] else _MAY_CHANGE | {"memory_budget"}
-        return {key: str(value) for key, value in given.items() if key not in may_change}
+        # As they are carried out: not given, they depend on the preset. A single key has no others to be spread from.
+        settled = {
+            **given, "unroll_length": self.plan.unroll_length, "validate_interval_updates": self.dev_interval,
+            "stage_spread": given["stage_spread"] if self.keys > 1 else 0.0,
+        }  # fmt: skip
+        return {key: str(value) for key, value in settled.items() if key not in may_change}
 
 
 def _check_off_diagonal(given: argparse.Namespace) -> None:
@@ -134,15 +141,16 @@ def _add_trainer_options(preset: Preset, parser: argparse.ArgumentParser) -> Non
         "--teacher-updates",
         type=int,
         metavar="K",
-        help="teacher updates in all (default: %(default)s); 0: the teacher as it begins, which is a fixed loss",
+        help=f"teacher updates in all (default: whole-life, those of {PRESETS['whole-life'].lives} lives; paper, "
+        f"{PRESETS['paper'].teacher_updates}); 0: the teacher as it begins, which is a fixed loss",
     )
     group.add_argument(
         "--holdout-lives",
         type=int,
         metavar="N",
         help="lives that judge the teacher on held-back dev pairs, before its first update and after each life it was "
-        "taught by; their seeds are the same for all teachers, and no hypergradient is computed (default: "
-        "%(default)s; 0: judged by the life that taught it, whose seed tells more than the teacher)",
+        "taught by; their seeds are the same for all teachers, and no hypergradient is computed; 0: judged by the life "
+        "that taught it, whose seed tells more than the teacher (default: %(default)s)",
     )
     group.add_argument(
         "--teacher-lr",
@@ -161,15 +169,16 @@ def _add_trainer_options(preset: Preset, parser: argparse.ArgumentParser) -> Non
         "--teacher-off-diagonal-lr",
         type=float,
         metavar="LR",
-        help="learning rate of the coefficient of the mean log-probability (default: whole-life 0.005, paper a tenth "
-        "of --teacher-lr)",
+        help="learning rate of the coefficient of the mean log-probability, of --coefficient-form smoothed (default: "
+        "whole-life 0.005, paper a tenth of --teacher-lr)",
     )
     group.add_argument(
         "--teacher-lr-shrink",
         type=float,
         metavar="FACTOR",
         help="where --holdout-lives find the teacher worse than the best one, go back to that and multiply all its "
-        "learning rates by this; 1: go on from where it is (default: whole-life 0.5, paper 1)",
+        "learning rates by this; 1: go on from where it is (default: whole-life 0.5, paper and without "
+        "--holdout-lives 1)",
     )
     group.add_argument(
         "--teacher-clip-norm",
@@ -190,7 +199,8 @@ def _add_trainer_options(preset: Preset, parser: argparse.ArgumentParser) -> Non
     group.add_argument(
         "--objective",
         choices=OBJECTIVES,
-        help="measure on dev: expected token accuracy, geometric mean probability of the reference, or expected "
+        help="measure on dev: likelihood, expected token accuracy; inverse-perplexity, geometric mean probability of "
+        "the reference; calibrated-perplexity, the same at the student's best temperature; expected-bleu, expected "
         "sentence BLEU of drawn hypotheses (default: %(default)s)",
     )
     group.add_argument("--estimator", choices=tuple(ESTIMATORS), default="reinforce", help="estimator of expected-bleu")

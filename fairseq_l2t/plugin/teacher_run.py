@@ -22,6 +22,7 @@ from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.plugin.window_memory import plan_of_run
 from fairseq_l2t.storage import (
+    ResumeError,
     TeacherSettings,
     TeachingRecord,
     lock_run_folder,
@@ -71,7 +72,13 @@ class TeacherRun:
             memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
         )  # fmt: skip
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
-        self._record = TeachingRecord(options.folder, self.trainer, options.fixed(), self._save, saved)
+        try:
+            self._record = TeachingRecord(options.folder, self.trainer, options.fixed(), self._save, saved)
+        except ResumeError as error:
+            raise ResumeError(
+                f"{error} (what is not given is that of --preset {given.preset} now; that of runs of before there "
+                "were presets is --preset paper)"
+            ) from None
 
     @classmethod
     @contextmanager

@@ -32,18 +32,24 @@ def plan_of_run(options: RunOptions, student: FairseqStudent, measure: Callable[
     """
     given, host = options.student.namespace, torch.device("cpu")
     on_device = given.keep_steps_in == "device"
-    budget = options.memory_budget or half_of_memory(student.omega.device if on_device else host)
-    if given.keep_steps_in == "file" and options.memory_budget is None:
-        budget = None  # a disk is not memory: as much as the gradients take
+    budget = options.memory_budget
+    if budget is None and given.keep_steps_in != "file":  # a disk is not memory: as much as the gradients take
+        budget = half_of_memory(student.omega.device if on_device else host)
     reserve = 0
     if on_device and options.memory_budget is not None:  # half of memory leaves the other half
         reserve = peak_bytes(lambda: measure(_longest(student, given.dev_batch)))
         logger.info("--memory-budget: %dM of it are for the measure on dev", -(-reserve // 2**20))
     # Refused now what no window can be kept in; what the graph of an update takes, the first window finds out.
-    layout_for(
-        options.plan.kept_length, vector=student.omega.nbytes, buffers=len(student.buffers), budget=budget,
-        reserve=reserve,
-    )  # fmt: skip
+    try:
+        layout_for(
+            options.plan.kept_length, vector=student.omega.nbytes, buffers=len(student.buffers), budget=budget,
+            reserve=reserve,
+        )  # fmt: skip
+    except ValueError as error:
+        if options.memory_budget is not None:
+            raise
+        share = "not given: half of the memory, or of the share of it that L2T_MEMORY_SHARE says"
+        raise ValueError(f"{error} ({share})") from None
     return memory_plan(
         budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder,
         for_differences=given.hvp != "exact", reserve=reserve,

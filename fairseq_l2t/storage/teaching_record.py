@@ -34,7 +34,6 @@ _WITHOUT_EFFECT = {
     "coefficient_form": "diagonal",
     "holdout_lives": 0,
     "initial_off_diagonal": 0.0,
-    "preset": "paper",
     "split_seed": 0,
     "stage_spread": 0.0,
     "teacher_lr_shrink": 1.0,
@@ -94,6 +93,7 @@ class TeachingRecord:
         self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
         self._states: list[dict[str, float]] = []
         self._states_end = 0
+        self._best_update: int | None = None
         if saved is not None:
             self._restore(*saved)
         self._log = folder / LOG_NAME
@@ -127,18 +127,25 @@ class TeachingRecord:
             logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
-        elif self.trainer.best_holdout is None:
+        elif not self.trainer.has_ended_a_life:
+            is_judged = self.trainer.best_holdout is not None
+            windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
             logger.warning(
-                "no student's life was completed, so no teacher was chosen on held-back pairs: %s is the last one "
-                "(%d windows of %d updates are one life)",
-                BEST_NAME, -(-plan.total_updates // plan.unroll_length), plan.unroll_length,
+                "no student's life was completed, so what was learned was not judged on held-back pairs: %s is the "
+                "%s; give --teacher-updates %d or more (%d windows of %d updates are one life)",
+                BEST_NAME, f"teacher as it began, {LAST_NAME} the last one" if is_judged else "last teacher",
+                windows, windows, plan.unroll_length,
             )  # fmt: skip
-            self._save(BEST_NAME)
-        logger.info("teacher: %s (held-back measure %s)", self._folder / BEST_NAME, self.trainer.best_holdout)
+            if not is_judged:
+                self._save(BEST_NAME)
+        update = "" if self._best_update is None else f"after teacher update {self._best_update}, "
+        logger.info("teacher: %s (%sheld-back measure %s)",
+                    self._folder / BEST_NAME, update, self.trainer.best_holdout)  # fmt: skip
 
     def _keep_best(self) -> None:
         logger.info("the best so far: after teacher update %d, %.4g on held-back pairs",
                     self.trainer.teacher_update, self.trainer.best_holdout)  # fmt: skip
+        self._best_update = self.trainer.teacher_update
         self._save(BEST_NAME)
 
     def _save(self, name: str) -> None:
@@ -146,13 +153,15 @@ class TeachingRecord:
 
     def _save_state(self) -> None:
         tensors, values = self.trainer.state_dict()
-        values.update(options=self._options, states=self._states, states_end=self._states_end)
+        values.update(options=self._options, states=self._states, states_end=self._states_end,
+                      best_update=self._best_update)  # fmt: skip
         save_run_state(self._folder, tensors, values)
 
     def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
         refuse_other_options(values["options"], self._options)
         self.trainer.load_state_dict(tensors, values)
         self._states, self._states_end = values["states"], values["states_end"]
+        self._best_update = values.get("best_update")  # runs of before it was kept have none
         logger.info("resumed at teacher update %d", self.trainer.teacher_update)
 
     def _keep_log_until(self, teacher_update: int) -> None:

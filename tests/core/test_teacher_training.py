@@ -194,6 +194,16 @@ def test_the_best_is_kept_before_the_teacher_moves():
     assert torch.equal(kept[0][1], taught_life_0.teacher.values)
 
 
+def test_a_life_has_ended_with_its_last_window():
+    subject = trainer()
+    assert not subject.has_ended_a_life
+    ended = []
+    for _ in range(4):
+        run(subject, 1)
+        ended.append(subject.has_ended_a_life)
+    assert ended == [False, False, True, True]
+
+
 JUDGED = dataclasses.replace(PLAN, holdout_lives=2)
 
 

@@ -25,6 +25,7 @@ WRONG = [
     ("criterion cross_entropy", "criterion cross-entropy", PLAIN,
      "argument --criterion: invalid choice: 'cross-entropy'"),
     ("criterion cross_entropy", "criterion cross_entropy --user-dir no/such", PLAIN, "--user-dir: "),
+    ("criterion cross_entropy", "criterion cross_entropy --help", PLAIN, "refuses its options: --help: trains nothing"),
 ]  # fmt: skip
 
 
@@ -58,6 +59,15 @@ def test_no_program_is_started(tmp_path, capsys):
     message = refused(capsys, grid, "--output-dir", out, "--settings", "tiny.noise30")
     assert message.startswith(f"experiment.py: error: {grid}: {SMOOTHED}: ")
     assert (out / "tiny.noise30" / "data").exists() and not (out / "tiny.noise30" / "logs").exists()
+
+
+def test_a_plugin_that_cannot_be_imported(tmp_path):
+    plugin, grid = tmp_path / "broken_plugin", tmp_path / "grid.yaml"
+    plugin.mkdir()
+    (plugin / "__init__.py").write_text("import no_such_module_of_anyone", encoding="utf-8")
+    write_grid(grid, "criterion cross_entropy", f"criterion cross_entropy --user-dir {plugin}")
+    with pytest.raises(BadInput, match=f"{PLAIN}: fairseq-train refuses .* --user-dir: No module named 'no_such"):
+        refuse_bad_options(grid, (one for one in next(experiments(grid, tmp_path)).steps() if ".train." in one.name))
 
 
 def test_a_student_without_an_architecture(experiment):

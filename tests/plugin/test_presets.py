@@ -73,3 +73,26 @@ def test_a_preset_that_does_not_exist(tmp_path):
     assert parse(tmp_path, "--preset=paper").objective == "likelihood"
     with pytest.raises(OptionError, match="argument --preset: expected one argument"):
         parse(tmp_path, "--preset")
+
+
+def test_updates_of_a_teacher_are_counted_in_lives(tmp_path):
+    """A life of 480 updates after its cross-entropy has 12 windows of 40, and 5 of 100."""
+    counts = {"": 8, "--unroll-length 480": 8, "--unroll-length 500": 8, "--unroll-length 40": 96,
+              "--unroll-length 100": 40, "--unroll-length 40 --teacher-updates 3": 3,
+              "--preset paper": 100, "--preset paper --unroll-length 480": 100}  # fmt: skip
+    assert {given: parse(tmp_path, given).plan.teacher_updates for given in counts} == counts
+    with pytest.raises(ValueError, match="--unroll-length: 0; expected"):
+        parse(tmp_path, "--unroll-length 0")
+
+
+def test_what_a_resumed_run_must_share_is_what_its_options_come_to(tmp_path):
+    common = "--validate-interval-updates 50 --teacher-keys 1"
+    paper = parse(tmp_path, common, "--preset paper").fixed()
+    spelled_out = ("--coefficient-form diagonal --dev-batch 64 --holdout-lives 0 --initial-coefficient 0.1 --loss-level "
+                   "token --objective likelihood --teacher-clip-norm 0 --teacher-lr 0.01 --unroll-length 20")
+    assert parse(tmp_path, common, spelled_out).fixed() == paper
+    assert parse(tmp_path, common, spelled_out, "--unroll-length 21").fixed() != paper
+    # How far keys are spread is nothing where there is one; with more it is.
+    assert parse(tmp_path, common, spelled_out, "--teacher-keys 2").fixed()["stage_spread"] == "4.0"
+    assert paper["stage_spread"] == "0.0" and paper["unroll_length"] == "20"
+    assert parse(tmp_path).fixed()["validate_interval_updates"] == "100"

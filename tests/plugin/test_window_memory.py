@@ -9,7 +9,11 @@ from fairseq_l2t.core import hypergradient, unroll
 from fairseq_l2t.core.memory import _LOST, layout_for
 from fairseq_l2t.core.packing import bytes_within
 from fairseq_l2t.core.peak_memory import peak_bytes
+from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+from fairseq_l2t.plugin.run_options import RunOptions
+from fairseq_l2t.plugin.window_memory import plan_of_run
 from fairseq_l2t.storage import memory_plan
+from tests.end_to_end.settings import teacher_command
 
 STEPS = 12
 
@@ -57,3 +61,22 @@ def test_a_reserve_beyond_the_budget_is_refused():
     with pytest.raises(ValueError, match="--memory-budget: 40M; .* at least 56M"):
         layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20, reserve=50 * 2**20)
     assert layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20).slots == 7
+
+
+@pytest.mark.parametrize(("share", "told"), [
+    ("1e-9", r"at least [0-9]+M \(not given: half of the memory, or of the share of it that L2T_MEMORY_SHARE says\)$"),
+    ("half", "^L2T_MEMORY_SHARE: half; expected a number above 0 and up to 1"),
+])  # fmt: skip
+def test_a_share_of_the_memory(data_bin, tmp_path, monkeypatch, share, told):
+    monkeypatch.setenv("L2T_MEMORY_SHARE", share)
+
+    def plan(*more):
+        options = RunOptions.parse([*teacher_command(data_bin, *more), "--save-dir", str(tmp_path)])
+        built = FairseqStudent(options.student)
+        return plan_of_run(options, built, lambda pairs: built.dev_objective(pairs=pairs))
+
+    with pytest.raises(ValueError, match=told):
+        plan()
+    # A file takes as much as gradients take; and who says how much memory there is need not share it.
+    assert plan("--keep-steps-in", "file").budget is None
+    assert plan("--memory-budget", "1G").budget == 2**30

@@ -1,0 +1,67 @@
+"""l2t-train-teacher with what it does by default: whole lives, judged by others."""
+
+import pytest
+
+from fairseq_l2t.storage import load_teacher
+from tests.end_to_end import preloaded
+from tests.end_to_end.settings import MODEL, RUN_FOLDER, TRAINING, contents, log_lines, teacher_command
+
+pytestmark = pytest.mark.slow
+COMMAND = "l2t-train-teacher"
+LIFE = ["--total-updates", "6", "--dev-batch", "8", "--log-format", "simple", "--save-dir", RUN_FOLDER]
+
+
+def train(data_bin, folder, *more, expect=0):
+    return preloaded.run(COMMAND, [str(data_bin), *MODEL, *TRAINING, *LIFE, *more], folder, expect)
+
+
+def best_and_last(folder):
+    return [load_teacher(folder / RUN_FOLDER / name).settings.extra["teacher_update"]
+            for name in ("teacher.safetensors", "teacher_last.safetensors")]  # fmt: skip
+
+
+def test_eight_whole_lives(data_bin, tmp_path):
+    result = train(data_bin, tmp_path)
+    lines = log_lines(tmp_path / RUN_FOLDER)
+    assert [line["student_update"] for line in lines] == [6] * 8
+    assert all(line["holdout_measure"] > 0 for line in lines)
+    best, last = best_and_last(tmp_path)
+    assert last == 8 and f"(after teacher update {best}, held-back measure 0." in result.stdout
+    assert "no student's life was completed" not in result.stdout
+
+
+def test_shorter_windows_are_as_many_as_eight_lives_have(data_bin, tmp_path):
+    train(data_bin, tmp_path, "--unroll-length", "3")
+    assert [line["student_update"] for line in log_lines(tmp_path / RUN_FOLDER)] == [5, 6] * 8
+
+
+@pytest.mark.parametrize(("lives", "what"), [
+    ("1", "the teacher as it began, teacher_last.safetensors the last one"), ("0", "the last teacher"),
+])  # fmt: skip
+def test_a_life_that_was_not_completed(data_bin, tmp_path, lives, what):
+    """Lives that judge have chosen the teacher as it began, which must not pass for a learned one."""
+    result = train(data_bin, tmp_path, "--unroll-length", "3", "--teacher-updates", "1", "--holdout-lives", lives)
+    told = f"{what}; give --teacher-updates 2 or more (2 windows of 3 updates are one life)"
+    assert "WARNING | fairseq_l2t.storage.teaching_record | no student's life was completed, so" in result.stdout
+    assert told in result.stdout
+    assert best_and_last(tmp_path) == [1 - int(lives), 1]
+
+
+def test_a_resumed_run_may_name_its_options_by_another_preset(data_bin, tmp_path):
+    """What counts is what they come to. Runs of before there were presets are resumed so."""
+    command = teacher_command(data_bin, "--teacher-updates", "1")
+    whole = [*teacher_command(data_bin, "--teacher-updates", "2", "--validate-interval-updates", "3")]
+    preloaded.run(COMMAND, whole, tmp_path / "whole")
+    preloaded.run(COMMAND, [*command, "--validate-interval-updates", "3"], tmp_path / "run")
+    preset = whole.index("--preset")
+    left_out = [*whole[:preset], *whole[preset + 2 :], "--resume"]
+    refused = preloaded.run(COMMAND, left_out, tmp_path / "run", expect=2)
+    assert "--coefficient-form diagonal then, smoothed now" in refused.stderr
+    assert "--unroll-length" not in refused.stderr
+    assert "(what is not given is that of --preset whole-life now; that of runs of before" in refused.stderr
+    spelled_out = ["--coefficient-form", "diagonal", "--loss-level", "token", "--objective", "likelihood",
+                   "--stage-spread", "0", "--holdout-lives", "0", "--initial-coefficient", "0.1", "--teacher-clip-norm", "0"]  # fmt: skip
+    preloaded.run(COMMAND, [*left_out, *spelled_out], tmp_path / "run")
+    both = [contents(tmp_path / name / RUN_FOLDER) for name in ("whole", "run")]
+    assert log_lines(tmp_path / "whole" / RUN_FOLDER) == log_lines(tmp_path / "run" / RUN_FOLDER)
+    assert both[0].keys() == both[1].keys()
