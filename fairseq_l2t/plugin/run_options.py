@@ -25,7 +25,7 @@ _MAY_CHANGE = frozenset(
     + ("no_progress_bar", "wandb_project", "azureml_logging", "data", "max_bad_steps", "max_update", "skip_quick_check")
     + ("keep_steps_in",)
 )
-"""Options a resumed run may be given anew: none of them changes what an update computes. Of a preset its values count."""
+"""Options a resumed run may be given anew: none changes what an update computes. Of a preset its values count."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def test_a_resumed_run_may_name_its_options_by_another_preset(data_bin, tmp_path
     assert "--unroll-length" not in refused.stderr
     assert "(what is not given is that of --preset whole-life now; that of runs of before" in refused.stderr
     spelled_out = ["--coefficient-form", "diagonal", "--loss-level", "token", "--objective", "likelihood",
-                   "--stage-spread", "0", "--holdout-lives", "0", "--initial-coefficient", "0.1", "--teacher-clip-norm", "0"]  # fmt: skip
+                   "--stage-spread", "0", "--holdout-lives", "0",
+                   "--initial-coefficient", "0.1", "--teacher-clip-norm", "0"]  # fmt: skip
     preloaded.run(COMMAND, [*left_out, *spelled_out], tmp_path / "run")
     both = [contents(tmp_path / name / RUN_FOLDER) for name in ("whole", "run")]
     assert log_lines(tmp_path / "whole" / RUN_FOLDER) == log_lines(tmp_path / "run" / RUN_FOLDER)

@@ -88,8 +88,9 @@ def test_updates_of_a_teacher_are_counted_in_lives(tmp_path):
 def test_what_a_resumed_run_must_share_is_what_its_options_come_to(tmp_path):
     common = "--validate-interval-updates 50 --teacher-keys 1"
     paper = parse(tmp_path, common, "--preset paper").fixed()
-    spelled_out = ("--coefficient-form diagonal --dev-batch 64 --holdout-lives 0 --initial-coefficient 0.1 --loss-level "
-                   "token --objective likelihood --teacher-clip-norm 0 --teacher-lr 0.01 --unroll-length 20")
+    spelled_out = ("--coefficient-form diagonal --dev-batch 64 --holdout-lives 0 --initial-coefficient 0.1 "
+                   "--loss-level token --objective likelihood --teacher-clip-norm 0 --teacher-lr 0.01 --unroll-length "
+                   "20")
     assert parse(tmp_path, common, spelled_out).fixed() == paper
     assert parse(tmp_path, common, spelled_out, "--unroll-length 21").fixed() != paper
     # How far keys are spread is nothing where there is one; with more it is.
