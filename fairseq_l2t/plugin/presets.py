@@ -41,6 +41,12 @@ class Preset:
     teacher_off_diagonal_lr: float | None = None
     teacher_lr_shrink: float = 1.0
 
+    @property
+    def names(self) -> set[str]:
+        """Names of the options it has values for, but for how long a teacher is trained."""
+        return {*self.options, "unroll_length", "validate_interval_updates", "initial_off_diagonal",
+                "teacher_off_diagonal_lr", "teacher_lr_shrink"}  # fmt: skip
+
     def settle(self, given: argparse.Namespace) -> None:
         """Put values where none are given and the right one depends on other options."""
         smoothed = given.coefficient_form == "smoothed"

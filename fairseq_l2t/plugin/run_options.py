@@ -93,6 +93,11 @@ class RunOptions:
             preset.dev_interval(student.cfg.dataset.validate_interval_updates, student.total_updates),
         )  # fmt: skip
 
+    def left_to_preset(self) -> set[str]:
+        """Return the names, among those of `fixed`, of options that are not given."""
+        given = {argument.partition("=")[0].removeprefix("--").replace("-", "_") for argument in self.arguments}
+        return PRESETS[self.student.namespace.preset].names - given
+
     def fixed(self) -> dict[str, str]:
         """Return the options a resumed run must share with the one it resumes."""
         given = vars(self.student.namespace)

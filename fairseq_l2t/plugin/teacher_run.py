@@ -75,10 +75,7 @@ class TeacherRun:
         try:
             self._record = TeachingRecord(options.folder, self.trainer, options.fixed(), self._save, saved)
         except ResumeError as error:
-            raise ResumeError(
-                f"{error} (what is not given is that of --preset {given.preset} now; that of runs of before there "
-                "were presets is --preset paper)"
-            ) from None
+            raise ResumeError(f"{error}{_of_presets(options, saved)}") from None
 
     @classmethod
     @contextmanager
@@ -177,6 +174,15 @@ class TeacherRun:
             tensorboard_logdir=common.tensorboard_logdir,
             default_log_format="simple" if common.no_progress_bar else "tqdm",
         )  # fmt: skip
+
+
+def _of_presets(options: RunOptions, saved: tuple[dict, dict] | None) -> str:
+    """Tell where the other options of a resumed run come from, if a preset has put one there."""
+    then, now = saved[1]["options"] if saved else {}, options.fixed()
+    if not any(then.get(name) != now[name] for name in options.left_to_preset()):
+        return ""
+    return (f" (what is not given is that of --preset {options.student.namespace.preset} now; that of runs of before "
+            "there were presets is that of --preset paper)")  # fmt: skip
 
 
 def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:

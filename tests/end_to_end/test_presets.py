@@ -58,7 +58,7 @@ def test_a_resumed_run_may_name_its_options_by_another_preset(data_bin, tmp_path
     refused = preloaded.run(COMMAND, left_out, tmp_path / "run", expect=2)
     assert "--coefficient-form diagonal then, smoothed now" in refused.stderr
     assert "--unroll-length" not in refused.stderr
-    assert "(what is not given is that of --preset whole-life now; that of runs of before" in refused.stderr
+    assert "(what is not given is that of --preset whole-life now; that of runs of before there" in refused.stderr
     spelled_out = ["--coefficient-form", "diagonal", "--loss-level", "token", "--objective", "likelihood",
                    "--stage-spread", "0", "--holdout-lives", "0",
                    "--initial-coefficient", "0.1", "--teacher-clip-norm", "0"]  # fmt: skip
