@@ -176,9 +176,9 @@ class TeacherRun:
         )  # fmt: skip
 
 
-def _of_presets(options: RunOptions, saved: tuple[dict, dict] | None) -> str:
+def _of_presets(options: RunOptions, saved: tuple[dict, dict]) -> str:
     """Tell where the other options of a resumed run come from, if a preset has put one there."""
-    then, now = saved[1]["options"] if saved else {}, options.fixed()
+    then, now = saved[1]["options"], options.fixed()
     if not any(then.get(name) != now[name] for name in options.left_to_preset()):
         return ""
     return (f" (what is not given is that of --preset {options.student.namespace.preset} now; that of runs of before "

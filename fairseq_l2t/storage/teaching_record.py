@@ -122,13 +122,12 @@ class TeachingRecord:
 
     def finish(self) -> None:
         """See to it that there is a `BEST_NAME`, and tell of it."""
-        plan = self.trainer.plan
+        plan, is_judged = self.trainer.plan, self.trainer.best_holdout is not None
         if self.trainer.teacher_update == 0:
             logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
         elif not self.trainer.has_ended_a_life:
-            is_judged = self.trainer.best_holdout is not None
             windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
             logger.warning(
                 "no student's life was completed, so what was learned was not judged on held-back pairs: %s is the "
@@ -136,8 +135,11 @@ class TeachingRecord:
                 BEST_NAME, f"teacher as it began, {LAST_NAME} the last one" if is_judged else "last teacher",
                 windows, windows, plan.unroll_length,
             )  # fmt: skip
-            if not is_judged:
-                self._save(BEST_NAME)
+        elif not is_judged:
+            logger.warning("no life that was completed has a measure on held-back pairs that is a number: %s is the "
+                           "last teacher", BEST_NAME)  # fmt: skip
+        if not is_judged and self.trainer.teacher_update:
+            self._save(BEST_NAME)
         update = "" if self._best_update is None else f"after teacher update {self._best_update}, "
         logger.info("teacher: %s (%sheld-back measure %s)",
                     self._folder / BEST_NAME, update, self.trainer.best_holdout)  # fmt: skip
