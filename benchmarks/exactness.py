@@ -115,16 +115,20 @@ def _print_tables(records: list[dict], options: argparse.Namespace) -> None:
     whole = [record for record in records if "error" not in record]
     for measure_name, title in MEASURES.items():
         print(f"\nLargest relative error {title}:\n")
-        rows = [[family, *(_worst(whole, family, optimizer, measure_name) for optimizer in options.optimizers)]
-                for family in options.families]  # fmt: skip
+        rows = [
+            [family, *(_worst(whole, family, optimizer, measure_name) for optimizer in options.optimizers)]
+            for family in options.families
+        ]
         print(tabulate(rows, ["student", *options.optimizers], tablefmt="github", disable_numparse=True))
         if whole:
             worst = max(whole, key=lambda record, name=measure_name: record[name])
             print(f"\nWorst: {worst[measure_name]:.1e}, {', '.join(map(str, _key(worst)))}")
     failed = [record for record in records if not record.get("good")]
     unresolved = sum(record["unresolved"] for record in whole)
-    print(f"\n{len(records)} cells, {len(failed)} over a bound or failed; {unresolved} directions were not resolved "
-          "by differences and replaced.")  # fmt: skip
+    print(
+        f"\n{len(records)} cells, {len(failed)} over a bound or failed; {unresolved} directions were not resolved "
+        "by differences and replaced."
+    )
     for record in failed:
         print(f"FAILED: {json.dumps(record)}")
 

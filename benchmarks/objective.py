@@ -87,10 +87,12 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
     """
     # The life is longer than what is measured: at its end the held-back pairs would be measured as well.
     life = 20 + options.updates * (options.repeats + 1)
-    student = FairseqStudent.from_args([
-        *(str(data), *FAMILIES[family], *RECIPE, "--max-tokens", str(options.max_tokens)),
-        *("--total-updates", str(life), "--seed", "1"),
-    ])  # fmt: skip
+    student = FairseqStudent.from_args(
+        [
+            *(str(data), *FAMILIES[family], *RECIPE, "--max-tokens", str(options.max_tokens)),
+            *("--total-updates", str(life), "--seed", "1"),
+        ]
+    )
     clock, measured = Clock(), {}
     pairs = student.dev.teaching[: options.pairs]
 
@@ -104,9 +106,7 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
 
     teacher = Teacher.for_student(student, seed=1, initial_coefficient=PHI)
     plan = TeachingPlan(options.updates, life, options.repeats, teacher_lr=0.01, teacher_word_lr=0.01)
-    trainer = TeacherTrainer(
-        student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda: None
-    )
+    trainer = TeacherTrainer(student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda: None)
     with _parts_timed(student, clock):
         for _ in range(options.repeats):
             clock.seconds.clear()

@@ -86,8 +86,10 @@ def _measure(data: Path, cell: Cell) -> dict:
 
 
 def _print_table(loss: str, records: list[dict], options: argparse.Namespace) -> None:
-    print(f"\nLargest difference after {options.updates} updates, {TITLES[loss]} (bound {BOUND:g}; 0: every bit is "
-          "equal):\n")  # fmt: skip
+    print(
+        f"\nLargest difference after {options.updates} updates, {TITLES[loss]} (bound {BOUND:g}; 0: every bit is "
+        "equal):\n"
+    )
     shown = {(record["family"], record["optimizer"]): _shown(record) for record in records}
     rows = [[family, *(shown[family, optimizer] for optimizer in options.optimizers)] for family in options.families]
     print(tabulate(rows, ["student", *options.optimizers], tablefmt="github", disable_numparse=True))
@@ -95,10 +97,12 @@ def _print_table(loss: str, records: list[dict], options: argparse.Namespace) ->
     if whole:
         worst = max(whole, key=lambda record: record["difference"])
         moved, clipped = (min(record[name] for record in whole) for name in ("moved", "clipped"))
-        print(f"\n{len(records)} cells: {sum(record['is_equal'] for record in whole)} equal to the bit, "
-              f"{sum(not record['good'] for record in records)} bad. Worst: {worst['difference']:.1e} "
-              f"({worst['family']}, {worst['optimizer']}). Smallest movement: {moved:.1e} of a tensor's norm; "
-              f"smallest share of clipped updates: {clipped:.0%}.")  # fmt: skip
+        print(
+            f"\n{len(records)} cells: {sum(record['is_equal'] for record in whole)} equal to the bit, "
+            f"{sum(not record['good'] for record in records)} bad. Worst: {worst['difference']:.1e} "
+            f"({worst['family']}, {worst['optimizer']}). Smallest movement: {moved:.1e} of a tensor's norm; "
+            f"smallest share of clipped updates: {clipped:.0%}."
+        )
     for record in records:
         if not record["good"]:
             print(f"BAD: {json.dumps(record)}")

@@ -41,9 +41,11 @@ def run_cell(data: Path, family: str, optimizer: str, peer: str, *, steps: int, 
     errors: list[BaseException] = []
     with multiprocessing.get_context("spawn").Pool(1, initializer=quiet) as pool:
         result = pool.apply_async(
-            measure_cell, (data, family, optimizer, peer), {"steps": steps, "mended": mended},
+            measure_cell,
+            (data, family, optimizer, peer),
+            {"steps": steps, "mended": mended},
             error_callback=errors.append,
-        )  # fmt: skip
+        )
         result.wait(timeout)
         if not result.ready():
             cell.verdict = f"no answer within {timeout:g} s"
@@ -124,9 +126,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write one JSON line for each cell")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one cell (default: 300)")
     parser.add_argument(
-        "--folder", type=Path, default=Path(tempfile.gettempdir(), "fairseq_l2t_benchmarks"),
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "fairseq_l2t_benchmarks"),
         help="where the tiny corpus is made, or found",
-    )  # fmt: skip
+    )
     return parser.parse_args(arguments)
 
 

@@ -34,8 +34,19 @@ __all__ = ["GROUPS", "PartsClock", "main", "profiled"]
 
 GROUPS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "dot", "linear", "convolution", "conv_tbc"),
-    "moving data": ("copy_", "clone", "cat", "stack", "index", "gather", "scatter", "embedding", "fill_", "zero_",
-                    "empty"),
+    "moving data": (
+        "copy_",
+        "clone",
+        "cat",
+        "stack",
+        "index",
+        "gather",
+        "scatter",
+        "embedding",
+        "fill_",
+        "zero_",
+        "empty",
+    ),
 }
 """Parts of operators' names; what fits none is elementwise work and reductions."""
 
@@ -104,8 +115,9 @@ def profiled(cell: Cell, data: Path, recording: Path) -> dict[str, dict[str, flo
     scales = {"operators": 1 / cell.updates}
     return {
         part: {group: value * scales.get(group, 1e3 / cell.updates) for group, value in found.items()}
-        for part, found in clocks[0].parts.items() if part != "objective"
-    }  # fmt: skip
+        for part, found in clocks[0].parts.items()
+        if part != "objective"
+    }
 
 
 def _rows(family: str, competitor: str, found: dict[str, dict[str, float]]) -> list[list[str]]:
@@ -123,8 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.add_argument("--updates", type=int, nargs="+", default=[5], help="T (default: 5)")
-    parser.add_argument("--competitors", nargs="+", choices=COMPETITORS,
-                        default=[PLAIN, "ours-gradients", "plain-autograd"])  # fmt: skip
+    parser.add_argument(
+        "--competitors", nargs="+", choices=COMPETITORS, default=[PLAIN, "ours-gradients", "plain-autograd"]
+    )
     options = parser.parse_args(arguments)
     check_options(parser, options)
     torch.set_num_threads(options.threads)

@@ -61,8 +61,19 @@ def table(records: Sequence[dict], clock: str = "seconds") -> str:
         for name in MODES
         if name in group.competitors
     ]
-    columns = ["T", "kept", "ms a step", "over plain updates", "unroll ms", "reverse ms", "MiB above plain",
-               "budget, MiB", "updates again, by the step", "fewest", "snapshots"]  # fmt: skip
+    columns = [
+        "T",
+        "kept",
+        "ms a step",
+        "over plain updates",
+        "unroll ms",
+        "reverse ms",
+        "MiB above plain",
+        "budget, MiB",
+        "updates again, by the step",
+        "fewest",
+        "snapshots",
+    ]
     return f"{machines(records)}\n\n{markdown('Scaling with T:', columns, rows)}"
 
 
@@ -128,8 +139,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.set_defaults(repeats=1, timeout=3600.0)
-    parser.add_argument("--updates", type=int, nargs="+", default=[20, 80, 320, 1000, 2000],
-                        help="T (default: 20 80 320 1000 2000)")  # fmt: skip
+    parser.add_argument(
+        "--updates", type=int, nargs="+", default=[20, 80, 320, 1000, 2000], help="T (default: 20 80 320 1000 2000)"
+    )
     options = parser.parse_args(arguments)
     check_options(parser, options)
     options.long_repeats, options.competitors = options.repeats, (PLAIN, *MODES)

@@ -130,8 +130,15 @@ def summary(records: Sequence[dict]) -> str:
             pairs = [a / b for a, b in zip(own, base, strict=True)]
             low, middle, high = (1000 * f(own) for f in (min, statistics.median, max))
             ratio = statistics.median(own) / statistics.median(base)
-            rows.append([record["family"], loss, f"{middle:.1f} ({low:.1f} to {high:.1f})", f"{ratio:.3f}",
-                         f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})"])  # fmt: skip
+            rows.append(
+                [
+                    record["family"],
+                    loss,
+                    f"{middle:.1f} ({low:.1f} to {high:.1f})",
+                    f"{ratio:.3f}",
+                    f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})",
+                ]
+            )
     titles = ["student", "loss", "update, ms: median (range)", "ratio of medians", "ratio turn by turn: median (range)"]
     return tabulate(rows, headers=titles, tablefmt="github", disable_numparse=True)
 

@@ -1,4 +1,5 @@
 """A tiny prepared corpus for tests, made by the code of ``examples/translation``."""
+
 import sys
 from pathlib import Path
 

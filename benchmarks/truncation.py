@@ -162,8 +162,14 @@ def measure_life(
             trajectory.steps += unroll(student, teacher, 1).steps
             after_step()
         for objective in options.objective:
-            record = {"family": family, "seed": seed, "start": start, "objective": objective,
-                      "updates": options.updates, "parameters": len(student.omega)}  # fmt: skip
+            record = {
+                "family": family,
+                "seed": seed,
+                "start": start,
+                "objective": objective,
+                "updates": options.updates,
+                "parameters": len(student.omega),
+            }
             yield record | _measure(trajectory, objective, after_step)
 
 
@@ -230,8 +236,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--updates", type=int, default=320, help="T, updates of the full window (default %(default)s)")
-    parser.add_argument("--starts", type=int, nargs="+", default=[0, 400, 800],
-                        help="first updates of windows, counted after the cross-entropy ones")  # fmt: skip
+    parser.add_argument(
+        "--starts",
+        type=int,
+        nargs="+",
+        default=[0, 400, 800],
+        help="first updates of windows, counted after the cross-entropy ones",
+    )
     parser.add_argument("--objective", nargs="+", choices=OBJECTIVES[:2], default=["inverse-perplexity", "likelihood"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object a line")

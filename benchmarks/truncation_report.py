@@ -51,16 +51,21 @@ def tables(records: Records) -> str:
         _table(records, last + "cosine, everything", "windows", _of("all", "cosine")),
         _table(records, last + "norm ratio, everything", "windows", _of("all", "ratio")),
         _table(records, last + "cosine, each word's own part", "windows", _of("words", "cosine")),
-        _table(records, last + "slope of the level all words share, ratio (below 0: wrong sign)", "windows",
-               _level_ratio),
+        _table(
+            records, last + "slope of the level all words share, ratio (below 0: wrong sign)", "windows", _level_ratio
+        ),
         _table(records, short + "cosine, everything", "horizons", _of("all", "cosine")),
         _table(records, short + "cosine, each word's own part", "horizons", _of("words", "cosine")),
         _table(records, short + "slope of the shared level, ratio (below 0: wrong sign)", "horizons", _level_ratio),
-        _table(records, "Windows of the first W updates with their own measure: slope of the shared level", "horizons",
-               _of("shared", "level")),
+        _table(
+            records,
+            "Windows of the first W updates with their own measure: slope of the shared level",
+            "horizons",
+            _of("shared", "level"),
+        ),
         _signs(records),
         _adjoints(records),
-    ]  # fmt: skip
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -111,10 +116,12 @@ def _sign(number: float) -> str:
 def _adjoints(records: Records) -> str:
     steps = [step for step in _STEPS_BACK if step < min(len(record["adjoint_norms"]) for record in records)]
     rows = [
-        (f"{family}, {objective}",
-         [_spread([r["adjoint_norms"][step] / r["adjoint_norms"][0] for r in group]) for step in steps])
+        (
+            f"{family}, {objective}",
+            [_spread([r["adjoint_norms"][step] / r["adjoint_norms"][0] for r in group]) for step in steps],
+        )
         for (family, objective), group in _groups(records).items()
-    ]  # fmt: skip
+    ]
     title = "Norm of the adjoint, updates back from the measure, against its norm at the measure"
     return _markdown(title, [str(step) for step in steps], rows)
 

@@ -132,8 +132,13 @@ class Bench:
 
 def wanted_cells(options: argparse.Namespace) -> list[Cell]:
     """Return the cells asked for, repeats taking turns among the competitors of a group."""
-    common = {"device": options.device, "threads": options.threads, "max_tokens": options.max_tokens,
-              "budget": options.memory_budget, "graph_budget": options.graph_budget}  # fmt: skip
+    common = {
+        "device": options.device,
+        "threads": options.threads,
+        "max_tokens": options.max_tokens,
+        "budget": options.memory_budget,
+        "graph_budget": options.graph_budget,
+    }
     return [
         Cell(size, family, updates, competitor, repeat, **common)
         for size in options.sizes
@@ -221,8 +226,12 @@ def _started(options: argparse.Namespace) -> Iterator[Bench]:
 def _progress(cells: list[Cell]) -> Iterator[Cell]:
     """Yield the cells under a bar of the seconds expected."""
     costs = [_START_SECONDS + cell.updates * _UPDATE_SECONDS[cell.size] for cell in cells]
-    with tqdm(total=round(sum(costs)), unit="", file=sys.stderr, bar_format="{desc}{percentage:3.0f}%|{bar}| "
-              "{elapsed}, {remaining} to go") as bar:  # fmt: skip
+    with tqdm(
+        total=round(sum(costs)),
+        unit="",
+        file=sys.stderr,
+        bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}, {remaining} to go",
+    ) as bar:
         for cell, cost in zip(cells, costs, strict=True):
             bar.set_description(f"{cell.size} {cell.family}, T = {cell.updates}, {cell.competitor}")
             yield cell
@@ -232,8 +241,14 @@ def _progress(cells: list[Cell]) -> Iterator[Cell]:
 def add_options(parser: argparse.ArgumentParser, families: Sequence[str]) -> None:
     """Add what every benchmark of unrolls takes."""
     known = sorted({family for size in SIZES.values() for family in size})
-    parser.add_argument("--families", nargs="+", choices=known, default=list(families), metavar="FAMILY",
-                        help="default: " + ", ".join(families))  # fmt: skip
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        choices=known,
+        default=list(families),
+        metavar="FAMILY",
+        help="default: " + ", ".join(families),
+    )
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["small"])
     parser.add_argument("--max-tokens", type=int, default=1000, help="size of a batch (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
@@ -241,18 +256,27 @@ def add_options(parser: argparse.ArgumentParser, families: Sequence[str]) -> Non
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-budget", default="512M", help="of ours-budget (default %(default)s)")
     parser.add_argument("--graph-budget", default="4G", help="of ours-graphs (default %(default)s)")
-    parser.add_argument("--memory-limit", default="12G",
-                        help="a process that takes more is ended (default %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--memory-limit", default="12G", help="a process that takes more is ended (default %(default)s)"
+    )
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one cell (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object a cell")
     parser.add_argument("--resume", action="store_true", help="do not measure again what stands in the --json file")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     parser.add_argument("--report", type=Path, metavar="FILE", help="tables and plot of an earlier run's --json")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
-                        help="cpu: report the processor's seconds, where others share the machine")  # fmt: skip
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: report the processor's seconds, where others share the machine",
+    )
     parser.add_argument("--data", type=Path, metavar="DATA_BIN", help="prepared data (default: a corpus is written)")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "fairseq_l2t_benchmarks"),
-                        help="where that corpus is made, or found")  # fmt: skip
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "fairseq_l2t_benchmarks"),
+        help="where that corpus is made, or found",
+    )
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -277,12 +301,21 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
-    parser.add_argument("--updates", type=int, nargs="+",
-                        help="T (default: 20 80, with --full 320 too; size iwslt: the smallest only)")  # fmt: skip
-    parser.add_argument("--long-repeats", type=int, metavar="N",
-                        help="repeats of every T but the smallest (default: 1, with --full as --repeats)")  # fmt: skip
-    parser.add_argument("--competitors", nargs="+", choices=COMPETITORS,
-                        help="default: all but ours-budget and torchopt-meta, with --full these too")  # fmt: skip
+    parser.add_argument(
+        "--updates", type=int, nargs="+", help="T (default: 20 80, with --full 320 too; size iwslt: the smallest only)"
+    )
+    parser.add_argument(
+        "--long-repeats",
+        type=int,
+        metavar="N",
+        help="repeats of every T but the smallest (default: 1, with --full as --repeats)",
+    )
+    parser.add_argument(
+        "--competitors",
+        nargs="+",
+        choices=COMPETITORS,
+        help="default: all but ours-budget and torchopt-meta, with --full these too",
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--full", action="store_true", help="sizes small and iwslt, T = 320 too; hours")
     length.add_argument("--quick", action="store_true", help="one repeat of T = 2: does everything run?")

@@ -126,9 +126,19 @@ def _measure_peer(cell: Cell, data: Path, record: Recording, new_clock: Callable
     states = [state.to(cell.device) for state in record.states]
     cfg = cell.configuration(data)
     task = _TimedTask(
-        cfg, tasks.setup_task(cfg.task), True, RULE, record.loss_shape, batches, states,
-        _on_device(record.dev, cell.device), teacher, dtype=torch.float32, device=cell.device, every_name=True,
-    )  # fmt: skip
+        cfg,
+        tasks.setup_task(cfg.task),
+        True,
+        RULE,
+        record.loss_shape,
+        batches,
+        states,
+        _on_device(record.dev, cell.device),
+        teacher,
+        dtype=torch.float32,
+        device=cell.device,
+        every_name=True,
+    )
     with fairseq_twice_differentiable(fused=False):
         _peer_hypergradient(replace(task, batches=batches[:_WARM_UP]), unrolled, teacher)
         gc.collect()

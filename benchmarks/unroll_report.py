@@ -34,10 +34,17 @@ RIGHT = 1e-2
 
 # Of Okabe and Ito's palette: ours in blues and greens, peers in reds and yellows.
 COLORS = {
-    PLAIN: "black", "ours": "#0072B2", "ours-gradients": "#56B4E9", "ours-graphs": "#009E73", "ours-fast": "#6A51A3",
-    "ours-budget": "#00B7C3", "plain-autograd": "#D55E00", "higher": "#CC79A7", "torchopt": "#E69F00",
+    PLAIN: "black",
+    "ours": "#0072B2",
+    "ours-gradients": "#56B4E9",
+    "ours-graphs": "#009E73",
+    "ours-fast": "#6A51A3",
+    "ours-budget": "#00B7C3",
+    "plain-autograd": "#D55E00",
+    "higher": "#CC79A7",
+    "torchopt": "#E69F00",
     "torchopt-meta": "#B8A000",
-}  # fmt: skip
+}
 _PEERS = ("plain-autograd", "higher", "torchopt", "torchopt-meta")
 _MENDS = "fairseq's modules with our mends of second derivatives"
 _MENDED = (
@@ -162,8 +169,16 @@ def _table(group: Group) -> str:
     repeats = max((len(records) for records in group.ok.values()), default=0)
     of = f"median (lowest to highest) of {repeats}" if repeats > 1 else "one run"
     title = f"**{group.family}, {group.size}, T = {group.updates}**{size}; {of}:"
-    columns = ["ms a step", "over plain updates", "over best peer", "unroll ms", "reverse ms", "objective, ms in all",
-               "MiB above plain", "relative error"]  # fmt: skip
+    columns = [
+        "ms a step",
+        "over plain updates",
+        "over best peer",
+        "unroll ms",
+        "reverse ms",
+        "objective, ms in all",
+        "MiB above plain",
+        "relative error",
+    ]
     best = group.best_peer
     rows = [(_marked(name, best), _row(group, name, best)) for name in group.competitors]
     return markdown(title, columns, rows)
@@ -209,8 +224,12 @@ def _slopes(found: list[Group]) -> str:
             if name != PLAIN and len(known) > 1:
                 (first, low, count), (last, high, _) = known[0], known[-1]
                 slope = (high - low) / (last - first)
-                row = [f"{first} to {last}", f"{slope / _MEBI:.2f}", _short(slope / (4 * count)),
-                       _short(slope / (12 * count))]  # fmt: skip
+                row = [
+                    f"{first} to {last}",
+                    f"{slope / _MEBI:.2f}",
+                    _short(slope / (4 * count)),
+                    _short(slope / (12 * count)),
+                ]
                 rows.append((f"{family}, {size}: {name}", row))
     columns = ["T", "MiB a step", "over the parameters", "over parameters and Adam's state"]
     return markdown("Memory kept by the step:", columns, rows) if rows else ""

@@ -128,16 +128,21 @@ def _rows(grid: Grid, setting: Setting, records: dict[RunKey, Record]) -> Iterab
         found = [records[key] for seed in grid.seeds if (key := (setting.name, *chosen, seed)) in records]
         if found:
             yield {
-                "loss": loss, "chosen": f"{chosen[0]} --lr {chosen[1]:g}", "seeds": len(found),
-                "protocol": found[0]["protocol"], "errors": interval_of([record["test_error"] for record in found]),
+                "loss": loss,
+                "chosen": f"{chosen[0]} --lr {chosen[1]:g}",
+                "seeds": len(found),
+                "protocol": found[0]["protocol"],
+                "errors": interval_of([record["test_error"] for record in found]),
                 "dev": mean(record["dev_error"] for record in found),
-            }  # fmt: skip
+            }
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     base = next((row["errors"].mean for row in rows if row["loss"] == BASELINE), None)
-    lines = ["| loss | chosen on dev | seeds | dev error % | test error %, 95 % interval | against cross-entropy |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| loss | chosen on dev | seeds | dev error % | test error %, 95 % interval | against cross-entropy |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         is_compared = base not in (None, 0) and row["loss"] != BASELINE
         change = f"{100 * (row['errors'].mean / base - 1):+.0f} %" if is_compared else ""

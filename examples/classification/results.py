@@ -66,8 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("results.py: stopped; the same command goes on", file=sys.stderr)
         return stop.exit_code
     except BrokenProcessPool:
-        print("results.py: error: the process of a student was killed (out of memory?); the same command goes on",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "results.py: error: the process of a student was killed (out of memory?); the same command goes on",
+            file=sys.stderr,
+        )
         return 1
     except (GridError, NonFiniteError, ValueError, OSError) as error:
         print(f"results.py: error: {error}", file=sys.stderr)
@@ -152,8 +154,9 @@ def _check_options(grid: Grid, options: argparse.Namespace) -> None:
                 given = _student_options(grid, setting, choice, grid.learning_rates[0], 1, options.data_dir)
                 _checked(grid, lambda given=given: (recipe_of(given), criterion_of(given)))
                 if given.teacher_path is not None and given.teacher_path not in grid.teachers:
-                    raise GridError(f"{grid.path}: --teacher-path {given.teacher_path}; expected one of "
-                                    f"{', '.join(grid.teachers)}")  # fmt: skip
+                    raise GridError(
+                        f"{grid.path}: --teacher-path {given.teacher_path}; expected one of {', '.join(grid.teachers)}"
+                    )
 
 
 def _checked(grid: Grid, made: Callable[[], object]) -> None:

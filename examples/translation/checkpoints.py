@@ -24,8 +24,9 @@ def mend_last_checkpoint(folder: Path) -> None:
         return
     aside = last.with_name("checkpoint_last.damaged")
     os.replace(last, aside)
-    saved = sorted(((int(match[1]), path) for path in folder.glob("*.pt") if (match := _SAVED.fullmatch(path.name))),
-                   reverse=True)  # fmt: skip
+    saved = sorted(
+        ((int(match[1]), path) for path in folder.glob("*.pt") if (match := _SAVED.fullmatch(path.name))), reverse=True
+    )
     newest = next((path for _, path in saved if is_whole(path)), None)
     if newest is not None:
         partial = last.with_name("checkpoint_last.partial")

@@ -1,4 +1,5 @@
 """Runs programs of this environment as steps done once: in parallel, with logs and progress lines."""
+
 from __future__ import annotations
 
 import ctypes
@@ -24,8 +25,11 @@ _UPDATES = re.compile(r'"num_updates": "(\d+)"')
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # glibc hands large blocks back to the system and takes them anew at every update; keeping them saves a seventh of the
 # time of a small LSTM's updates (0.20 to 0.17 s) and changes no result.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**33),
-                "MALLOC_TOP_PAD_": str(2**26)}
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -42,7 +46,10 @@ def console_script(name: str) -> str:
 
 
 def run_steps(
-    steps: Sequence[Step], jobs: int = 1, threads: int = 1, report_seconds: float = 30.0,
+    steps: Sequence[Step],
+    jobs: int = 1,
+    threads: int = 1,
+    report_seconds: float = 30.0,
     on_done: Callable[[Step], None] = lambda step: None,
 ) -> None:
     """Run steps in the given order, ``jobs`` at a time, each with ``threads`` threads; skip finished ones.
@@ -137,16 +144,20 @@ def die_with_parent() -> Callable[[], None] | None:
 
 def updates_in_log(log: Path, total: int) -> Callable[[], float]:
     """Progress of a fairseq-train run that writes JSON lines to ``log``."""
+
     def share() -> float:
         found = _UPDATES.findall(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
         return int(found[-1]) / total if found else 0.0
+
     return share
 
 
 def lines_in_file(path: Path, total: int) -> Callable[[], float]:
     """Progress of a program that writes a line to ``path`` for each of ``total`` rounds."""
+
     def share() -> float:
         return path.read_bytes().count(b"\n") / total if path.exists() else 0.0
+
     return share
 
 
@@ -166,10 +177,16 @@ class _Running:
         log = self._open_log(command)
         output = log if step.output is None else self._open(step.output)
         # Two teachers with long windows, each with half of the machine for its gradients, would end in its OOM killer.
-        environment = {**_KEEP_MEMORY, "L2T_MEMORY_SHARE": f"{1 / jobs:g}", **os.environ,
-                       "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(command, stdout=output, stderr=log, env=environment,
-                                         preexec_fn=die_with_parent())
+        environment = {
+            **_KEEP_MEMORY,
+            "L2T_MEMORY_SHARE": f"{1 / jobs:g}",
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._process = subprocess.Popen(
+            command, stdout=output, stderr=log, env=environment, preexec_fn=die_with_parent()
+        )
         # (seconds, share) that the estimate starts from; a continued run tells its share with its first line
         self._origin = None if self._continued else (0.0, 0.0)
 
@@ -263,5 +280,12 @@ def _failure(step: Step, code: int, continued: bool) -> str:
         ended = f"was ended by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
             ended += ", as the system does where memory runs out"
-    return "\n".join([f"step {step.name} {ended}", f"$ {shlex.join(step.command)}",
-                      *(went_on if continued else ()), f"last lines of {step.log}:", *lines])
+    return "\n".join(
+        [
+            f"step {step.name} {ended}",
+            f"$ {shlex.join(step.command)}",
+            *(went_on if continued else ()),
+            f"last lines of {step.log}:",
+            *lines,
+        ]
+    )

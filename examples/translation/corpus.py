@@ -6,6 +6,7 @@
 writes {train,valid,test}.{de,en} and ``train.noise.txt``, the numbers (from 1) of the training lines whose
 English side belongs to another line. Nothing random but the seed: same seed and options, same bytes.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -83,8 +84,8 @@ def write_corpus(folder: Path, settings: CorpusSettings) -> list[int]:
     settings.check()
     folder.mkdir(parents=True, exist_ok=True)
     pairs = draw_pairs(settings.test + settings.dev + settings.train, settings.seed)
-    test, rest = pairs[:settings.test], pairs[settings.test:]
-    dev, train = rest[:settings.dev], rest[settings.dev:]
+    test, rest = pairs[: settings.test], pairs[settings.test :]
+    dev, train = rest[: settings.dev], rest[settings.dev :]
     rng = Random(f"{settings.seed} noise")
     targets, noisy = misalign([target for _, target in train], settings.noise, rng)
     train = [(source, target) for (source, _), target in zip(train, targets, strict=True)]
@@ -101,11 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to, made if missing")
     for name in ("train", "dev", "test"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name),
-                            help="pairs (default %(default)s)")
+        parser.add_argument(f"--{name}", type=int, default=getattr(default, name), help="pairs (default %(default)s)")
     parser.add_argument("--seed", type=int, default=default.seed, help="(default %(default)s)")
-    parser.add_argument("--noise", type=float, default=default.noise,
-                        help="share of training pairs with a wrong translation (default %(default)s)")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=default.noise,
+        help="share of training pairs with a wrong translation (default %(default)s)",
+    )
     options = parser.parse_args(arguments)
     settings = CorpusSettings(options.train, options.dev, options.test, options.seed, options.noise)
     try:
@@ -114,8 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         parser.exit(128 + signal.SIGINT, "corpus.py: stopped by SIGINT\n")
-    print(f"{options.output_dir}: {settings.train} train ({len(noisy)} noisy), {settings.dev} valid, "
-          f"{settings.test} test pairs")
+    print(
+        f"{options.output_dir}: {settings.train} train ({len(noisy)} noisy), {settings.dev} valid, "
+        f"{settings.test} test pairs"
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
 """Meaning to English: do-support, auxiliaries, particles, and synonyms drawn with a skewed choice."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,10 +12,22 @@ from number_words import english_number
 # Probability of the usual one of several synonyms. Below 1 a perfect BLEU is out of reach, as in real text.
 USUAL = 0.75
 _QUESTION_WORDS = frozenset(("where", "why", "when"))
-_JOINTS = {"weil": ("because", "since"), "obwohl": ("although", "even though"), "wenn": ("when", "if"),
-           "als": ("when",), "während": ("while",), "bevor": ("before",), "nachdem": ("after",),
-           "dass": ("that", ""), "ob": ("whether", "if"), "und": ("and",), "aber": ("but",),
-           "denn": ("because", "for"), "um": ("to", "in order to"), "sobald": ("as soon as",)}
+_JOINTS = {
+    "weil": ("because", "since"),
+    "obwohl": ("although", "even though"),
+    "wenn": ("when", "if"),
+    "als": ("when",),
+    "während": ("while",),
+    "bevor": ("before",),
+    "nachdem": ("after",),
+    "dass": ("that", ""),
+    "ob": ("whether", "if"),
+    "und": ("and",),
+    "aber": ("but",),
+    "denn": ("because", "for"),
+    "um": ("to", "in order to"),
+    "sobald": ("as soon as",),
+}
 _DETERMINERS = {"def": "the", "jed": "every", "alle": "all the", "viele": "many"}
 
 
@@ -90,8 +103,9 @@ class EnglishWriter:
         parts = (meaning.time, meaning.manner)
         return [self._adverbial(part) for part in parts if part is not None and part.entry.position == "mid"]
 
-    def _finite(self, finite: Finite, rest: list[str], person: str, meaning: Clause, subject: str,
-                question: bool) -> list[str]:
+    def _finite(
+        self, finite: Finite, rest: list[str], person: str, meaning: Clause, subject: str, question: bool
+    ) -> list[str]:
         """Subject, verb group, negation and adverbs before the verb, in statement or question order."""
         middle = self._mid_adverbs(meaning)
         negation = ["not"] if meaning.negated else []

@@ -1,14 +1,42 @@
 """English word forms: verb endings, auxiliaries, pronouns and the indefinite article."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUBJECTS = {"1s": "I", "2s": "you", "3m": "he", "3f": "she", "3n": "it", "1p": "we", "2p": "you",
-            "3p": "they", "Sie": "you"}
-OBJECTS = {"1s": "me", "2s": "you", "3m": "him", "3f": "her", "3n": "it", "1p": "us", "2p": "you",
-           "3p": "them", "Sie": "you"}
-POSSESSIVES = {"1s": "my", "2s": "your", "3m": "his", "3f": "her", "3n": "its", "1p": "our", "2p": "your",
-               "3p": "their", "Sie": "your"}
+SUBJECTS = {
+    "1s": "I",
+    "2s": "you",
+    "3m": "he",
+    "3f": "she",
+    "3n": "it",
+    "1p": "we",
+    "2p": "you",
+    "3p": "they",
+    "Sie": "you",
+}
+OBJECTS = {
+    "1s": "me",
+    "2s": "you",
+    "3m": "him",
+    "3f": "her",
+    "3n": "it",
+    "1p": "us",
+    "2p": "you",
+    "3p": "them",
+    "Sie": "you",
+}
+POSSESSIVES = {
+    "1s": "my",
+    "2s": "your",
+    "3m": "his",
+    "3f": "her",
+    "3n": "its",
+    "1p": "our",
+    "2p": "your",
+    "3p": "their",
+    "Sie": "your",
+}
 _DOUBLED = frozenset(("run", "swim", "put", "get", "shop", "forget", "begin", "stop"))
 _INVARIANT = frozenset(("can", "could", "must", "may", "should", "would", "will"))
 _IRREGULAR_PAST = {"have": "had", "like": "liked", "want": "wanted"}

@@ -62,8 +62,10 @@ def run_experiment(options: argparse.Namespace) -> None:
         # Reads alone: it may be wanted while runs are made, and with a grid that has been changed.
         if not records_of(settings):
             names = ", ".join(setting.name for setting in settings)
-            raise BadInput(f"--output-dir: {output}, expected the folder of a grid that was run, for --report; it "
-                           f"has no records of {names}")
+            raise BadInput(
+                f"--output-dir: {output}, expected the folder of a grid that was run, for --report; it "
+                f"has no records of {names}"
+            )
         write_report(grid, all_settings, output)
         return
     there = [one for one in experiments if _is_there(one.setting, options)]
@@ -125,8 +127,9 @@ def _is_there(setting: Setting, options: argparse.Namespace) -> bool:
     if corpus.raw is None or (options.raw_dir / corpus.raw).is_dir():
         return True
     if options.settings:
-        raise BadInput(f"--settings: {setting.name}, expected its corpus in --raw-dir; no folder "
-                       f"{options.raw_dir / corpus.raw}")
+        raise BadInput(
+            f"--settings: {setting.name}, expected its corpus in --raw-dir; no folder {options.raw_dir / corpus.raw}"
+        )
     print(f"{setting.name}: left out, no folder {options.raw_dir / corpus.raw}", flush=True)
     return False
 
@@ -149,14 +152,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("grid", type=Path, metavar="GRID.yaml")
     parser.add_argument("--output-dir", type=Path, required=True, help="what was finished there before is kept")
-    parser.add_argument("--raw-dir", type=Path, default=_RAW, metavar="DIR",
-                        help="folder of the corpora that a grid names as raw (default: ../shared/data)")
-    parser.add_argument("--settings", nargs="+", metavar="NAME",
-                        help="only these, such as multi30k.noise30 (default: every corpus with every share of noise)")
-    parser.add_argument("--students", nargs="*", metavar="NAME",
-                        help="train only these; without a name, teachers alone (default: all)")
-    parser.add_argument("--teachers", type=Path, metavar="DIR",
-                        help="the --output-dir of an earlier run: teachers found there are used, not trained anew")
+    parser.add_argument(
+        "--raw-dir",
+        type=Path,
+        default=_RAW,
+        metavar="DIR",
+        help="folder of the corpora that a grid names as raw (default: ../shared/data)",
+    )
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        metavar="NAME",
+        help="only these, such as multi30k.noise30 (default: every corpus with every share of noise)",
+    )
+    parser.add_argument(
+        "--students", nargs="*", metavar="NAME", help="train only these; without a name, teachers alone (default: all)"
+    )
+    parser.add_argument(
+        "--teachers",
+        type=Path,
+        metavar="DIR",
+        help="the --output-dir of an earlier run: teachers found there are used, not trained anew",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list the commands")

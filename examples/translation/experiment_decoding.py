@@ -43,8 +43,9 @@ class Decoding:
         """Yield the decodings of dev, of the test set, and the comparisons."""
         pairs = [(student, loss) for student in students for loss in self._grid.losses.values()]
         for student, loss in pairs:
-            yield from (self._decode_dev(student, loss, seed, penalty)
-                        for seed in self._grid.seeds for penalty in self._tried)  # fmt: skip
+            yield from (
+                self._decode_dev(student, loss, seed, penalty) for seed in self._grid.seeds for penalty in self._tried
+            )
         for student, loss in pairs:
             yield from (self._decode_test(student, loss, seed) for seed in self._grid.seeds)
         for student in students:
@@ -110,11 +111,13 @@ class Decoding:
         one, losses = self._experiment, self._grid.losses.values()
         comparison, decoded = self._compare(student, seed), self._compared(student, seed)
         # In this order: what a decoding of the test set is called with is known once those of dev are there.
-        return (comparison.marker.exists()
-                and all(one.is_finished(trial.name) for loss in losses for trial in one.trials(student, loss))
-                and all(self.length_penalty(student, loss, other) is not None for loss, other in decoded)
-                and all(self._decode_test(student, loss, other).is_done() for loss, other in decoded)
-                and comparison.is_done())  # fmt: skip
+        return (
+            comparison.marker.exists()
+            and all(one.is_finished(trial.name) for loss in losses for trial in one.trials(student, loss))
+            and all(self.length_penalty(student, loss, other) is not None for loss, other in decoded)
+            and all(self._decode_test(student, loss, other).is_done() for loss, other in decoded)
+            and comparison.is_done()
+        )
 
     def _compared(self, student: Student, seed: int) -> list[tuple[Loss, int]]:
         """The runs that must be decoded before a comparison: all seeds of the baselines say which is the best."""
@@ -141,6 +144,7 @@ class Decoding:
         Where dev is decoded to choose a length penalty, a loss has there what it will have on test; else validations
         say it.
         """
+
         def dev_bleu(loss: Loss, seed: int) -> float:
             one, scores = self._experiment, self.dev_scores(student, loss, seed)
             return max(scores.values()) if scores else read_run(one.log(one.run_name(student, loss, seed))).best[1]
@@ -153,42 +157,79 @@ class Decoding:
     def _compare(self, student: Student, seed: int) -> Step:
         setting = self._experiment.setting
         after = sorted(self._decode_name(student, loss, other) for loss, other in self._compared(student, seed))
-        command = (console_script("l2t-compare"), "--ref", str(setting.reference),
-                   "--json", str(setting.comparison(student.name, seed)))
+        command = (
+            console_script("l2t-compare"),
+            "--ref",
+            str(setting.reference),
+            "--json",
+            str(setting.comparison(student.name, seed)),
+        )
         inputs = tuple(self._marker(name) for name in after)
         name = self._experiment.step_name("compare", f"{student.name}.seed{seed}")
 
         def systems() -> Options:
             best = self.baseline(student).name
             others = [name for name in self._grid.losses if name != best]
-            return ("--baseline", str(setting.hypotheses(student.name, best, seed)),
-                    "--systems", *(str(setting.hypotheses(student.name, name, seed)) for name in others))
+            return (
+                "--baseline",
+                str(setting.hypotheses(student.name, best, seed)),
+                "--systems",
+                *(str(setting.hypotheses(student.name, name, seed)) for name in others),
+            )
 
         return Step(name, command, self._experiment.logs, inputs, tuple(after), late=systems)
 
     # --- both -------------------------------------------------------------------------------------------------
 
     def _generate(
-        self, name: str, student: Student, loss: Loss, seed: int, split: str, more: Callable[[], Options],
+        self,
+        name: str,
+        student: Student,
+        loss: Loss,
+        seed: int,
+        split: str,
+        more: Callable[[], Options],
         after: tuple[str, ...] = (),
-    ) -> Step:  # fmt: skip
+    ) -> Step:
         one = self._experiment
         runs = [f"{student.name}.{loss.name}.seed{seed}"]
         if seed == self._grid.seeds[0]:  # the trials decide which run counts
             runs = [trial.name for trial in one.trials(student, loss)]
         waits = tuple(one.train_name(run) for run in runs)
         # --task translation: a taught student is an ordinary checkpoint and needs no plugin
-        command = (console_script("fairseq-generate"), *one.data, "--task", "translation", "--gen-subset", split,
-                   "--beam", str(self._grid.beam), "--remove-bpe", "sentencepiece", "--batch-size", "64",
-                   # As in validations; without it a few sentences that repeat themselves cost one student 2 BLEU.
-                   "--max-len-a", str(LENGTH_LIMIT["max_len_a"]), "--max-len-b", str(LENGTH_LIMIT["max_len_b"]))
+        command = (
+            console_script("fairseq-generate"),
+            *one.data,
+            "--task",
+            "translation",
+            "--gen-subset",
+            split,
+            "--beam",
+            str(self._grid.beam),
+            "--remove-bpe",
+            "sentencepiece",
+            "--batch-size",
+            "64",
+            # As in validations; without it a few sentences that repeat themselves cost one student 2 BLEU.
+            "--max-len-a",
+            str(LENGTH_LIMIT["max_len_a"]),
+            "--max-len-b",
+            str(LENGTH_LIMIT["max_len_b"]),
+        )
 
         def late() -> Options:
             checkpoint = one.checkpoints(one.run_name(student, loss, seed)) / "checkpoint_best.pt"
             return ("--path", str(checkpoint), *more())
 
-        return Step(name, command, one.logs, tuple(self._marker(run) for run in waits), (*waits, *after),
-                    output=self._output(name), late=late)
+        return Step(
+            name,
+            command,
+            one.logs,
+            tuple(self._marker(run) for run in waits),
+            (*waits, *after),
+            output=self._output(name),
+            late=late,
+        )
 
     def _marker(self, step: str) -> Path:
         return self._experiment.logs / f"{step}.done"

@@ -100,5 +100,8 @@ def _refuse(message: str) -> NoReturn:
 def _without_our_plugin(arguments: Sequence[str]) -> list[str]:
     """Drop the ``--user-dir`` of taught students, which is loaded already: fairseq would refuse it."""
     ours = str(Path(fairseq_l2t.__file__).parent)
-    return [word for before, word, after in zip(("", *arguments), arguments, (*arguments[1:], ""), strict=False)
-            if (word, after) != ("--user-dir", ours) and (before, word) != ("--user-dir", ours)]  # fmt: skip
+    return [
+        word
+        for before, word, after in zip(("", *arguments), arguments, (*arguments[1:], ""), strict=False)
+        if (word, after) != ("--user-dir", ours) and (before, word) != ("--user-dir", ours)
+    ]

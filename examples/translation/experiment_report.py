@@ -53,8 +53,12 @@ def write_report(grid: Grid, settings: Sequence[Setting], output: Path) -> None:
     text = tables(grid, found)
     write_lines(output / "results.md", text.split("\n"))
     print(text)
-    panels = [(records, student) for records in found for student in records.setting.corpus.students
-              if any(run["student"] == student for run in records.runs)]  # fmt: skip
+    panels = [
+        (records, student)
+        for records in found
+        for student in records.setting.corpus.students
+        if any(run["student"] == student for run in records.runs)
+    ]
     if panels:
         _draw_curves(grid, panels, output / "curves.png")
     if any(teacher["curve"] for records in found for teacher in records.teachers):
@@ -78,11 +82,25 @@ def tables(grid: Grid, found: Sequence[Records]) -> str:
         parts += [f"### {setting.corpus.name}, {100 * setting.noise:g} % noise", ""]
         rows = [row for student in setting.corpus.students for row in _rows(grid, student, records.runs)]
         parts += _markdown(
-            ["student", "loss", "chosen on dev", "seeds", "dev BLEU", "best update", "test BLEU", "gain", "p", "chrF",
-             "gain"], rows,
+            [
+                "student",
+                "loss",
+                "chosen on dev",
+                "seeds",
+                "dev BLEU",
+                "best update",
+                "test BLEU",
+                "gain",
+                "p",
+                "chrF",
+                "gain",
+            ],
+            rows,
         )
-    costs = [[label, str(teacher["teacher_updates"]), f"{teacher['student_updates']:,}", f"{teacher['seconds']:,.0f}"]
-             for label, teacher in _teachers(found)]  # fmt: skip
+    costs = [
+        [label, str(teacher["teacher_updates"]), f"{teacher['student_updates']:,}", f"{teacher['seconds']:,.0f}"]
+        for label, teacher in _teachers(found)
+    ]
     if costs:
         parts += ["### What the teachers cost", ""]
         parts += _markdown(["corpus, noise, teacher", "teacher updates", "student updates", "seconds"], costs)
@@ -100,9 +118,15 @@ def _rows(grid: Grid, student: str, records: Sequence[dict]) -> Iterator[list[st
             continue
         done = [counting[seed] for seed in grid.seeds if seed in counting]
         chosen = " ".join([*done[0]["options"], *_penalties(done)])
-        yield [student, loss, f"`{chosen}`", _seeds(done, grid),
-               _mean([run["dev_bleu"] for run in done]), _mean([float(run["best_update"]) for run in done], ".0f"),
-               *_scores(done)]  # fmt: skip
+        yield [
+            student,
+            loss,
+            f"`{chosen}`",
+            _seeds(done, grid),
+            _mean([run["dev_bleu"] for run in done]),
+            _mean([float(run["best_update"]) for run in done], ".0f"),
+            *_scores(done),
+        ]
 
 
 def _seeds(done: Sequence[dict], grid: Grid) -> str:
@@ -150,8 +174,11 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 def _teachers(found: Sequence[Records]) -> Iterator[tuple[str, dict]]:
     """Yield a label and the record of every teacher that was trained."""
     for records in found:
-        yield from ((f"{records.setting.name}, {teacher['teacher']}", teacher) for teacher in records.teachers
-                    if teacher["curve"])  # fmt: skip
+        yield from (
+            (f"{records.setting.name}, {teacher['teacher']}", teacher)
+            for teacher in records.teachers
+            if teacher["curve"]
+        )
 
 
 def _draw_curves(grid: Grid, panels: Sequence[tuple[Records, str]], path: Path) -> None:
@@ -163,8 +190,11 @@ def _draw_curves(grid: Grid, panels: Sequence[tuple[Records, str]], path: Path) 
     for axis, (records, student) in zip(axes, panels, strict=False):
         for number, loss in enumerate(grid.losses):
             color, line = line_style(number)
-            runs = [run["curve"] for run in records.runs
-                    if run["counts"] and (run["student"], run["loss"]) == (student, loss)]  # fmt: skip
+            runs = [
+                run["curve"]
+                for run in records.runs
+                if run["counts"] and (run["student"], run["loss"]) == (student, loss)
+            ]
             for curve in runs:
                 axis.plot(*zip(*curve, strict=True), color=color, linestyle=line, linewidth=0.6, alpha=0.5)
             shared = sorted(set.intersection(*({update for update, _ in curve} for curve in runs))) if runs else []
@@ -176,8 +206,9 @@ def _draw_curves(grid: Grid, panels: Sequence[tuple[Records, str]], path: Path) 
         axis.set_ylabel("dev BLEU", fontsize=8)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * columns, frameon=False,
-                  fontsize=8)  # fmt: skip
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2 * columns, frameon=False, fontsize=8
+    )
     save_figure(figure, path)
 
 
@@ -189,18 +220,27 @@ def _draw_teachers(found: Sequence[Records], path: Path) -> None:
     for number, (label, teacher) in enumerate(_teachers(found)):
         lines = teacher["curve"]
         x = [line["teacher_update"] for line in lines]
-        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3], "marker": ".",
-                 "label": label}  # fmt: skip
+        style = {
+            "color": f"C{number % 10}",
+            "linestyle": ("-", "--", ":")[number // 10 % 3],
+            "marker": ".",
+            "label": label,
+        }
         for axis, name in zip(axes, ("measure", "phi_mean", "hypergradient_norm"), strict=False):
             axis.plot(x, [line[name] for line in lines], **style, linewidth=0.6 if name == "measure" else 1.5)
-        judged = [(line["teacher_update"], line["holdout_measure"]) for line in lines
-                  if line["holdout_measure"] is not None]  # fmt: skip
+        judged = [
+            (line["teacher_update"], line["holdout_measure"]) for line in lines if line["holdout_measure"] is not None
+        ]
         if judged:
             axes[0].plot(*zip(*judged, strict=True), **{**style, "label": None}, linewidth=2.2)
         pulls = [mean(tenth) for tenth in zip(*(line["pull_by_tenth"] for line in lines), strict=True)]
         axes[3].plot([(tenth + 0.5) / len(pulls) for tenth in range(len(pulls))], pulls, **style)
-    titles = ("measure on dev, bold: on held-back pairs", "mean coefficient", "norm of the hypergradient",
-              "pull on all coefficients, mean of windows")
+    titles = (
+        "measure on dev, bold: on held-back pairs",
+        "mean coefficient",
+        "norm of the hypergradient",
+        "pull on all coefficients, mean of windows",
+    )
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, loc="left", fontsize=9)
         axis.set_xlabel("teacher updates", fontsize=8)

@@ -20,8 +20,16 @@ from textfiles import BadInput, read_json, read_json_lines, write_lines
 __all__ = ["Outcome", "read_records", "read_teachers", "refuse_kept_records"]
 
 RUNS, TEACHERS = "runs.jsonl", "teachers.jsonl"
-_CURVES = ("teacher_update", "student_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm",
-           "adjoint_norm", "pull_by_tenth")
+_CURVES = (
+    "teacher_update",
+    "student_update",
+    "measure",
+    "holdout_measure",
+    "phi_mean",
+    "hypergradient_norm",
+    "adjoint_norm",
+    "pull_by_tenth",
+)
 
 
 class Outcome:
@@ -35,9 +43,11 @@ class Outcome:
         self._experiments = experiments
         self._decoded = {
             one.decoding.decoded(student, loss, seed): (one, student, loss, seed)
-            for one in experiments for student in one.students for loss in one.grid.losses.values()
+            for one in experiments
+            for student in one.students
+            for loss in one.grid.losses.values()
             for seed in one.grid.seeds
-        }  # fmt: skip
+        }
 
     def note(self, step: Step) -> None:
         """Take in what a finished step has made."""
@@ -65,8 +75,10 @@ def refuse_kept_records(setting: Setting) -> None:
     """
     for path in (setting.folder / RUNS, setting.folder / TEACHERS):
         if path.exists() and path.stat().st_size:
-            raise BadInput(f"--output-dir: {path} holds records of runs that are kept without the runs; choose another "
-                           "folder, and --teachers for the teachers that are kept with them")
+            raise BadInput(
+                f"--output-dir: {path} holds records of runs that are kept without the runs; choose another "
+                "folder, and --teachers for the teachers that are kept with them"
+            )
 
 
 def read_records(setting: Setting) -> list[dict]:
@@ -75,16 +87,28 @@ def read_records(setting: Setting) -> list[dict]:
     Raises:
         BadInput: a line is no JSON, or a value of it of another kind than experiment.py writes.
     """
-    return _read(setting.folder / RUNS, {
-        "student": str, "loss": str, "seed": int, "options": list, "counts": bool, "dev_bleu": (int, float),
-        "best_update": int, "curve": list, "test": (dict, type(None)),
-    })  # fmt: skip
+    return _read(
+        setting.folder / RUNS,
+        {
+            "student": str,
+            "loss": str,
+            "seed": int,
+            "options": list,
+            "counts": bool,
+            "dev_bleu": (int, float),
+            "best_update": int,
+            "curve": list,
+            "test": (dict, type(None)),
+        },
+    )
 
 
 def read_teachers(setting: Setting) -> list[dict]:
     """Return the records of a setting's teachers; see `read_records`."""
-    return _read(setting.folder / TEACHERS, {"teacher": str, "teacher_updates": int, "student_updates": int,
-                                             "seconds": (int, float), "curve": list})  # fmt: skip
+    return _read(
+        setting.folder / TEACHERS,
+        {"teacher": str, "teacher_updates": int, "student_updates": int, "seconds": (int, float), "curve": list},
+    )
 
 
 def _read(path: Path, needed: Mapping[str, type | tuple[type, ...]]) -> list[dict]:
@@ -130,14 +154,24 @@ def _record(
     decoding = experiment.decoding
     by_penalty = decoding.dev_scores(student, loss, seed) if counts else None
     return {
-        "corpus": setting.corpus.name, "noise": setting.noise, "student": student.name, "loss": loss.name,
-        "seed": seed, "run": name, "options": list(options), "counts": counts, "dev_bleu": dev_bleu,
-        "best_update": best_update, "updates": run.updates, "seconds": run.seconds, "curve": run.curve,
+        "corpus": setting.corpus.name,
+        "noise": setting.noise,
+        "student": student.name,
+        "loss": loss.name,
+        "seed": seed,
+        "run": name,
+        "options": list(options),
+        "counts": counts,
+        "dev_bleu": dev_bleu,
+        "best_update": best_update,
+        "updates": run.updates,
+        "seconds": run.seconds,
+        "curve": run.curve,
         "diverged": run.diverged,
         "length_penalty": decoding.length_penalty(student, loss, seed) if counts else None,
         "dev_bleu_by_length_penalty": by_penalty and {f"{key:g}": score for key, score in by_penalty.items()},
         "test": _test_scores(experiment, student, loss, seed) if counts else None,
-    }  # fmt: skip
+    }
 
 
 def _test_scores(experiment: Experiment, student: Student, loss: Loss, seed: int) -> dict | None:
@@ -172,6 +206,10 @@ def _teachers(experiment: Experiment) -> Iterator[dict]:
             life = line["student_life"]
             updates += line["student_update"] - reached.get(life, 0)
             reached[life] = line["student_update"]
-        yield {"teacher": name, "teacher_updates": len(lines), "student_updates": updates,
-               "seconds": sum(line["seconds"] for line in lines),
-               "curve": [{key: line[key] for key in _CURVES} for line in lines]}
+        yield {
+            "teacher": name,
+            "teacher_updates": len(lines),
+            "student_updates": updates,
+            "seconds": sum(line["seconds"] for line in lines),
+            "curve": [{key: line[key] for key in _CURVES} for line in lines],
+        }

@@ -89,6 +89,7 @@ class Experiment:
 
     def chosen(self, student: Student, loss: Loss) -> Trial:
         """Return the trial with the best dev BLEU, of equals the first that did not diverge; all must have finished."""
+
         def merit(trial: Trial) -> tuple[float, bool]:
             run = read_run(self.log(trial.name))
             return run.best[1], not run.diverged
@@ -153,11 +154,23 @@ class Experiment:
 
     def _train_teacher(self, name: str) -> Step:
         teacher, folder = self.grid.teachers[name], self.setting.teacher(name)
-        command = (console_script("l2t-train-teacher"), str(self.setting.data_bin), *self._teacher_options(name),
-                   "--save-dir", str(folder))
+        command = (
+            console_script("l2t-train-teacher"),
+            str(self.setting.data_bin),
+            *self._teacher_options(name),
+            "--save-dir",
+            str(folder),
+        )
         progress = lines_in_file(folder / "teacher_log.jsonl", max(1, teacher.updates))
-        return Step(self.step_name("teacher", name), command, self._logs, (self.setting.data_bin / RECORD,),
-                    work=folder, resume=("--resume",), progress=progress)
+        return Step(
+            self.step_name("teacher", name),
+            command,
+            self._logs,
+            (self.setting.data_bin / RECORD,),
+            work=folder,
+            resume=("--resume",),
+            progress=progress,
+        )
 
     def _teacher_options(self, name: str) -> Options:
         """All but folders."""
@@ -179,12 +192,16 @@ class Experiment:
                 raise BadInput(f"--teachers: {error}") from None
             before, now = arguments[1:-2], list(self._teacher_options(name))  # without DATA_BIN and --save-dir DIR
             if before != now:
-                raise BadInput(f"--teachers: {path} was trained with other options than the grid's {name} "
-                               f"({difference(before, now)})")
+                raise BadInput(
+                    f"--teachers: {path} was trained with other options than the grid's {name} "
+                    f"({difference(before, now)})"
+                )
             trained, wanted = len(teacher_lines(path.parent)), self.grid.teachers[name].updates
             if trained != wanted:
-                raise BadInput(f"--teachers: {path} is not finished, {trained} of {wanted} updates by "
-                               f"{path.with_name('teacher_log.jsonl')}; let its own run go on, or leave --teachers out")
+                raise BadInput(
+                    f"--teachers: {path} is not finished, {trained} of {wanted} updates by "
+                    f"{path.with_name('teacher_log.jsonl')}; let its own run go on, or leave --teachers out"
+                )
             yield path
 
     def refuse_damaged_teachers(self) -> None:
@@ -200,8 +217,10 @@ class Experiment:
             try:
                 load_teacher(self.setting.teacher(name) / "teacher.safetensors")
             except TeacherFileError as error:
-                raise BadInput(f"{error}; put the file back as it was, or remove {step.work} and {step.marker} to "
-                               "train it and its students anew") from None
+                raise BadInput(
+                    f"{error}; put the file back as it was, or remove {step.work} and {step.marker} to "
+                    "train it and its students anew"
+                ) from None
 
     def refuse_other_vocabulary(self) -> None:
         """See that the teachers of an earlier run are for the dictionary that is there now.
@@ -226,10 +245,26 @@ class Experiment:
         """What the teacher has learned, in words and pictures."""
         folder, after = self.setting.teacher(name), self._after_teacher(name)
         looks = self.setting.folder / "inspected"
-        command = (console_script("l2t-inspect"), str(folder / "teacher.safetensors"), "--dict", str(self._dictionary),
-                   "--log", str(folder / "teacher_log.jsonl"), "--min-count", "20", "--plots", str(looks / name))
-        return Step(self.step_name("inspect", name), command, self._logs, (folder / "teacher.safetensors",), after,
-                    output=self._logs / f"{self.step_name('inspect', name)}.txt")
+        command = (
+            console_script("l2t-inspect"),
+            str(folder / "teacher.safetensors"),
+            "--dict",
+            str(self._dictionary),
+            "--log",
+            str(folder / "teacher_log.jsonl"),
+            "--min-count",
+            "20",
+            "--plots",
+            str(looks / name),
+        )
+        return Step(
+            self.step_name("inspect", name),
+            command,
+            self._logs,
+            (folder / "teacher.safetensors",),
+            after,
+            output=self._logs / f"{self.step_name('inspect', name)}.txt",
+        )
 
     def _trial(self, trial: Trial) -> Step:
         keep = ("--keep-interval-updates", "-1") if trial.student in self.watched else ()
@@ -237,32 +272,71 @@ class Experiment:
 
     def _further(self, student: Student, loss: Loss, seed: int) -> Step:
         after = tuple(self.train_name(trial.name) for trial in self.trials(student, loss))
-        return self._train(student, loss, f"{student.name}.{loss.name}.seed{seed}", seed, after=after,
-                           late=lambda: self.chosen(student, loss).options)
+        return self._train(
+            student,
+            loss,
+            f"{student.name}.{loss.name}.seed{seed}",
+            seed,
+            after=after,
+            late=lambda: self.chosen(student, loss).options,
+        )
 
     def _train(self, student: Student, loss: Loss, name: str, seed: int, more: Options = (), **step) -> Step:
         folder, inputs = self.checkpoints(name), (self.setting.data_bin / RECORD,)
         after = step.pop("after", ())
         command = (
-            console_script("fairseq-train"), *self.data, "--num-workers", "0", *student.options,
-            "--max-update", str(student.updates), "--patience", str(student.patience),
-            *validation(student.validate_every), "--seed", str(seed),
-            "--log-format", "json", "--log-interval", str(student.validate_every), "--save-dir", str(folder),
-            *self._criterion(loss), *more,
-        )  # fmt: skip
+            console_script("fairseq-train"),
+            *self.data,
+            "--num-workers",
+            "0",
+            *student.options,
+            "--max-update",
+            str(student.updates),
+            "--patience",
+            str(student.patience),
+            *validation(student.validate_every),
+            "--seed",
+            str(seed),
+            "--log-format",
+            "json",
+            "--log-interval",
+            str(student.validate_every),
+            "--save-dir",
+            str(folder),
+            *self._criterion(loss),
+            *more,
+        )
         if loss.teacher:
             inputs = (*inputs, self.setting.teacher(loss.teacher) / "teacher.safetensors")
             after = (*after, *self._after_teacher(loss.teacher))
-        return Step(self.train_name(name), command, self._logs, inputs, after, work=folder,
-                    progress=updates_in_log(self.log(name), student.updates), mend=mend_last_checkpoint,
-                    is_result=has_diverged, **step)
+        return Step(
+            self.train_name(name),
+            command,
+            self._logs,
+            inputs,
+            after,
+            work=folder,
+            progress=updates_in_log(self.log(name), student.updates),
+            mend=mend_last_checkpoint,
+            is_result=has_diverged,
+            **step,
+        )
 
     def _criterion(self, loss: Loss) -> Options:
         if not loss.teacher:
             return loss.options
         path = self.setting.teacher(loss.teacher) / "teacher.safetensors"
-        return ("--user-dir", str(Path(fairseq_l2t.__file__).parent), "--task", "l2t_dlf",
-                "--criterion", "dynamic_teacher_loss", "--teacher-path", str(path), *loss.options)
+        return (
+            "--user-dir",
+            str(Path(fairseq_l2t.__file__).parent),
+            "--task",
+            "l2t_dlf",
+            "--criterion",
+            "dynamic_teacher_loss",
+            "--teacher-path",
+            str(path),
+            *loss.options,
+        )
 
     # --- where the gradient goes ------------------------------------------------------------------------------
 
@@ -274,11 +348,24 @@ class Experiment:
         """Those of the first seed keep all their checkpoints; see `_trial`."""
         trials = [trial for loss in self.grid.losses.values() for trial in self.trials(student, loss)]
         after = tuple(self.train_name(trial.name) for trial in trials)
-        command = (sys.executable, str(Path(__file__).with_name("gradient_share.py")), str(self.setting.data_bin),
-                   "--json", str(self.shares(student)), "--plot", str(self.shares(student).with_suffix(".png")))
+        command = (
+            sys.executable,
+            str(Path(__file__).with_name("gradient_share.py")),
+            str(self.setting.data_bin),
+            "--json",
+            str(self.shares(student)),
+            "--plot",
+            str(self.shares(student).with_suffix(".png")),
+        )
         inputs = tuple(self._logs / f"{name}.done" for name in after)
-        return Step(self.step_name("shares", student.name), command, self._logs, inputs, after,
-                    late=partial(self._watched_checkpoints, student))
+        return Step(
+            self.step_name("shares", student.name),
+            command,
+            self._logs,
+            inputs,
+            after,
+            late=partial(self._watched_checkpoints, student),
+        )
 
     def _watched_checkpoints(self, student: Student) -> Options:
         chosen = {loss.name: self.chosen(student, loss).name for loss in self.grid.losses.values()}

@@ -1,4 +1,5 @@
 """Meaning to German: cases, articles, adjective endings, verb forms and the order of the German clause."""
+
 from __future__ import annotations
 
 from lexicon import Modal, Verb
@@ -14,9 +15,17 @@ _AFTER_DEFINITE = {"nom": "e e e en", "acc": "en e e en", "dat": "en en en en"}
 _AFTER_EIN = {"nom": "er e es en", "acc": "en e es en", "dat": "en en en en"}
 _BARE = {"nom": "er e es e", "acc": "en e es e", "dat": "em er em en"}
 # nominative, accusative, dative, reflexive accusative, possessive stem
-_PRONOUNS = {"1s": "ich mich mir mich mein", "2s": "du dich dir dich dein", "3m": "er ihn ihm sich sein",
-             "3f": "sie sie ihr sich ihr", "3n": "es es ihm sich sein", "1p": "wir uns uns uns unser",
-             "2p": "ihr euch euch euch euer", "3p": "sie sie ihnen sich ihr", "Sie": "Sie Sie Ihnen sich Ihr"}
+_PRONOUNS = {
+    "1s": "ich mich mir mich mein",
+    "2s": "du dich dir dich dein",
+    "3m": "er ihn ihm sich sein",
+    "3f": "sie sie ihr sich ihr",
+    "3n": "es es ihm sich sein",
+    "1p": "wir uns uns uns unser",
+    "2p": "ihr euch euch euch euer",
+    "3p": "sie sie ihnen sich ihr",
+    "Sie": "Sie Sie Ihnen sich Ihr",
+}
 _CASES = ("nom", "acc", "dat", "reflexive", "possessive")
 _TO_BE = {"1s": "bin", "2s": "bist", "1p": "sind", "2p": "seid", "3p": "sind", "Sie": "sind"}
 _TO_HAVE = {"1s": "habe", "2s": "hast", "1p": "haben", "2p": "habt", "3p": "haben", "Sie": "haben"}
@@ -148,8 +157,9 @@ def adverbial(chosen: TimeOrPlace) -> str:
     companion = chosen.companion
     if companion is None:
         return chosen.entry.german.format(**chosen.german)
-    return chosen.entry.german.format(owner_acc=noun_phrase(companion, "acc"),
-                                      owner_dat=noun_phrase(companion, "dat"), **chosen.german)
+    return chosen.entry.german.format(
+        owner_acc=noun_phrase(companion, "acc"), owner_dat=noun_phrase(companion, "dat"), **chosen.german
+    )
 
 
 def _verb_parts(meaning: Clause, order: str) -> tuple[str, list[str]]:

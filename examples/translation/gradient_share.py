@@ -69,8 +69,11 @@ def share_of_noise(path: Path, update: int, data: Path, pairs: Sequence[int], no
             sample = dataset.collater([dataset[number] for number in numbers[start : start + 32]])
             gradient[kind] += _norms_at_the_logits(model, criterion, sample)
             tokens[kind] += sample["ntokens"]
-    return {"update": update, "share": gradient[True] / sum(gradient.values()),
-            "tokens": tokens[True] / sum(tokens.values())}  # fmt: skip
+    return {
+        "update": update,
+        "share": gradient[True] / sum(gradient.values()),
+        "tokens": tokens[True] / sum(tokens.values()),
+    }
 
 
 def _loaded(path: Path, data: Path, update: int) -> tuple:
@@ -108,8 +111,13 @@ def draw(path: Path, shares: dict[str, list[dict]]) -> None:
     axes = figure.subplots()
     for number, (name, lines) in enumerate(shares.items()):
         color, dashes = line_style(number)
-        axes.plot([line["update"] for line in lines], [100 * line["share"] for line in lines], color=color,
-                  linestyle=dashes, label=name)  # fmt: skip
+        axes.plot(
+            [line["update"] for line in lines],
+            [100 * line["share"] for line in lines],
+            color=color,
+            linestyle=dashes,
+            label=name,
+        )
     tokens = next(iter(shares.values()))[0]["tokens"]
     axes.axhline(100 * tokens, color="0.5", linewidth=0.8, linestyle="--", label="their share of the tokens")
     axes.set_ylim(bottom=0)
@@ -169,8 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA_BIN", help="made by prepare.py with --noise")
-    parser.add_argument("--checkpoints", type=_named, nargs="+", required=True, metavar="NAME=DIR",
-                        help="save folders of fairseq-train with --save-interval-updates, and their names in the plot")
+    parser.add_argument(
+        "--checkpoints",
+        type=_named,
+        nargs="+",
+        required=True,
+        metavar="NAME=DIR",
+        help="save folders of fairseq-train with --save-interval-updates, and their names in the plot",
+    )
     parser.add_argument("--pairs", type=int, default=1000, help="training pairs that are drawn (default 1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the drawing (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="a line for each checkpoint")

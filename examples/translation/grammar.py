@@ -1,4 +1,5 @@
 """Draws meanings: which clauses and sentences the embedded corpus has, and how often."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,18 +9,41 @@ from lexicon import MODALS, Lexicon, Verb
 from meaning import Clause, NounPhrase, Relative, Sentence
 from phrases import PhraseMaker
 
-_KINDS = {"statement": 32, "subordinate": 20, "reported": 8, "coordinated": 9, "um": 6, "question": 7,
-          "asking": 4, "copula": 8, "passive": 6}
-_TENSES = {"past": 34, "present": 22, "future": 14, "will": 4, "progressive": 8, "perfect": 8, "modal": 14,
-           "since": 5}
+_KINDS = {
+    "statement": 32,
+    "subordinate": 20,
+    "reported": 8,
+    "coordinated": 9,
+    "um": 6,
+    "question": 7,
+    "asking": 4,
+    "copula": 8,
+    "passive": 6,
+}
+_TENSES = {"past": 34, "present": 22, "future": 14, "will": 4, "progressive": 8, "perfect": 8, "modal": 14, "since": 5}
 # (conjunction, tense of the main clause, tense of the subordinate clause): weight
-_SUBORDINATE = {("weil", "past", "past"): 6, ("weil", "present", "present"): 3, ("obwohl", "past", "past"): 4,
-                ("als", "past", "past"): 4, ("während", "past", "past"): 2, ("bevor", "past", "past"): 3,
-                ("nachdem", "past", "pluperfect"): 4, ("wenn", "present", "present"): 5,
-                ("wenn", "future", "present"): 3, ("sobald", "future", "present"): 3}
+_SUBORDINATE = {
+    ("weil", "past", "past"): 6,
+    ("weil", "present", "present"): 3,
+    ("obwohl", "past", "past"): 4,
+    ("als", "past", "past"): 4,
+    ("während", "past", "past"): 2,
+    ("bevor", "past", "past"): 3,
+    ("nachdem", "past", "pluperfect"): 4,
+    ("wenn", "present", "present"): 5,
+    ("wenn", "future", "present"): 3,
+    ("sobald", "future", "present"): 3,
+}
 # the list of time phrases that goes with a tense; modal and pluperfect have none
-_TIMES = {"past": "past", "future": "future", "will": "future", "present": "present",
-          "progressive": "progressive", "perfect": "perfect", "since": "since"}
+_TIMES = {
+    "past": "past",
+    "future": "future",
+    "will": "future",
+    "present": "present",
+    "progressive": "progressive",
+    "perfect": "perfect",
+    "since": "since",
+}
 _NEEDS_TIME = frozenset(("future", "progressive", "perfect", "since"))
 _NEGATABLE = frozenset(("past", "present", "future", "will"))
 
@@ -34,10 +58,17 @@ class Grammar:
         self._verbs = [verb for verb in lexicon.verbs if verb.frame not in ("dass", "ob")]
         self._human = [verb for verb in self._verbs if "person" in verb.subjects and verb.frame != "swap"]
         self._passive = [verb for verb in self._verbs if "passive" in verb.features]
-        self._kinds = {"statement": self._statement, "subordinate": self._subordinate,
-                       "reported": self._reported, "coordinated": self._coordinated, "um": self._purpose,
-                       "question": self._question, "asking": self._asking, "copula": self._copula_sentence,
-                       "passive": self._passive_sentence}
+        self._kinds = {
+            "statement": self._statement,
+            "subordinate": self._subordinate,
+            "reported": self._reported,
+            "coordinated": self._coordinated,
+            "um": self._purpose,
+            "question": self._question,
+            "asking": self._asking,
+            "copula": self._copula_sentence,
+            "passive": self._passive_sentence,
+        }
 
     def sentence(self) -> Sentence:
         """One sentence of a kind drawn from the shares above."""
@@ -53,8 +84,9 @@ class Grammar:
                 continue
             return tense
 
-    def _clause(self, tense: str = "", subject: NounPhrase | None = None, brief: bool = False,
-                verbs: list[Verb] | None = None) -> Clause:
+    def _clause(
+        self, tense: str = "", subject: NounPhrase | None = None, brief: bool = False, verbs: list[Verb] | None = None
+    ) -> Clause:
         """A clause; ``tense`` and ``subject`` may be given, ``brief`` leaves out what makes it long."""
         make = self._make
         choices = verbs or (self._verbs if subject is None else self._human)
@@ -173,8 +205,9 @@ class Grammar:
         first = self._clause(tense, brief=True)
         thing = first.direct
         if thing is not None and thing.noun is not None and not thing.noun.mass and make.chance(0.6):
-            second = self._copula(NounPhrase(person=thing.person, human=thing.human and thing.person != "3n"),
-                                  tense, thing)
+            second = self._copula(
+                NounPhrase(person=thing.person, human=thing.human and thing.person != "3n"), tense, thing
+            )
         else:
             second = self._clause(tense, subject=self._anaphor(first.subject) or make.name(), brief=True)
         if second is None or second.verb is None:
@@ -186,8 +219,7 @@ class Grammar:
         choices = self._make.lexicon.adjectives_for(described.noun)
         if not choices:
             return None
-        return Clause(subject, tense=tense, adjective=self._make.rng.choice(choices),
-                      negated=self._make.chance(0.2))
+        return Clause(subject, tense=tense, adjective=self._make.rng.choice(choices), negated=self._make.chance(0.2))
 
     def _copula_sentence(self) -> Sentence:
         make = self._make

@@ -41,9 +41,13 @@ __all__ = ["Corpus", "Grid", "Loss", "Options", "Student", "Teacher", "load_grid
 
 # What the grid says itself, and where.
 _OF_THE_GRID = {
-    "--lr": "in learning_rates", "--max-update": "updates of the student", "--patience": "patience of the student",
-    "--seed": "in seeds", "--save-dir": "a folder of each run", "--restore-file": "found in the folder of each run",
-}  # fmt: skip
+    "--lr": "in learning_rates",
+    "--max-update": "updates of the student",
+    "--patience": "patience of the student",
+    "--seed": "in seeds",
+    "--save-dir": "a folder of each run",
+    "--restore-file": "found in the folder of each run",
+}
 _OF_THE_TEACHER = {"--teacher-updates": "updates of the teacher", "--save-dir": "a folder of each teacher"}
 _OF_A_TAUGHT_LOSS = dict.fromkeys(("--criterion", "--task", "--teacher-path", "--user-dir"), "that of its teacher")
 
@@ -154,8 +158,9 @@ class _Reader(Values):
             raise self.bad("baselines", [], f"some of {', '.join(losses)}")
         beam = self.number("beam", top.get("beam", 5), int, 1)
         watched = tuple(self.known("watched", name, students) for name in self.several(top, "watched", []))
-        penalties = tuple(self.number("length_penalties", one, float, 0.0)
-                          for one in self.several(top, "length_penalties", [1.0]))  # fmt: skip
+        penalties = tuple(
+            self.number("length_penalties", one, float, 0.0) for one in self.several(top, "length_penalties", [1.0])
+        )
         self.distinct("length_penalties", penalties, lambda penalty: f"{penalty:g}")
         if not penalties:
             raise self.bad("length_penalties", [], "at least one")
@@ -169,28 +174,35 @@ class _Reader(Values):
         embedded = None
         if "embedded" in values:
             sizes = self.mapping(values["embedded"], f"{where}.embedded", {"train", "dev", "test", "seed"})
-            embedded = CorpusSettings(**{
-                key: self.number(f"{where}.embedded.{key}", size, int, 0 if key == "seed" else 1)
-                for key, size in sizes.items()
-            })  # fmt: skip
+            embedded = CorpusSettings(
+                **{
+                    key: self.number(f"{where}.embedded.{key}", size, int, 0 if key == "seed" else 1)
+                    for key, size in sizes.items()
+                }
+            )
         elif not isinstance(values["raw"], str) or not values["raw"]:
             raise self.bad(f"{where}.raw", values["raw"], "the name of a folder in --raw-dir")
         chosen = self.several(values, "students", list(students), where)
         self.distinct(f"{where}.students", chosen)
         return Corpus(
-            name, self.number(f"{where}.vocabulary", values.get("vocabulary"), int, 1),
+            name,
+            self.number(f"{where}.vocabulary", values.get("vocabulary"), int, 1),
             tuple(self.known(f"{where}.students", one, students) for one in chosen),
-            values.get("raw"), embedded, self.number(f"{where}.train_limit", values.get("train_limit", 0), int, 0),
+            values.get("raw"),
+            embedded,
+            self.number(f"{where}.train_limit", values.get("train_limit", 0), int, 0),
             self.number(f"{where}.part", values.get("part", 0.0), float, 0.0, 1.0),
             self.known(f"{where}.direction", values.get("direction", "de-en"), dict.fromkeys(("de-en", "en-de"))),
-        )  # fmt: skip
+        )
 
     def _student(self, name: str, entry: Any) -> Student:
         where = f"students.{name}"
         values = self.mapping(entry, where, {field.name for field in fields(Student)} - {"name"})
         rates = self.several(values, "learning_rates", None, where)
-        whole = {key: self.number(f"{where}.{key}", values.get(key), int, 1)
-                 for key in ("updates", "validate_every", "patience")}  # fmt: skip
+        whole = {
+            key: self.number(f"{where}.{key}", values.get(key), int, 1)
+            for key in ("updates", "validate_every", "patience")
+        }
         if whole["validate_every"] > whole["updates"]:
             raise self.bad(f"{where}.validate_every", whole["validate_every"], f"at most updates, {whole['updates']}")
         positive = tuple(self.number(f"{where}.learning_rates", rate, float, 1e-12) for rate in rates)
@@ -213,8 +225,7 @@ class _Reader(Values):
         elif "options" not in values:
             raise self.bad(where, sorted(values), "options with a --criterion, or a teacher")
         taken = _OF_THE_GRID if teacher is None else {**_OF_THE_GRID, **_OF_A_TAUGHT_LOSS}
-        choices = [self.options(f"{where}.choices", one, taken)
-                   for one in self.several(values, "choices", [""], where)]  # fmt: skip
+        choices = [self.options(f"{where}.choices", one, taken) for one in self.several(values, "choices", [""], where)]
         if not choices:
             raise self.bad(f"{where}.choices", [], "at least one")
         options = self.options(f"{where}.options", values.get("options", ""), taken)

@@ -98,8 +98,10 @@ class Values:
         """Return a number of that kind, int or float, within bounds that belong to it."""
         allowed = (int, float) if kind is float else (int,)
         # Every comparison with NaN is false, so that it is none of the right ones.
-        if isinstance(value, bool) or not isinstance(value, allowed) or not (
-            least <= value <= (_MOST if most is None else most)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, allowed)
+            or not (least <= value <= (_MOST if most is None else most))
         ):
             limit = f"at least {least:g} and at most {_MOST if most is None else most:g}"
             if isinstance(value, str) and _EXPONENT.fullmatch(value):

@@ -4,6 +4,7 @@ A cell of English words may hold synonyms, the usual one first: ``big/large``. A
 several lines (``Bank``, ``Schloss``, ``aufgeben``) is ambiguous: its class, plural, frame or object decides
 how it is translated.
 """
+
 from __future__ import annotations
 
 import csv
@@ -12,19 +13,57 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "lexicon"
 
-CITIES = {"Berlin": "Berlin", "Hamburg": "Hamburg", "München": "Munich", "Köln": "Cologne", "Wien": "Vienna",
-          "Zürich": "Zurich", "Paris": "Paris", "Rom": "Rome", "Prag": "Prague", "London": "London",
-          "Venedig": "Venice", "Brüssel": "Brussels", "Warschau": "Warsaw", "Nürnberg": "Nuremberg"}
-NAMES = {"Anna": "f", "Peter": "m", "Maria": "f", "Thomas": "m", "Julia": "f", "Karl": "m", "Sophie": "f",
-         "Paul": "m", "Emma": "f", "Felix": "m", "Clara": "f", "Jonas": "m", "Lena": "f", "Max": "m"}
-WEEKDAYS = {"Montag": "Monday", "Dienstag": "Tuesday", "Mittwoch": "Wednesday", "Donnerstag": "Thursday",
-            "Freitag": "Friday", "Samstag": "Saturday", "Sonntag": "Sunday"}
+CITIES = {
+    "Berlin": "Berlin",
+    "Hamburg": "Hamburg",
+    "München": "Munich",
+    "Köln": "Cologne",
+    "Wien": "Vienna",
+    "Zürich": "Zurich",
+    "Paris": "Paris",
+    "Rom": "Rome",
+    "Prag": "Prague",
+    "London": "London",
+    "Venedig": "Venice",
+    "Brüssel": "Brussels",
+    "Warschau": "Warsaw",
+    "Nürnberg": "Nuremberg",
+}
+NAMES = {
+    "Anna": "f",
+    "Peter": "m",
+    "Maria": "f",
+    "Thomas": "m",
+    "Julia": "f",
+    "Karl": "m",
+    "Sophie": "f",
+    "Paul": "m",
+    "Emma": "f",
+    "Felix": "m",
+    "Clara": "f",
+    "Jonas": "m",
+    "Lena": "f",
+    "Max": "m",
+}
+WEEKDAYS = {
+    "Montag": "Monday",
+    "Dienstag": "Tuesday",
+    "Mittwoch": "Wednesday",
+    "Donnerstag": "Thursday",
+    "Freitag": "Friday",
+    "Samstag": "Saturday",
+    "Sonntag": "Sunday",
+}
 SEASONS = {"Frühling": "spring", "Sommer": "summer", "Herbst": "autumn", "Winter": "winter"}
 # German singular, plural, dative plural; English singular, plural
-UNITS = [("Tag", "Tage", "Tagen", "day", "days"), ("Woche", "Wochen", "Wochen", "week", "weeks"),
-         ("Monat", "Monate", "Monaten", "month", "months"), ("Jahr", "Jahre", "Jahren", "year", "years"),
-         ("Stunde", "Stunden", "Stunden", "hour", "hours"),
-         ("Minute", "Minuten", "Minuten", "minute", "minutes")]
+UNITS = [
+    ("Tag", "Tage", "Tagen", "day", "days"),
+    ("Woche", "Wochen", "Wochen", "week", "weeks"),
+    ("Monat", "Monate", "Monaten", "month", "months"),
+    ("Jahr", "Jahre", "Jahren", "year", "years"),
+    ("Stunde", "Stunden", "Stunden", "hour", "hours"),
+    ("Minute", "Minuten", "Minuten", "minute", "minutes"),
+]
 
 
 @dataclass(frozen=True)
@@ -143,9 +182,12 @@ def load_lexicon(folder: Path = FOLDER) -> Lexicon:
     for row in _rows(folder / "adverbials.csv"):
         entry = Adverbial(row["kind"], row["german"], _synonyms(row["english"]), row["position"])
         adverbials.setdefault(entry.kind, []).append(entry)
-    return Lexicon([_noun(row) for row in _rows(folder / "nouns.csv")],
-                   [_verb(row) for row in _rows(folder / "verbs.csv")],
-                   [_adjective(row) for row in _rows(folder / "adjectives.csv")], adverbials)
+    return Lexicon(
+        [_noun(row) for row in _rows(folder / "nouns.csv")],
+        [_verb(row) for row in _rows(folder / "verbs.csv")],
+        [_adjective(row) for row in _rows(folder / "adjectives.csv")],
+        adverbials,
+    )
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -159,19 +201,41 @@ def _synonyms(cell: str) -> tuple[str, ...]:
 
 def _noun(row: dict[str, str]) -> Noun:
     gender, weak = row["gender"][0], row["gender"].endswith("w")
-    return Noun(row["german"], gender, row["plural"], _synonyms(row["english"]),
-                _synonyms(row["english_plural"]), frozenset(row["classes"].split()), weak)
+    return Noun(
+        row["german"],
+        gender,
+        row["plural"],
+        _synonyms(row["english"]),
+        _synonyms(row["english_plural"]),
+        frozenset(row["classes"].split()),
+        weak,
+    )
 
 
 def _adjective(row: dict[str, str]) -> Adjective:
-    return Adjective(row["german"], row["comparative"], _synonyms(row["english"]),
-                     _synonyms(row["english_comparative"]), frozenset(row["classes"].split()))
+    return Adjective(
+        row["german"],
+        row["comparative"],
+        _synonyms(row["english"]),
+        _synonyms(row["english_comparative"]),
+        frozenset(row["classes"].split()),
+    )
 
 
 def _verb(row: dict[str, str]) -> Verb:
     words = row["german"].split()
     prefix, bar, infinitive = words[-1].rpartition("|")
     english = tuple(tuple(triple.split()) for triple in row["english"].split("/"))
-    return Verb(infinitive, prefix if bar else "", words[0] == "sich", row["third"], row["participle"],
-                row["auxiliary"], row["frame"], frozenset(row["subject"].split()),
-                frozenset(row["object"].split()), english, frozenset(row["features"].split()))
+    return Verb(
+        infinitive,
+        prefix if bar else "",
+        words[0] == "sich",
+        row["third"],
+        row["participle"],
+        row["auxiliary"],
+        row["frame"],
+        frozenset(row["subject"].split()),
+        frozenset(row["object"].split()),
+        english,
+        frozenset(row["features"].split()),
+    )

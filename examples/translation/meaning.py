@@ -1,4 +1,5 @@
 """What a sentence says before it is German or English: noun phrases, clauses and whole sentences."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

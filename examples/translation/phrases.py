@@ -1,4 +1,5 @@
 """Draws noun phrases, pronouns and adverbials."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -48,8 +49,9 @@ class PhraseMaker:
         name = self.rng.choice(list(NAMES))
         return NounPhrase(name=name, person="3" + NAMES[name], human=True)
 
-    def noun_phrase(self, classes: Iterable[str], owner: NounPhrase | None = None,
-                    adjective: float = 0.4) -> NounPhrase:
+    def noun_phrase(
+        self, classes: Iterable[str], owner: NounPhrase | None = None, adjective: float = 0.4
+    ) -> NounPhrase:
         """A noun of one of the classes, determiner and adjectives; a possessive may refer to ``owner``."""
         chosen = self.rng.choice(self._class_nouns(classes))
         kind = self.draw(_DETERMINERS)
@@ -106,8 +108,14 @@ class PhraseMaker:
         weekday, season, city = (self.rng.choice(list(words.items())) for words in tables)
         unit, number = self.rng.choice(UNITS), self.rng.randint(2, 30)
         year, hour = self.rng.randint(*_YEARS), self.rng.randint(2, 11)
-        return [("weekday", *weekday), ("season", *season), ("city", *city), ("unit_dat", unit[2], ""),
-                ("unit", "", unit[4]), ("number", german_number(number), english_number(number)),
-                ("year", german_year(year), english_year(year)),
-                ("hour", german_number(hour), english_number(hour)),
-                ("next_hour", german_number(hour + 1), "")]
+        return [
+            ("weekday", *weekday),
+            ("season", *season),
+            ("city", *city),
+            ("unit_dat", unit[2], ""),
+            ("unit", "", unit[4]),
+            ("number", german_number(number), english_number(number)),
+            ("year", german_year(year), english_year(year)),
+            ("hour", german_number(hour), english_number(hour)),
+            ("next_hour", german_number(hour + 1), ""),
+        ]

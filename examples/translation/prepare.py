@@ -6,6 +6,7 @@
 RAW_DIR holds {train,valid,test}.{de,en}. The output folder gets ``text/`` (what is used of the raw text; the
 reference for scoring), ``pieces/`` (encoded), ``spm.model`` and ``bin/``, DATA_BIN of the fairseq programs.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -88,8 +89,10 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = 
         if not changed:
             return data_bin
         if not replace:
-            raise BadInput(f"{data_bin}: made with other {', '.join(changed)}, and runs may stand on it; "
-                           f"remove {output.parent} or choose another --output-dir")
+            raise BadInput(
+                f"{data_bin}: made with other {', '.join(changed)}, and runs may stand on it; "
+                f"remove {output.parent} or choose another --output-dir"
+            )
         shutil.rmtree(data_bin)
     splits["train"], noisy = _training_pairs(splits, settings)
     write_lines(_folder(output) / "train.noise.txt", (str(index + 1) for index in noisy))
@@ -98,8 +101,10 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = 
         splits[PART] = (splits["train"][0][:count], splits["train"][1][:count])
     _write_splits(_folder(output / "text"), splits)
     pieces = train_pieces(splits["train"], settings.vocabulary, output / "spm.model")
-    encoded = {split: tuple([" ".join(line) for line in pieces.encode(side, out_type=str)] for side in sides)
-               for split, sides in splits.items()}
+    encoded = {
+        split: tuple([" ".join(line) for line in pieces.encode(side, out_type=str)] for side in sides)
+        for split, sides in splits.items()
+    }
     _write_splits(_folder(output / "pieces"), encoded)
     _binarise(output / "pieces", data_bin, settings, record)
     return data_bin
@@ -113,13 +118,18 @@ def reference_file(data_bin: Path, split: str = "test", language: str = LANGUAGE
 def _changed(path: Path, record: dict) -> list[str]:
     """What was other than in ``record`` when the folder was made; one that is not ours is never removed."""
     if not path.exists():
-        raise BadInput(f"{path.parent}: exists and was not made by prepare.py (no {RECORD}); "
-                       "move it away or choose another --output-dir")
+        raise BadInput(
+            f"{path.parent}: exists and was not made by prepare.py (no {RECORD}); "
+            "move it away or choose another --output-dir"
+        )
     before = read_json(path, f"remove {path.parent} to prepare it again")
     if not isinstance(before, dict):
         raise BadInput(f"{path}: {before!r}, expected a mapping; remove {path.parent} to prepare it again")
-    return ["text" if name == "input" else f"{name} ({before.get(name)}, now {value})"
-            for name, value in record.items() if before.get(name) != value]
+    return [
+        "text" if name == "input" else f"{name} ({before.get(name)}, now {value})"
+        for name, value in record.items()
+        if before.get(name) != value
+    ]
 
 
 def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tuple[Split, list[int]]:
@@ -133,9 +143,12 @@ def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tupl
     source, target = splits["train"]
     pairs = [pair for pair in zip(source, target, strict=True) if pair[0].strip() and pair[1].strip()]
     kept = [pair for pair in pairs if _key(pair[0]) not in held_out]
-    print(f"train: {len(source)} pairs, {len(source) - len(pairs)} with an empty side left out, "
-          f"{len(pairs) - len(kept)} left out because their source also stands in valid or test", flush=True)
-    kept = kept[:settings.train_limit or None]
+    print(
+        f"train: {len(source)} pairs, {len(source) - len(pairs)} with an empty side left out, "
+        f"{len(pairs) - len(kept)} left out because their source also stands in valid or test",
+        flush=True,
+    )
+    kept = kept[: settings.train_limit or None]
     if not kept:
         raise BadInput("train: no pair is left")
     rng = Random(f"{settings.noise_seed} noise")
@@ -161,9 +174,16 @@ def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.Sen
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(train[0] + train[1]), model_writer=model, vocab_size=vocabulary,
-            model_type="unigram", character_coverage=1.0, hard_vocab_limit=False, num_threads=1,
-            shuffle_input_sentence=False, minloglevel=2)
+            sentence_iterator=iter(train[0] + train[1]),
+            model_writer=model,
+            vocab_size=vocabulary,
+            model_type="unigram",
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            num_threads=1,
+            shuffle_input_sentence=False,
+            minloglevel=2,
+        )
     except RuntimeError as error:
         raise BadOption("vocabulary", f"{vocabulary}, refused by SentencePiece: {error}") from None
     write_atomically(path, [model.getvalue()])
@@ -175,12 +195,30 @@ def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: d
     partial = data_bin.with_name(data_bin.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     source, target = LANGUAGES
-    command = [console_script("fairseq-preprocess"), "--source-lang", source, "--target-lang", target,
-               "--trainpref", str(pieces / "train"),
-               "--validpref", ",".join(str(pieces / split) for split in ("valid", *((PART,) if settings.part else ()))),
-               "--testpref", str(pieces / "test"), "--destdir", str(partial), "--workers", "1"]
-    result = subprocess.run(command + (["--joined-dictionary"] if settings.joined_dictionary else []), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_parent())
+    command = [
+        console_script("fairseq-preprocess"),
+        "--source-lang",
+        source,
+        "--target-lang",
+        target,
+        "--trainpref",
+        str(pieces / "train"),
+        "--validpref",
+        ",".join(str(pieces / split) for split in ("valid", *((PART,) if settings.part else ()))),
+        "--testpref",
+        str(pieces / "test"),
+        "--destdir",
+        str(partial),
+        "--workers",
+        "1",
+    ]
+    result = subprocess.run(
+        command + (["--joined-dictionary"] if settings.joined_dictionary else []),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=die_with_parent(),
+    )
     if result.returncode != 0:
         tail = "\n".join(result.stdout.splitlines()[-_SHOWN_LINES:])
         raise StepFailed(f"exit code {result.returncode} of\n$ {shlex.join(command)}\nlast lines:\n{tail}")
@@ -215,20 +253,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("raw", type=Path, metavar="RAW_DIR", help="folder with {train,valid,test}.{de,en}")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to, made if missing")
-    parser.add_argument("--vocabulary", type=int, default=default.vocabulary,
-                        help="pieces of both languages together (default %(default)s)")
+    parser.add_argument(
+        "--vocabulary",
+        type=int,
+        default=default.vocabulary,
+        help="pieces of both languages together (default %(default)s)",
+    )
     parser.add_argument("--separate-dictionaries", action="store_true", help="one dictionary a language")
-    parser.add_argument("--noise", type=float, default=default.noise,
-                        help="share of training targets to misalign (default %(default)s)")
+    parser.add_argument(
+        "--noise", type=float, default=default.noise, help="share of training targets to misalign (default %(default)s)"
+    )
     parser.add_argument("--noise-seed", type=int, default=default.noise_seed, help="(default %(default)s)")
-    parser.add_argument("--train-limit", type=int, default=default.train_limit,
-                        help="use the first pairs only; 0 uses all (default %(default)s)")
-    parser.add_argument("--part", type=float, default=default.part,
-                        help="share of the training pairs that also become a set of their own, for --train-subset part "
-                        "(default %(default)s, which is none)")
+    parser.add_argument(
+        "--train-limit",
+        type=int,
+        default=default.train_limit,
+        help="use the first pairs only; 0 uses all (default %(default)s)",
+    )
+    parser.add_argument(
+        "--part",
+        type=float,
+        default=default.part,
+        help="share of the training pairs that also become a set of their own, for --train-subset part "
+        "(default %(default)s, which is none)",
+    )
     options = parser.parse_args(arguments)
-    settings = PrepareSettings(options.vocabulary, not options.separate_dictionaries, options.noise,
-                               options.noise_seed, options.train_limit, options.part)
+    settings = PrepareSettings(
+        options.vocabulary,
+        not options.separate_dictionaries,
+        options.noise,
+        options.noise_seed,
+        options.train_limit,
+        options.part,
+    )
     try:
         data_bin = prepare(options.raw, options.output_dir, settings)
     except (BadInput, StepFailed, OSError) as error:

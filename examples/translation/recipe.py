@@ -7,6 +7,7 @@ runs the console scripts fairseq-train, l2t-train-teacher, fairseq-generate, l2t
 finished step is not done again, so that an interrupted run continues where it was, unless its input has changed. A
 training of another command under the same name is refused, so that no finished one is lost.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -61,11 +62,22 @@ class Recipe:
 
     def _train_teacher(self) -> Step:
         teacher = self.settings.teacher
-        command = (console_script("l2t-train-teacher"), *self._data(), *teacher.arguments(),
-                   "--save-dir", str(self.teacher))
-        return Step("teacher", command, self.output / "logs", inputs=(self.data_bin / RECORD,), work=self.teacher,
-                    resume=("--resume",),
-                    progress=lines_in_file(self.teacher / "teacher_log.jsonl", teacher.updates))
+        command = (
+            console_script("l2t-train-teacher"),
+            *self._data(),
+            *teacher.arguments(),
+            "--save-dir",
+            str(self.teacher),
+        )
+        return Step(
+            "teacher",
+            command,
+            self.output / "logs",
+            inputs=(self.data_bin / RECORD,),
+            work=self.teacher,
+            resume=("--resume",),
+            progress=lines_in_file(self.teacher / "teacher_log.jsonl", teacher.updates),
+        )
 
     def _train(self, system: str, seed: int) -> Step:
         settings, name = self.settings, f"train-{system}.seed{seed}"
@@ -73,32 +85,86 @@ class Recipe:
         inputs, after = (self.data_bin / RECORD,), ()
         if system == "l2t":
             inputs, after = (*inputs, self.teacher / "teacher.safetensors"), ("teacher",)
-        command = (console_script("fairseq-train"), *self._data(), *settings.model, *settings.training,
-                   *settings.validation, *self._loss(system), "--max-update", str(settings.updates),
-                   "--seed", str(seed), "--log-format", "json", "--log-interval", "50", "--save-dir", str(folder),
-                   *settings.overrides)
-        return Step(name, command, logs, inputs, after, work=folder,
-                    progress=updates_in_log(logs / f"{name}.log", settings.updates), mend=mend_last_checkpoint)
+        command = (
+            console_script("fairseq-train"),
+            *self._data(),
+            *settings.model,
+            *settings.training,
+            *settings.validation,
+            *self._loss(system),
+            "--max-update",
+            str(settings.updates),
+            "--seed",
+            str(seed),
+            "--log-format",
+            "json",
+            "--log-interval",
+            "50",
+            "--save-dir",
+            str(folder),
+            *settings.overrides,
+        )
+        return Step(
+            name,
+            command,
+            logs,
+            inputs,
+            after,
+            work=folder,
+            progress=updates_in_log(logs / f"{name}.log", settings.updates),
+            mend=mend_last_checkpoint,
+        )
 
     def _loss(self, system: str) -> tuple[str, ...]:
         if system == "ce":
             return ("--criterion", "cross_entropy")
         if system == "ls":
-            return ("--criterion", "label_smoothed_cross_entropy", "--label-smoothing",
-                    str(self.settings.label_smoothing))
-        return ("--user-dir", str(Path(fairseq_l2t.__file__).parent), "--task", "l2t_dlf",
-                "--criterion", "dynamic_teacher_loss",
-                "--teacher-path", str(self.teacher / "teacher.safetensors"), *self.settings.taught)
+            return (
+                "--criterion",
+                "label_smoothed_cross_entropy",
+                "--label-smoothing",
+                str(self.settings.label_smoothing),
+            )
+        return (
+            "--user-dir",
+            str(Path(fairseq_l2t.__file__).parent),
+            "--task",
+            "l2t_dlf",
+            "--criterion",
+            "dynamic_teacher_loss",
+            "--teacher-path",
+            str(self.teacher / "teacher.safetensors"),
+            *self.settings.taught,
+        )
 
     def _decode(self, system: str, seed: int) -> Step:
         checkpoint = self.output / "checkpoints" / f"{system}.seed{seed}" / "checkpoint_best.pt"
         logs = self.output / "logs"
         # --task translation: a taught student is an ordinary checkpoint and needs no plugin
-        command = (console_script("fairseq-generate"), *self._data(), "--task", "translation",
-                   "--path", str(checkpoint), "--gen-subset", "test", "--beam", str(self.settings.beam),
-                   "--remove-bpe", "sentencepiece", "--batch-size", "64")
-        return Step(f"decode-{system}.seed{seed}", command, logs, inputs=(checkpoint,),
-                    after=(f"train-{system}.seed{seed}",), output=logs / f"decode-{system}.seed{seed}.out")
+        command = (
+            console_script("fairseq-generate"),
+            *self._data(),
+            "--task",
+            "translation",
+            "--path",
+            str(checkpoint),
+            "--gen-subset",
+            "test",
+            "--beam",
+            str(self.settings.beam),
+            "--remove-bpe",
+            "sentencepiece",
+            "--batch-size",
+            "64",
+        )
+        return Step(
+            f"decode-{system}.seed{seed}",
+            command,
+            logs,
+            inputs=(checkpoint,),
+            after=(f"train-{system}.seed{seed}",),
+            output=logs / f"decode-{system}.seed{seed}.out",
+        )
 
     def run(self) -> None:
         """Do what is not done yet, then score and report.
@@ -135,18 +201,41 @@ class Recipe:
             result = self.output / f"comparison.seed{seed}.json"
             systems = [str(self.hypotheses(system, seed)) for system in SYSTEMS if system != BASELINE]
             print(f"\nStudents of seed {seed} on the test set:\n", flush=True)
-            _show([console_script("l2t-compare"), "--ref", str(self.output / "hypotheses" / "reference.txt"),
-                   "--baseline", str(self.hypotheses(BASELINE, seed)), "--systems", *systems, "--json", str(result)])
+            _show(
+                [
+                    console_script("l2t-compare"),
+                    "--ref",
+                    str(self.output / "hypotheses" / "reference.txt"),
+                    "--baseline",
+                    str(self.hypotheses(BASELINE, seed)),
+                    "--systems",
+                    *systems,
+                    "--json",
+                    str(result),
+                ]
+            )
             comparisons.append(json.loads(result.read_text(encoding="utf-8")))
         if len(comparisons) > 1:
             print("\n" + mean_table(comparisons), flush=True)
         print("\nThe learned loss:\n", flush=True)
-        _show([console_script("l2t-inspect"), str(self.teacher / "teacher.safetensors"),
-               "--dict", str(self.data_bin / f"dict.{LANGUAGES[1]}.txt"),
-               "--log", str(self.teacher / "teacher_log.jsonl"), "--plots", str(self.output / "plots")])
-        print(f"\nteacher: {self.teacher}\nstudents: {self.output / 'checkpoints'}\n"
-              f"hypotheses: {self.output / 'hypotheses'}\nplots: {self.output / 'plots'}\n"
-              f"logs and commands: {self.output / 'logs'}", flush=True)
+        _show(
+            [
+                console_script("l2t-inspect"),
+                str(self.teacher / "teacher.safetensors"),
+                "--dict",
+                str(self.data_bin / f"dict.{LANGUAGES[1]}.txt"),
+                "--log",
+                str(self.teacher / "teacher_log.jsonl"),
+                "--plots",
+                str(self.output / "plots"),
+            ]
+        )
+        print(
+            f"\nteacher: {self.teacher}\nstudents: {self.output / 'checkpoints'}\n"
+            f"hypotheses: {self.output / 'hypotheses'}\nplots: {self.output / 'plots'}\n"
+            f"logs and commands: {self.output / 'logs'}",
+            flush=True,
+        )
 
 
 def hypotheses_in_order(lines: Sequence[str]) -> list[str]:
@@ -198,9 +287,14 @@ def chosen_settings(options: argparse.Namespace) -> RecipeSettings:
     teacher = replace(settings.teacher, more=settings.teacher.more + tuple(shlex.split(options.teacher_arguments)))
     if options.teacher_updates is not None:
         teacher = replace(teacher, updates=options.teacher_updates)
-    return replace(settings, teacher=teacher, seeds=tuple(options.seeds or settings.seeds), jobs=options.jobs,
-                   overrides=settings.overrides + tuple(shlex.split(options.student_arguments)),
-                   taught=settings.taught + tuple(shlex.split(options.taught_arguments)))
+    return replace(
+        settings,
+        teacher=teacher,
+        seeds=tuple(options.seeds or settings.seeds),
+        jobs=options.jobs,
+        overrides=settings.overrides + tuple(shlex.split(options.student_arguments)),
+        taught=settings.taught + tuple(shlex.split(options.taught_arguments)),
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -209,8 +303,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--updates", type=int, metavar="N", help="length of a student's training")
     parser.add_argument("--teacher-updates", type=int, metavar="N")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time, one thread each (default 2)")
-    parser.add_argument("--student-arguments", default="", metavar="TEXT",
-                        help="further fairseq options of all students, not of the teacher's; later ones win")
+    parser.add_argument(
+        "--student-arguments",
+        default="",
+        metavar="TEXT",
+        help="further fairseq options of all students, not of the teacher's; later ones win",
+    )
     parser.add_argument("--teacher-arguments", default="", metavar="TEXT", help="of l2t-train-teacher alone")
     parser.add_argument("--taught-arguments", default="", metavar="TEXT", help="of the taught student alone")
 

@@ -69,8 +69,10 @@ def _read_run(log: Path, changed: int, size: int) -> Run:
         except (ValueError, KeyError, TypeError):
             # Cut where the run was killed, the next line is the command that it went on with.
             if not following.startswith("$ "):
-                raise BadInput(f"{log}, line {number}: {values!r}, expected a whole line of fairseq-train; remove "
-                               f"{log.with_suffix('.done')} and the run's checkpoints to train it again") from None
+                raise BadInput(
+                    f"{log}, line {number}: {values!r}, expected a whole line of fairseq-train; remove "
+                    f"{log.with_suffix('.done')} and the run's checkpoints to train it again"
+                ) from None
     diverged = _ended_in_nan(text)
     if not curve and diverged:
         curve[0] = 0.0

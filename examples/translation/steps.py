@@ -1,4 +1,5 @@
 """Steps that are done once: what they are recognised by, and when a folder is refused because it holds others."""
+
 from __future__ import annotations
 
 import hashlib
@@ -120,8 +121,10 @@ def refuse_other_command(step: Step, command: Sequence[str], whole: bool = True)
     before = record["command"] if whole else record["command"][: len(command)]
     if before != list(command):
         there = [str(one) for one in (step.work, path) if one.exists()]
-        raise BadInput(f"step {step.name}: {path} is of another command ({difference(before, command)}); remove "
-                       f"{' and '.join(there)} to do this step anew, or choose another --output-dir")
+        raise BadInput(
+            f"step {step.name}: {path} is of another command ({difference(before, command)}); remove "
+            f"{' and '.join(there)} to do this step anew, or choose another --output-dir"
+        )
 
 
 def _record_of(step: Step) -> tuple[Path, dict] | None:
@@ -132,8 +135,10 @@ def _record_of(step: Step) -> tuple[Path, dict] | None:
         return None
     begun = recorded(step.started)
     if begun is None:
-        raise BadInput(f"step {step.name}: {step.work} exists and {step.started} does not say what made it; "
-                       "move it away or choose another --output-dir")
+        raise BadInput(
+            f"step {step.name}: {step.work} exists and {step.started} does not say what made it; "
+            "move it away or choose another --output-dir"
+        )
     return step.started, begun
 
 

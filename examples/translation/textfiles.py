@@ -1,4 +1,5 @@
 """Reading and writing parallel text with clear errors, and the misalignment that makes it noisy."""
+
 from __future__ import annotations
 
 import json
@@ -100,8 +101,10 @@ def read_split(folder: Path, split: str) -> tuple[list[str], list[str]]:
     source_path, target_path = (folder / f"{split}.{language}" for language in LANGUAGES)
     source, target = read_lines(source_path), read_lines(target_path)
     if len(source) != len(target):
-        raise BadInput(f"{source_path} has {len(source)} lines, {target_path} has {len(target)}; "
-                       "a parallel corpus needs as many on both sides")
+        raise BadInput(
+            f"{source_path} has {len(source)} lines, {target_path} has {len(target)}; "
+            "a parallel corpus needs as many on both sides"
+        )
     return source, target
 
 

@@ -55,9 +55,7 @@ class Checkpoint:
         student.set_omega(self.omega.to(student.omega))
 
 
-def save_checkpoint(
-    path: str | os.PathLike[str], recipe: Recipe, omega: Tensor, training: Mapping[str, Any]
-) -> None:
+def save_checkpoint(path: str | os.PathLike[str], recipe: Recipe, omega: Tensor, training: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically; ``training`` is JSON-able.
 
     Raises:

@@ -99,9 +99,13 @@ class ClassifierStudent:
         self.update = 0
         self.state.reset()
         self._batches = TrainBatches(
-            self.splits.train, self.recipe.batch_size, self.splits.mean, self.splits.std,
-            augment=self.recipe.augment, seed=seed,
-        )  # fmt: skip
+            self.splits.train,
+            self.recipe.batch_size,
+            self.splits.mean,
+            self.splits.std,
+            augment=self.recipe.augment,
+            seed=seed,
+        )
 
     # --- what core asks for -----------------------------------------------------------------------------------
 
@@ -113,9 +117,7 @@ class ClassifierStudent:
         """Return the learning rate of the next update."""
         return self.recipe.step_size(self.update)
 
-    def losses(
-        self, batch: Sequence[Minibatch], coefficients: Tensor | None, *, measure: bool
-    ) -> Iterator[BatchLoss]:
+    def losses(self, batch: Sequence[Minibatch], coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
         """Yield the loss of each part of the batch, in train mode; None: the student's own criterion."""
         self.model.train()
         for part in batch:

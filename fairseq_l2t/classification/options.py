@@ -52,17 +52,31 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--dev-size", type=int, metavar="N", help="images taken from the training set as dev set")
     add("--label-noise", type=float, default=0.0, metavar="SHARE", help="of training labels, replaced by others (0)")
     add("--label-noise-seed", type=_seed, default=1, metavar="N", help="which labels (default %(default)s)")
-    add("--split-seed", type=_seed, default=0, metavar="N",
-        help="which images are dev, and which test where there are no official ones (default %(default)s)")  # fmt: skip
-    add("--dev-holdout", type=float, default=0.5, metavar="SHARE",
-        help="share of dev that neither trains a teacher nor is shown to it (default %(default)s)")  # fmt: skip
+    add(
+        "--split-seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="which images are dev, and which test where there are no official ones (default %(default)s)",
+    )
+    add(
+        "--dev-holdout",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="share of dev that neither trains a teacher nor is shown to it (default %(default)s)",
+    )
 
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how a student is trained."""
     add = parser.add_argument_group("student").add_argument
-    add("--student", default="mlp", metavar="NAME",
-        help="mlp, mlp-H1-H2.., lenet, resnet-D, wide-resnet-D-W or densenet-bc-D-G (default mlp)")  # fmt: skip
+    add(
+        "--student",
+        default="mlp",
+        metavar="NAME",
+        help="mlp, mlp-H1-H2.., lenet, resnet-D, wide-resnet-D-W or densenet-bc-D-G (default mlp)",
+    )
     add("--total-updates", type=int, default=600, metavar="N", help="of a life (default %(default)s)")
     add("--batch-size", type=int, default=64, metavar="N", help="images (default %(default)s)")
     add("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: %(default)s, with momentum")
@@ -72,8 +86,13 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=float, default=0.0, help="default: 0")
     add("--augment", action="store_true", help="pad by 4 and crop at random, mirror half of the images")
     add("--cross-entropy-updates", type=int, default=0, metavar="N", help="at the start of a taught life (default 0)")
-    add("--validate-interval-updates", type=int, default=50, metavar="N",
-        help="updates between two looks at dev (default %(default)s)")  # fmt: skip
+    add(
+        "--validate-interval-updates",
+        type=int,
+        default=50,
+        metavar="N",
+        help="updates between two looks at dev (default %(default)s)",
+    )
 
 
 def add_student_options(parser: argparse.ArgumentParser) -> None:
@@ -84,10 +103,20 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label-smoothing", type=float, default=0.1, metavar="EPSILON", help="default: %(default)s")
     group.add_argument("--smooth-k", type=float, default=50.0, metavar="K", help="of smooth-zero-one (default 50)")
     group.add_argument("--margin", type=int, default=2, choices=(1, 2, 3, 4), help="of large-margin (default 2)")
-    group.add_argument("--lambda-min", type=float, default=0.001, metavar="LAMBDA",
-                       help="of large-margin, reached after half of the updates (default %(default)s)")  # fmt: skip
-    group.add_argument("--patience", type=int, default=0, metavar="N",
-                       help="validations without a new best that end the training; 0: never (default)")  # fmt: skip
+    group.add_argument(
+        "--lambda-min",
+        type=float,
+        default=0.001,
+        metavar="LAMBDA",
+        help="of large-margin, reached after half of the updates (default %(default)s)",
+    )
+    group.add_argument(
+        "--patience",
+        type=int,
+        default=0,
+        metavar="N",
+        help="validations without a new best that end the training; 0: never (default)",
+    )
 
 
 def add_teacher_options(parser: argparse.ArgumentParser) -> None:
@@ -101,17 +130,30 @@ def add_teacher_options(parser: argparse.ArgumentParser) -> None:
     add("--dev-batch", type=int, metavar="N", help="dev images a measure is taken on (default: all that teach)")
     add("--teacher-lr", type=float, default=0.03, help="of Adam, for what the diagonal shares and V (%(default)s)")
     add("--teacher-word-lr", type=float, default=0.0, help="the same for each coefficient's own part (%(default)s)")
-    add("--teacher-off-diagonal-lr", type=float, default=0.005,
-        help="the same for what all off-diagonal coefficients share (%(default)s)")  # fmt: skip
-    add("--teacher-lr-shrink", type=float, metavar="FACTOR",
+    add(
+        "--teacher-off-diagonal-lr",
+        type=float,
+        default=0.005,
+        help="the same for what all off-diagonal coefficients share (%(default)s)",
+    )
+    add(
+        "--teacher-lr-shrink",
+        type=float,
+        metavar="FACTOR",
         help="where --holdout-lives find the teacher worse than the best, it goes back, with smaller rates; 1: it goes "
-        "on from where it is (default 0.5, without --holdout-lives 1)")  # fmt: skip
+        "on from where it is (default 0.5, without --holdout-lives 1)",
+    )
     add("--teacher-clip-norm", type=float, default=1.0, metavar="NORM", help="of the hypergradient; 0: none (1)")
     add("--teacher-keys", type=int, default=DEFAULT_KEYS, metavar="N", help="default: %(default)s")
     add("--stage-spread", type=float, default=4.0, help="of the keys over the stages of a life (default %(default)s)")
     add("--initial-coefficient", type=float, default=1.0, help="of the diagonal (default %(default)s)")
-    add("--initial-off-diagonal", type=float, default=0.0, metavar="PSI",
-        help="where the coefficients beside the diagonal start (default %(default)s)")  # fmt: skip
+    add(
+        "--initial-off-diagonal",
+        type=float,
+        default=0.0,
+        metavar="PSI",
+        help="where the coefficients beside the diagonal start (default %(default)s)",
+    )
     add("--loss-scale", type=float, help="default: 4 / --initial-coefficient")
     add("--cross-entropy-mix", type=float, default=0.0, metavar="SHARE", help="default: 0")
     add("--holdout-lives", type=int, default=3, metavar="N", help="that judge each teacher (default 3)")
@@ -139,10 +181,14 @@ def data_of(options: Namespace | dict[str, Any]) -> Splits:
     folder = given["data_dir"]
     # Checkpoints from before there was a choice are of division 0.
     return load_data(
-        given["data"], None if folder is None else Path(folder), seed=given["label_noise_seed"],
-        label_noise=given["label_noise"], dev_size=given["dev_size"], train_limit=given["train_limit"],
+        given["data"],
+        None if folder is None else Path(folder),
+        seed=given["label_noise_seed"],
+        label_noise=given["label_noise"],
+        dev_size=given["dev_size"],
+        train_limit=given["train_limit"],
         split_seed=given.get("split_seed", 0),
-    )  # fmt: skip
+    )
 
 
 def data_options_of(options: Namespace) -> dict[str, Any]:
@@ -172,8 +218,11 @@ def criterion_of(options: Namespace) -> Criterion | None:
     own = {
         "label-smoothing": {"epsilon": options.label_smoothing},
         "smooth-zero-one": {"k": options.smooth_k},
-        "large-margin": {"margin": options.margin, "anneal_updates": max(1, options.total_updates // 2),
-                         "lambda_end": options.lambda_min},
+        "large-margin": {
+            "margin": options.margin,
+            "anneal_updates": max(1, options.total_updates // 2),
+            "lambda_end": options.lambda_min,
+        },
     }
     return build_criterion(options.loss, **own.get(options.loss, {}))
 

@@ -49,12 +49,17 @@ class Recipe:
     cross_entropy_updates: int = 0
 
     def __post_init__(self) -> None:
-        for option, value, allowed in (("--optimizer", self.optimizer, OPTIMIZERS),
-                                       ("--lr-scheduler", self.lr_scheduler, LR_SCHEDULERS)):  # fmt: skip
+        for option, value, allowed in (
+            ("--optimizer", self.optimizer, OPTIMIZERS),
+            ("--lr-scheduler", self.lr_scheduler, LR_SCHEDULERS),
+        ):
             if value not in allowed:
                 raise ValueError(f"{option}: {value}; expected one of {', '.join(allowed)}")
-        for option, value, least in (("--total-updates", self.total_updates, 1), ("--batch-size", self.batch_size, 2),
-                                     ("--cross-entropy-updates", self.cross_entropy_updates, 0)):  # fmt: skip
+        for option, value, least in (
+            ("--total-updates", self.total_updates, 1),
+            ("--batch-size", self.batch_size, 2),
+            ("--cross-entropy-updates", self.cross_entropy_updates, 0),
+        ):
             if value < least:
                 raise ValueError(f"{option}: {value}; expected a whole number of at least {least}")
         if not (self.lr > 0 and math.isfinite(self.lr)):

@@ -85,22 +85,34 @@ def train_teacher(options: Namespace) -> None:
         _require_same_images(saved, splits, options)
         student = ClassifierStudent(splits, recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
         teacher = new_teacher(
-            student, keys=options.teacher_keys, initial_coefficient=options.initial_coefficient, seed=options.seed,
-            stage_spread=options.stage_spread, initial_off_diagonal=options.initial_off_diagonal,
-        )  # fmt: skip
+            student,
+            keys=options.teacher_keys,
+            initial_coefficient=options.initial_coefficient,
+            seed=options.seed,
+            stage_spread=options.stage_spread,
+            initial_off_diagonal=options.initial_off_diagonal,
+        )
         trainer = new_trainer(
-            student, teacher, plan, objective=options.objective, dev_batch=options.dev_batch,
-            dev_interval=options.validate_interval_updates, memory=_memory_plan(options, student, plan.kept_length),
+            student,
+            teacher,
+            plan,
+            objective=options.objective,
+            dev_batch=options.dev_batch,
+            dev_interval=options.validate_interval_updates,
+            memory=_memory_plan(options, student, plan.kept_length),
             on_bad_window=warn_of_bad_window,
-        )  # fmt: skip
+        )
 
         def save(path: Path, states: list[dict[str, float]]) -> None:
             extra = {
-                "objective": options.objective, "teacher_update": trainer.teacher_update, "plan": asdict(plan),
-                "states": states, "data": data_options_of(options),
+                "objective": options.objective,
+                "teacher_update": trainer.teacher_update,
+                "plan": asdict(plan),
+                "states": states,
+                "data": data_options_of(options),
                 "validate_interval_updates": options.validate_interval_updates,
                 "classes": list(student.splits.train.classes),
-            }  # fmt: skip
+            }
             write_teacher(path, teacher, student, shape, extra)
 
         record = TeachingRecord(folder, trainer, _fixed(options, splits), save, saved)
@@ -130,8 +142,12 @@ def train_student(options: Namespace) -> Validation:
             logger.info("resumed at update %d", student.update)
         log = folder / STUDENT_LOG
         _keep_lines(log, student.update)
-        kept = {"options": _fixed(options), "data": data_options_of(options), "protocol": splits.protocol,
-                "images_sha256": fixed[_IMAGES]}  # fmt: skip
+        kept = {
+            "options": _fixed(options),
+            "data": data_options_of(options),
+            "protocol": splits.protocol,
+            "images_sha256": fixed[_IMAGES],
+        }
         with (
             _progress(options, student.update, recipe.total_updates, "updates") as progress,
             stop_requests("after the next validation") as stop,
@@ -251,11 +267,17 @@ def _require_same_images(saved: tuple[dict, dict] | None, splits: Splits, option
 def _warn_of_other_images(file: TeacherFile, options: Namespace) -> None:
     """Tell where test images of the student may be among those that taught the teacher."""
     then, now = file.settings.extra.get("data") or {}, data_options_of(options)
-    changed = [f"--{name.replace('_', '-')} {then[name]} then, {now[name]} now"
-               for name in ("data", "split_seed", "dev_size") if name in then and then[name] != now[name]]  # fmt: skip
+    changed = [
+        f"--{name.replace('_', '-')} {then[name]} then, {now[name]} now"
+        for name in ("data", "split_seed", "dev_size")
+        if name in then and then[name] != now[name]
+    ]
     if changed:
-        logger.warning("%s: taught on another division of the images, which may hold test images of this student: %s",
-                       file.path, "; ".join(changed))  # fmt: skip
+        logger.warning(
+            "%s: taught on another division of the images, which may hold test images of this student: %s",
+            file.path,
+            "; ".join(changed),
+        )
 
 
 def _as_taught(recipe: Recipe, file: TeacherFile) -> Recipe:

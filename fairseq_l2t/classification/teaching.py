@@ -41,9 +41,14 @@ OBJECTIVES = {
 
 
 def new_teacher(
-    student: ClassifierStudent, *, keys: int = DEFAULT_KEYS, initial_coefficient: float = 1.0, seed: int = 0,
-    stage_spread: float = 0.0, initial_off_diagonal: float = 0.0,
-) -> Teacher:  # fmt: skip
+    student: ClassifierStudent,
+    *,
+    keys: int = DEFAULT_KEYS,
+    initial_coefficient: float = 1.0,
+    seed: int = 0,
+    stage_spread: float = 0.0,
+    initial_off_diagonal: float = 0.0,
+) -> Teacher:
     """Return a teacher of a full Phi that starts near ``initial_coefficient`` times the identity.
 
     Beside the diagonal it starts at ``initial_off_diagonal``.
@@ -52,9 +57,15 @@ def new_teacher(
         ValueError: see `core.teacher.Teacher`.
     """
     teacher = Teacher(
-        student.state.features, student.classes, keys=keys, initial_coefficient=initial_coefficient, seed=seed,
-        stage_spread=stage_spread, form="full", initial_off_diagonal=initial_off_diagonal,
-    )  # fmt: skip
+        student.state.features,
+        student.classes,
+        keys=keys,
+        initial_coefficient=initial_coefficient,
+        seed=seed,
+        stage_spread=stage_spread,
+        form="full",
+        initial_off_diagonal=initial_off_diagonal,
+    )
     return teacher.to(student.omega)
 
 
@@ -95,10 +106,16 @@ def new_trainer(
         return dev_objective(student, objective, sorted(draw.sample(student.teaching, count)))
 
     return TeacherTrainer(
-        student, teacher, plan,
-        measure=measure, holdout=lambda: dev_objective(student, objective, student.holdout)[0],
-        observe_dev=student.observe_dev, dev_interval=dev_interval, memory=memory, on_bad_window=on_bad_window,
-    )  # fmt: skip
+        student,
+        teacher,
+        plan,
+        measure=measure,
+        holdout=lambda: dev_objective(student, objective, student.holdout)[0],
+        observe_dev=student.observe_dev,
+        dev_interval=dev_interval,
+        memory=memory,
+        on_bad_window=on_bad_window,
+    )
 
 
 def dev_objective(student: ClassifierStudent, objective: str, images: list[int]) -> tuple[float, Tensor]:
@@ -118,9 +135,12 @@ def write_teacher(
     """
     recipe = student.recipe
     settings = TeacherSettings(
-        shape.scale, shape.cross_entropy_mix, recipe.total_updates, recipe.cross_entropy_updates,
+        shape.scale,
+        shape.cross_entropy_mix,
+        recipe.total_updates,
+        recipe.cross_entropy_updates,
         {**extra, "recipe": asdict(recipe)},
-    )  # fmt: skip
+    )
     save_teacher(path, teacher, classes_of(student.splits.train.classes), settings)
 
 

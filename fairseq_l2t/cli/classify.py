@@ -79,8 +79,10 @@ def _train(options: argparse.Namespace) -> None:
     from fairseq_l2t.classification.runs import BEST_CHECKPOINT, train_student
 
     best = train_student(options)
-    print(f"best on dev: update {best.update}, {100 * best.dev_error:.2f} % wrong; "
-          f"{os.path.join(options.save_dir, BEST_CHECKPOINT)}")  # fmt: skip
+    print(
+        f"best on dev: update {best.update}, {100 * best.dev_error:.2f} % wrong; "
+        f"{os.path.join(options.save_dir, BEST_CHECKPOINT)}"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -106,8 +106,10 @@ class AttentionGradients:
         """Return the gradients of K, V and W, for h of all steps (steps, batch, width)."""
         summed = self.summed
         return (
-            _outer(self.scores, hidden), _outer(self.attention.weights, summed), _flat(summed).t() @ _flat(hidden),
-        )  # fmt: skip
+            _outer(self.scores, hidden),
+            _outer(self.attention.weights, summed),
+            _flat(summed).t() @ _flat(hidden),
+        )
 
 
 class AttentionTangents:

@@ -178,9 +178,12 @@ def pull_back_through(
         inputs = [*parameters.parameters, *([] if graph.phi is None else [graph.phi])]
         with student.second_derivatives(), outer_gradient():
             pulled = torch.autograd.grad(
-                [g for g, _ in used], inputs, grad_outputs=[part for _, part in used], allow_unused=True,
+                [g for g, _ in used],
+                inputs,
+                grad_outputs=[part for _, part in used],
+                allow_unused=True,
                 retain_graph=keep_graph,
-            )  # fmt: skip
+            )
         if graph.phi is not None:
             *pulled, share = pulled
             phi_bar = _added(phi_bar, share)

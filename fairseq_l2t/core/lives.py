@@ -41,9 +41,13 @@ class Lives:
     """
 
     def __init__(
-        self, student: LivingStudent, teacher: Teacher, plan: TeachingPlan, observe_dev: Callable[[], None],
+        self,
+        student: LivingStudent,
+        teacher: Teacher,
+        plan: TeachingPlan,
+        observe_dev: Callable[[], None],
         dev_interval: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._student, self._teacher, self._plan = student, teacher, plan
         self._look_at_dev, self._dev_interval = observe_dev, dev_interval
         self._states: list[dict[str, float]] = []

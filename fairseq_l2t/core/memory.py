@@ -154,9 +154,17 @@ class Layout:
 
 
 def layout_for(
-    steps: int, *, vector: int, buffers: int, data: int = 0, graph: int = 0, budget: int | None = None,
-    keep_graphs: bool = False, can_recompute: bool = True, reserve: int = 0,
-) -> Layout:  # fmt: skip
+    steps: int,
+    *,
+    vector: int,
+    buffers: int,
+    data: int = 0,
+    graph: int = 0,
+    budget: int | None = None,
+    keep_graphs: bool = False,
+    can_recompute: bool = True,
+    reserve: int = 0,
+) -> Layout:
     """Return the layout of a window.
 
     Args:

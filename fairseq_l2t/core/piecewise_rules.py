@@ -57,17 +57,16 @@ class PiecewiseRule:
 
     def apply(self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> tuple[Tensor, Buffers]:
         """See `UpdateRule.apply`."""
-        found = [rule.apply(omega[part], _of(buffers, part), gradient[part], size)
-                 for part, rule in pieces(self, len(omega))]  # fmt: skip
+        found = [
+            rule.apply(omega[part], _of(buffers, part), gradient[part], size) for part, rule in pieces(self, len(omega))
+        ]
         moved, moments = zip(*found, strict=True)
         return torch.cat(moved), _joined(moments)
 
     def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
         """See `UpdateRule.adjoint`."""
         found = [
-            rule.adjoint(
-                omega[part], _of(buffers, part), gradient[part], size, omega_bar[part], _of(buffers_bar, part)
-            )
+            rule.adjoint(omega[part], _of(buffers, part), gradient[part], size, omega_bar[part], _of(buffers_bar, part))
             for part, rule in pieces(self, len(omega))
         ]
         moved, moments, shares = zip(*found, strict=True)

@@ -84,9 +84,7 @@ class StepBack:
     pull: Tensor | None
 
 
-def hypergradient(
-    trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact"
-) -> dict[str, Tensor]:
+def hypergradient(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact") -> dict[str, Tensor]:
     """Return d measure / d theta by name, for ``grad_omega`` = d measure / d omega_T (n,).
 
     ``hvp``: a name in `PRODUCTS`; ``finite-difference`` is faster, and an approximation.
@@ -147,9 +145,7 @@ def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exac
         student.set_omega(final_omega)
 
 
-def pull_back(
-    student: Student, step: Step, cotangents: Iterable[Tensor]
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def pull_back(student: Student, step: Step, cotangents: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield ``J^T v`` (n,) and the cotangent of Phi (entries,) for each v, J the Jacobian of the student's gradient.
 
     Args:

@@ -29,6 +29,7 @@ log-probability of all entries, which is what label smoothing has beside the tar
 VOCABULARY_FORMS = COEFFICIENT_FORMS[:2]
 """Those that a vocabulary has room for."""
 
+
 def coefficient_count(form: str, entries: int) -> int:
     """Return how many coefficients a Phi of ``form``, one of `COEFFICIENT_FORMS`, has for so many entries."""
     return {"diagonal": entries, "smoothed": entries + 1, "full": entries**2}[form]

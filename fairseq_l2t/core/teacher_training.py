@@ -106,9 +106,12 @@ class TeacherTrainer:
         self._lives = Lives(student, teacher, plan, observe_dev, dev_interval)
         self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
         self._optimizer = TeacherOptimizer(
-            teacher, lr=plan.teacher_lr, word_lr=plan.teacher_word_lr, clip_norm=plan.teacher_clip_norm,
+            teacher,
+            lr=plan.teacher_lr,
+            word_lr=plan.teacher_word_lr,
+            clip_norm=plan.teacher_clip_norm,
             off_diagonal_lr=plan.teacher_off_diagonal_lr,
-        )  # fmt: skip
+        )
         self._backtracking = Backtracking(teacher, self._optimizer, plan.teacher_lr_shrink)
         self.teacher_update = 0
         self.life = -1
@@ -219,9 +222,14 @@ class TeacherTrainer:
         return holdout
 
     def _report(
-        self, value: float, holdout: float | None, found: Hypergradient, phi: Tensor, recomputed: int,
+        self,
+        value: float,
+        holdout: float | None,
+        found: Hypergradient,
+        phi: Tensor,
+        recomputed: int,
         error: float | None,
-    ) -> UpdateReport:  # fmt: skip
+    ) -> UpdateReport:
         states = self._lives.take_states()
         return UpdateReport(
             teacher_update=self.teacher_update,
@@ -269,8 +277,11 @@ class TeacherTrainer:
         since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0, "teacher_lr_shrink": 1.0}
         fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
         if fixed != asdict(self.plan):
-            changed = [f"{key} {fixed[key]} then, {value} now" for key, value in asdict(self.plan).items()
-                       if fixed.get(key) != value]  # fmt: skip
+            changed = [
+                f"{key} {fixed[key]} then, {value} now"
+                for key, value in asdict(self.plan).items()
+                if fixed.get(key) != value
+            ]
             raise ValueError(f"--resume: the run was started with other options: {'; '.join(changed)}")
         for name, parameter in self.teacher.named_parameters():
             with torch.no_grad():

@@ -143,8 +143,10 @@ def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[
         module: the student's model.
         vouched: full class names (``module.ClassName``) accepted beside `VOUCHED_TORCH_MODULES`.
     """
-    named = [(path or "(the model)", f"{type(part).__module__}.{type(part).__qualname__}")
-             for path, part in module.named_modules()]  # fmt: skip
+    named = [
+        (path or "(the model)", f"{type(part).__module__}.{type(part).__qualname__}")
+        for path, part in module.named_modules()
+    ]
     return [(path, name) for path, name in named if name not in VOUCHED_TORCH_MODULES and name not in vouched]
 
 

@@ -62,7 +62,10 @@ class _Recorder(Protocol):
 
 
 def unroll(
-    student: Student, teacher: Teacher, steps: int, memory: MemoryPlan | None = None,
+    student: Student,
+    teacher: Teacher,
+    steps: int,
+    memory: MemoryPlan | None = None,
     after_each: Callable[[], None] = lambda: None,
 ) -> Trajectory | Window:
     """Make ``steps`` updates of ``student`` under ``teacher``; ``student.omega`` is omega_T afterwards.
@@ -105,9 +108,7 @@ def replay(trajectory: Trajectory, teacher: Teacher) -> Tensor:
     return omega
 
 
-def advance(
-    student: Student, teacher: Teacher, steps: int, after_each: Callable[[], None] = lambda: None
-) -> None:
+def advance(student: Student, teacher: Teacher, steps: int, after_each: Callable[[], None] = lambda: None) -> None:
     """Make ``steps`` updates of ``student`` under ``teacher`` and keep nothing of them; the rest as `unroll`.
 
     Raises:

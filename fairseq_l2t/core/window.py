@@ -123,10 +123,16 @@ class Window:
 
         def fitted(budget: int | None, graph: int) -> Layout:
             return layout_for(
-                self._length, vector=student.omega.nbytes, buffers=len(student.buffers), data=data,
-                graph=graph, budget=budget, keep_graphs=plan.keep_graphs, can_recompute=plan.split is not None,
+                self._length,
+                vector=student.omega.nbytes,
+                buffers=len(student.buffers),
+                data=data,
+                graph=graph,
+                budget=budget,
+                keep_graphs=plan.keep_graphs,
+                can_recompute=plan.split is not None,
                 reserve=plan.reserve if self._store.on_device else 0,
-            )  # fmt: skip
+            )
 
         if plan.budget is None or not self._store.on_device:
             return fitted(plan.budget, 0)
@@ -225,6 +231,10 @@ class Window:
     def _step(self, kept: _Kept, vectors: State) -> Step:
         state = self._state_of(kept)
         return replace(
-            kept.step, omega=vectors[0], buffers=vectors[1], batch=self._batches.unpack(kept.step.batch), state=state,
+            kept.step,
+            omega=vectors[0],
+            buffers=vectors[1],
+            batch=self._batches.unpack(kept.step.batch),
+            state=state,
             coefficients=self._coefficients(state),
-        )  # fmt: skip
+        )

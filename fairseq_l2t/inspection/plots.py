@@ -100,9 +100,7 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     save_figure(figure, path)
 
 
-def plot_training(
-    path: str | os.PathLike[str], log: TrainingLog, *, entry: str = "word", pair: str = "pair"
-) -> None:
+def plot_training(path: str | os.PathLike[str], log: TrainingLog, *, entry: str = "word", pair: str = "pair") -> None:
     """Draw the training of the teacher from its log: measures, hypergradient norm, range of Phi.
 
     Args:

@@ -140,8 +140,9 @@ def add_student_options(parser: argparse.ArgumentParser) -> None:
         help="full name of a module class (my_plugin.MyLayer) whose second derivatives you answer for; "
         "l2t-doctor measures them",
     )
-    group.add_argument("--allow-dev-overlap", action="store_true",
-                       help="go on although dev pairs also stand in the training data")  # fmt: skip
+    group.add_argument(
+        "--allow-dev-overlap", action="store_true", help="go on although dev pairs also stand in the training data"
+    )
 
 
 def parse_student_options(
@@ -293,8 +294,10 @@ def _checked_numbers(cfg: Any, namespace: argparse.Namespace, arguments: Sequenc
         is_given = any(argument.split("=")[0] == "--warmup-updates" for argument in arguments)
         warmup = int(vars(namespace).get("warmup_updates") or 0) if is_given else 0
     if not 0 <= warmup < total:
-        raise OptionError(f"--cross-entropy-updates / --warmup-updates: {warmup}; expected 0 to {total - 1}, "
-                          "less than --total-updates")  # fmt: skip
+        raise OptionError(
+            f"--cross-entropy-updates / --warmup-updates: {warmup}; expected 0 to {total - 1}, "
+            "less than --total-updates"
+        )
     if not 0 < namespace.dev_holdout < 1:
         raise OptionError(f"--dev-holdout: {namespace.dev_holdout}; expected a share above 0 and below 1")
     if namespace.dev_batch < 1:

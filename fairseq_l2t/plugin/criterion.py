@@ -48,9 +48,13 @@ class DynamicTeacherLoss(FairseqCriterion):
     """
 
     def __init__(
-        self, task, loss_scale: float | None, cross_entropy_mix: float | None, loss_level: str | None,
+        self,
+        task,
+        loss_scale: float | None,
+        cross_entropy_mix: float | None,
+        loss_level: str | None,
         sentence_avg: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(task)
         if not hasattr(task, "teaching"):
             raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; it needs --task l2t_dlf")

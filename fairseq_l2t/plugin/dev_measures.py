@@ -80,9 +80,14 @@ class DevMeasures:
             else:
                 generator = torch.Generator(device=self.omega.device).manual_seed(seed)
                 objective = expected_bleu(
-                    self, pairs, reward=self.reward(), samples=samples, estimator=estimator,
-                    generator=generator, alpha=alpha,
-                )  # fmt: skip
+                    self,
+                    pairs,
+                    reward=self.reward(),
+                    samples=samples,
+                    estimator=estimator,
+                    generator=generator,
+                    alpha=alpha,
+                )
         return objective.value, objective.gradient
 
     def observe_dev(self, pairs: Sequence[int]) -> None:

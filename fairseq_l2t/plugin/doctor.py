@@ -125,9 +125,7 @@ class Doctor:
             # triangular's --lr is its lowest rate.
             given = vars(student.options.namespace).get("max_lr")
             lr = float(given or student.options.cfg.optimization.lr[0])
-            stack.enter_context(
-                attribute_replaced(student, "step_size", lambda: StepSize(lr, lr, student.update + 1))
-            )
+            stack.enter_context(attribute_replaced(student, "step_size", lambda: StepSize(lr, lr, student.update + 1)))
             self._settle()
             yield
 
@@ -176,14 +174,22 @@ class Doctor:
         # Against the movement, which at a small --lr is a small part of omega.
         gap = float((parameter.detach() - omega).abs().max() / (omega - start).abs().max())
         name = student.options.cfg.optimizer._name
-        return Check(f"update by {name}", gap <= _OPTIMIZER_BOUND, f"{gap:.0e} from fairseq's own after 3 updates",
-                     "another --optimizer (adam, nag, sgd, adagrad)")  # fmt: skip
+        return Check(
+            f"update by {name}",
+            gap <= _OPTIMIZER_BOUND,
+            f"{gap:.0e} from fairseq's own after 3 updates",
+            "another --optimizer (adam, nag, sgd, adagrad)",
+        )
 
     def _adjoint_of_the_rule(self) -> Check:
         rule, clipping = self._student.rule, Clipping(self._student.clipping.max_norm)
         error = _largest(compare_adjoint(rule, clipping, _ADJOINT_SIZE, seed) for seed in range(DIRECTIONS))
-        return Check("adjoint of optimizer and clipping", error <= BOUND, f"{error:.0e} from differences",
-                     "another --optimizer (adam, nag, sgd, adagrad)")  # fmt: skip
+        return Check(
+            "adjoint of optimizer and clipping",
+            error <= BOUND,
+            f"{error:.0e} from differences",
+            "another --optimizer (adam, nag, sgd, adagrad)",
+        )
 
     def _dropout(self, step: Step) -> Check:
         def gradient(update: int) -> Tensor:
@@ -193,8 +199,12 @@ class Doctor:
         is_same = torch.equal(first, again)
         draws = "another update draws other masks" if not torch.equal(first, other) else "nothing is drawn"
         found = f"the same bits twice; {draws}" if is_same else "another gradient from the same seed"
-        return Check("replay of dropout", is_same, found,
-                     "a module without state of its own, that draws from torch's global generator alone")  # fmt: skip
+        return Check(
+            "replay of dropout",
+            is_same,
+            found,
+            "a module without state of its own, that draws from torch's global generator alone",
+        )
 
     def _whole(self, teacher: Teacher) -> Iterator[Check]:
         student = self._student
@@ -208,15 +218,24 @@ class Doctor:
         start = measure()
         trajectory = unroll(student, teacher, _STEPS)
         end, grad_omega = student.dev_objective("likelihood", pairs=pairs)
-        yield Check("dev measure follows the weights", end != start, f"moves by {end - start:.0e} in {_STEPS} updates",
-                    "a model that evaluates with the weights it is given")  # fmt: skip
+        yield Check(
+            "dev measure follows the weights",
+            end != start,
+            f"moves by {end - start:.0e} in {_STEPS} updates",
+            "a model that evaluates with the weights it is given",
+        )
         ours = hypergradient(trajectory, grad_omega)
 
         def compare(seed: int) -> Comparison:
             return compare_hypergradient(
-                trajectory, ours, measure, "values", unit_direction(ours["values"], seed),
-                tolerance=_WHOLE_TOLERANCE, **DISTANCES,
-            )  # fmt: skip
+                trajectory,
+                ours,
+                measure,
+                "values",
+                unit_direction(ours["values"], seed),
+                tolerance=_WHOLE_TOLERANCE,
+                **DISTANCES,
+            )
 
         one = compare(_SEED)
         is_good = is_trusted(one) or all(is_trusted(compare(_SEED + more)) for more in range(1, DIRECTIONS))
@@ -247,7 +266,7 @@ class Doctor:
 
     def _pulled(self, step: Step) -> Tensor:
         random = torch.randn(len(step.omega), generator=torch.Generator().manual_seed(_SEED)).to(step.omega)
-        (pulled, _), = pull_back(self._student, step, [random])
+        ((pulled, _),) = pull_back(self._student, step, [random])
         return pulled
 
 

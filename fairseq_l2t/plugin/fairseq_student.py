@@ -242,9 +242,14 @@ class FairseqStudent(DevMeasures):
         self.task.load_dataset(train, combine=False, epoch=1)
         limits = utils.resolve_max_positions(self.task.max_positions(), model.max_positions())
         self.dev = DevData(
-            self.task, valid, limits, holdout=namespace.dev_holdout, seed=cfg.common.seed,
-            allow_overlap=namespace.allow_dev_overlap, train_split=train,
-        )  # fmt: skip
+            self.task,
+            valid,
+            limits,
+            holdout=namespace.dev_holdout,
+            seed=cfg.common.seed,
+            allow_overlap=namespace.allow_dev_overlap,
+            train_split=train,
+        )
 
     def _reached_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Return the parameters the loss reaches; the others are left out, by name, in the log."""

@@ -63,8 +63,9 @@ class FConvScaling:
 
     def _of_embeddings(self, vector: Tensor) -> list[Tensor]:
         """Return the views of ``vector`` (n,) that belong to the embeddings."""
-        part_of = {id(one): part for one, part in zip(self._parameters.parameters, self._parameters.split(vector),
-                                                      strict=True)}  # fmt: skip
+        part_of = {
+            id(one): part for one, part in zip(self._parameters.parameters, self._parameters.split(vector), strict=True)
+        }
         return [part_of[id(weight)] for weight in self._embeddings]
 
     @contextmanager
@@ -73,6 +74,7 @@ class FConvScaling:
         notes: list[_Note] = []
         weights = None if scaled is None else self._of_embeddings(scaled)
         encoder = self._encoder
+
         def begin(_module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             notes.append(_Note((*arguments, named.get("src_tokens"))[0]))
 

@@ -14,8 +14,15 @@ from fairseq_l2t.plugin.config import OptionError
 __all__ = ["load_weights", "read_weights"]
 
 _UNREADABLE = (
-    OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, AttributeError, ValueError
-)  # fmt: skip
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+)
 """What torch.load and fairseq's upgrade of old checkpoints raise on a file that is none."""
 
 _LONGEST_REASON = 400

@@ -56,8 +56,12 @@ def second_derivative_checks(
     except RuntimeError as error:
         if not any(word in str(error) for word in _OF_DERIVATIVES):
             raise
-        yield Check("second derivatives", False, " ".join(str(error).split())[:200],
-                    "a module written with operations that are differentiable twice")  # fmt: skip
+        yield Check(
+            "second derivatives",
+            False,
+            " ".join(str(error).split())[:200],
+            "a module written with operations that are differentiable twice",
+        )
         return False
     for name, (is_good, one) in found.items():
         yield Check(f"second derivatives, {name}", is_good, said(one), _LEAVE_OUT)
@@ -69,9 +73,7 @@ def _agreement(
 ) -> dict[str, tuple[bool, Comparison]]:
     def compare(names: Iterable[str], seed: int) -> dict[str, Comparison]:
         confined = _Confined(vector, {name: places[name] for name in names})
-        return compare_update(
-            student, step, confined, seed=seed, along=along, tolerance=_UPDATE_TOLERANCE, **DISTANCES
-        )
+        return compare_update(student, step, confined, seed=seed, along=along, tolerance=_UPDATE_TOLERANCE, **DISTANCES)
 
     first = compare(places, _SEED)
     verdicts = {name: (is_trusted(one), one) for name, one in first.items()}

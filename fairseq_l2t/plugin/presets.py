@@ -44,8 +44,14 @@ class Preset:
     @property
     def names(self) -> set[str]:
         """Names of the options it has values for, but for how long a teacher is trained."""
-        return {*self.options, "unroll_length", "validate_interval_updates", "initial_off_diagonal",
-                "teacher_off_diagonal_lr", "teacher_lr_shrink"}  # fmt: skip
+        return {
+            *self.options,
+            "unroll_length",
+            "validate_interval_updates",
+            "initial_off_diagonal",
+            "teacher_off_diagonal_lr",
+            "teacher_lr_shrink",
+        }
 
     def settle(self, given: argparse.Namespace) -> None:
         """Put values where none are given and the right one depends on other options."""
@@ -81,22 +87,39 @@ class Preset:
 PRESETS = {
     "whole-life": Preset(
         {
-            "coefficient_form": "smoothed", "dev_batch": 256, "holdout_lives": 1, "initial_coefficient": 0.3,
-            "loss_level": "sentence", "objective": "calibrated-perplexity", "stage_spread": 4.0,
-            "teacher_clip_norm": 0.1, "teacher_lr": 0.07,
+            "coefficient_form": "smoothed",
+            "dev_batch": 256,
+            "holdout_lives": 1,
+            "initial_coefficient": 0.3,
+            "loss_level": "sentence",
+            "objective": "calibrated-perplexity",
+            "stage_spread": 4.0,
+            "teacher_clip_norm": 0.1,
+            "teacher_lr": 0.07,
         },
-        unroll_length=None, lives=8, dev_refreshes=5, initial_off_diagonal=0.075, teacher_off_diagonal_lr=0.005,
+        unroll_length=None,
+        lives=8,
+        dev_refreshes=5,
+        initial_off_diagonal=0.075,
+        teacher_off_diagonal_lr=0.005,
         teacher_lr_shrink=0.5,
     ),
     "paper": Preset(
         {
-            "coefficient_form": "diagonal", "dev_batch": 64, "holdout_lives": 0,
-            "initial_coefficient": DEFAULT_INITIAL_COEFFICIENT, "loss_level": "token", "objective": "likelihood",
-            "stage_spread": 0.0, "teacher_clip_norm": 0.0, "teacher_lr": 0.01,
+            "coefficient_form": "diagonal",
+            "dev_batch": 64,
+            "holdout_lives": 0,
+            "initial_coefficient": DEFAULT_INITIAL_COEFFICIENT,
+            "loss_level": "token",
+            "objective": "likelihood",
+            "stage_spread": 0.0,
+            "teacher_clip_norm": 0.0,
+            "teacher_lr": 0.01,
         },
-        unroll_length=20, teacher_updates=100,
+        unroll_length=20,
+        teacher_updates=100,
     ),
-}  # fmt: skip
+}
 """By name, the default one first."""
 
 

@@ -86,12 +86,20 @@ class RunOptions:
             holdout_lives=given.holdout_lives,
         )
         return cls(
-            student, plan, Path(given.save_dir), given.teacher_keys, given.objective, given.estimator, given.samples,
-            given.risk_alpha, budget, given.resume,
+            student,
+            plan,
+            Path(given.save_dir),
+            given.teacher_keys,
+            given.objective,
+            given.estimator,
+            given.samples,
+            given.risk_alpha,
+            budget,
+            given.resume,
             # Teacher files record the command that made them: without what an interruption adds to it.
             tuple(argument for argument in arguments if argument != "--resume"),
             preset.dev_interval(student.cfg.dataset.validate_interval_updates, student.total_updates),
-        )  # fmt: skip
+        )
 
     def left_to_preset(self) -> set[str]:
         """Return the names, among those of `fixed`, of options that are not given."""
@@ -105,9 +113,11 @@ class RunOptions:
         may_change = _MAY_CHANGE if given["keep_graphs"] else _MAY_CHANGE | {"memory_budget"}
         # As they are carried out: not given, they depend on the preset. A single key has no others to be spread from.
         settled = {
-            **given, "unroll_length": self.plan.unroll_length, "validate_interval_updates": self.dev_interval,
+            **given,
+            "unroll_length": self.plan.unroll_length,
+            "validate_interval_updates": self.dev_interval,
             "stage_spread": given["stage_spread"] if self.keys > 1 else 0.0,
-        }  # fmt: skip
+        }
         return {key: str(value) for key, value in settled.items() if key not in may_change}
 
 
@@ -259,5 +269,5 @@ def _add_trainer_options(preset: Preset, parser: argparse.ArgumentParser) -> Non
         action="store_true",
         help="start without the quick form of l2t-doctor, which refuses students whose hypergradients are not right",
     )
-    group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")  # fmt: skip
+    group.add_argument("--resume", action="store_true", help="continue the run in --save-dir")
     parser.set_defaults(**preset.options)

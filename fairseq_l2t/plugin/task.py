@@ -87,8 +87,12 @@ class L2TTask(TranslationTask):
             )
         logger.info(
             "teacher %s: %d keys, features %s; student life %d updates, the first %d with cross-entropy",
-            file.path, file.teacher.keys, ", ".join(file.teacher.features), total, warmup,
-        )  # fmt: skip
+            file.path,
+            file.teacher.keys,
+            ", ".join(file.teacher.features),
+            total,
+            warmup,
+        )
         return Teaching(
             file, total_updates=total, cross_entropy_updates=warmup, bleu_is_measured=bool(self.cfg.eval_bleu)
         )

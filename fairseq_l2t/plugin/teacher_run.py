@@ -60,17 +60,26 @@ class TeacherRun:
                 logger.info("quick check: %s", check)
         given = options.student.namespace
         teacher = Teacher.for_student(
-            student, keys=options.keys, seed=options.plan.seed, initial_coefficient=given.initial_coefficient,
-            stage_spread=given.stage_spread, form=given.coefficient_form,
+            student,
+            keys=options.keys,
+            seed=options.plan.seed,
+            initial_coefficient=given.initial_coefficient,
+            stage_spread=given.stage_spread,
+            form=given.coefficient_form,
             initial_off_diagonal=given.initial_off_diagonal,
-        )  # fmt: skip
+        )
         self.trainer = TeacherTrainer(
-            student, teacher, options.plan,
-            measure=self._measure, holdout=self._holdout, observe_dev=self._observe_dev,
+            student,
+            teacher,
+            options.plan,
+            measure=self._measure,
+            holdout=self._holdout,
+            observe_dev=self._observe_dev,
             dev_interval=options.dev_interval,
             on_bad_window=warn_of_bad_window,
-            memory=plan_of_run(options, student, self._dev_objective), hvp=options.student.namespace.hvp,
-        )  # fmt: skip
+            memory=plan_of_run(options, student, self._dev_objective),
+            hvp=options.student.namespace.hvp,
+        )
         self._vocabulary = vocabulary_of(student.task.target_dictionary)
         try:
             self._record = TeachingRecord(options.folder, self.trainer, options.fixed(), self._save, saved)
@@ -130,9 +139,13 @@ class TeacherRun:
     def _dev_objective(self, pairs: Sequence[int], draw: int = 0):
         options = self.options
         return self._student.dev_objective(
-            options.objective, pairs=pairs, samples=options.samples, estimator=options.estimator, alpha=options.alpha,
+            options.objective,
+            pairs=pairs,
+            samples=options.samples,
+            estimator=options.estimator,
+            alpha=options.alpha,
             seed=options.plan.seed * 1_000_003 + draw,
-        )  # fmt: skip
+        )
 
     def _observe_dev(self) -> None:
         self._student.observe_dev(self._student.dev.teaching)
@@ -165,15 +178,16 @@ class TeacherRun:
     def _progress(self, first: int):
         common = self.options.student.cfg.common
         return progress_bar.progress_bar(
-            CountingIterator(range(first, self.options.plan.teacher_updates), start=first,
-                             total=self.options.plan.teacher_updates),
+            CountingIterator(
+                range(first, self.options.plan.teacher_updates), start=first, total=self.options.plan.teacher_updates
+            ),
             log_format=common.log_format,
             log_interval=1,
             log_file=common.log_file,
             prefix="teacher",
             tensorboard_logdir=common.tensorboard_logdir,
             default_log_format="simple" if common.no_progress_bar else "tqdm",
-        )  # fmt: skip
+        )
 
 
 def _of_presets(options: RunOptions, saved: tuple[dict, dict]) -> str:
@@ -181,8 +195,10 @@ def _of_presets(options: RunOptions, saved: tuple[dict, dict]) -> str:
     then, now = saved[1]["options"], options.fixed()
     if not any(then.get(name) != now[name] for name in options.left_to_preset()):
         return ""
-    return (f" (what is not given is that of --preset {options.student.namespace.preset} now; that of runs of before "
-            "there were presets is that of --preset paper)")  # fmt: skip
+    return (
+        f" (what is not given is that of --preset {options.student.namespace.preset} now; that of runs of before "
+        "there were presets is that of --preset paper)"
+    )
 
 
 def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:

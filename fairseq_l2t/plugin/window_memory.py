@@ -42,18 +42,25 @@ def plan_of_run(options: RunOptions, student: FairseqStudent, measure: Callable[
     # Refused now what no window can be kept in; what the graph of an update takes, the first window finds out.
     try:
         layout_for(
-            options.plan.kept_length, vector=student.omega.nbytes, buffers=len(student.buffers), budget=budget,
+            options.plan.kept_length,
+            vector=student.omega.nbytes,
+            buffers=len(student.buffers),
+            budget=budget,
             reserve=reserve,
-        )  # fmt: skip
+        )
     except ValueError as error:
         if options.memory_budget is not None:
             raise
         share = "not given: half of the memory, or of the share of it that L2T_MEMORY_SHARE says"
         raise ValueError(f"{error} ({share})") from None
     return memory_plan(
-        budget, keep_graphs=given.keep_graphs, place=given.keep_steps_in, folder=options.folder,
-        for_differences=given.hvp != "exact", reserve=reserve,
-    )  # fmt: skip
+        budget,
+        keep_graphs=given.keep_graphs,
+        place=given.keep_steps_in,
+        folder=options.folder,
+        for_differences=given.hvp != "exact",
+        reserve=reserve,
+    )
 
 
 def _longest(student: FairseqStudent, count: int) -> list[int]:

@@ -18,9 +18,7 @@ from torch import Tensor
 
 __all__ = ["Header", "HeaderError", "TensorEntry", "parse_header", "sealed_parts"]
 
-ITEM_SIZES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1
-}  # fmt: skip
+ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 """Bytes an element, by the dtype names of safetensors."""
 
 _LENGTH_BYTES = 8

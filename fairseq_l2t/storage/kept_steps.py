@@ -34,9 +34,14 @@ _SHARE = "L2T_MEMORY_SHARE"
 
 
 def memory_plan(
-    budget: int | None = None, *, keep_graphs: bool = False, place: str = "device", folder: Path | None = None,
-    for_differences: bool = False, reserve: int = 0,
-) -> MemoryPlan:  # fmt: skip
+    budget: int | None = None,
+    *,
+    keep_graphs: bool = False,
+    place: str = "device",
+    folder: Path | None = None,
+    for_differences: bool = False,
+    reserve: int = 0,
+) -> MemoryPlan:
     """Return the plan of a window.
 
     Args:

@@ -168,7 +168,10 @@ def save_teacher(
 
 
 def load_teacher(
-    path: str | os.PathLike[str], *, vocabulary: Vocabulary | None = None, dtype: torch.dtype = torch.float32,
+    path: str | os.PathLike[str],
+    *,
+    vocabulary: Vocabulary | None = None,
+    dtype: torch.dtype = torch.float32,
     forms: Sequence[str] = VOCABULARY_FORMS,
 ) -> TeacherFile:
     """Read a teacher file; nothing is returned unless every check passes, and no other path is ever tried.

@@ -132,21 +132,28 @@ class TeachingRecord:
             logger.warning(
                 "no student's life was completed, so what was learned was not judged on held-back pairs: %s is the "
                 "%s; give --teacher-updates %d or more (%d windows of %d updates are one life)",
-                BEST_NAME, f"teacher as it began, {LAST_NAME} the last one" if is_judged else "last teacher",
-                windows, windows, plan.unroll_length,
-            )  # fmt: skip
+                BEST_NAME,
+                f"teacher as it began, {LAST_NAME} the last one" if is_judged else "last teacher",
+                windows,
+                windows,
+                plan.unroll_length,
+            )
         elif not is_judged:
-            logger.warning("no life that was completed has a measure on held-back pairs that is a number: %s is the "
-                           "last teacher", BEST_NAME)  # fmt: skip
+            logger.warning(
+                "no life that was completed has a measure on held-back pairs that is a number: %s is the last teacher",
+                BEST_NAME,
+            )
         if not is_judged and self.trainer.teacher_update:
             self._save(BEST_NAME)
         update = "" if self._best_update is None else f"after teacher update {self._best_update}, "
-        logger.info("teacher: %s (%sheld-back measure %s)",
-                    self._folder / BEST_NAME, update, self.trainer.best_holdout)  # fmt: skip
+        logger.info("teacher: %s (%sheld-back measure %s)", self._folder / BEST_NAME, update, self.trainer.best_holdout)
 
     def _keep_best(self) -> None:
-        logger.info("the best so far: after teacher update %d, %.4g on held-back pairs",
-                    self.trainer.teacher_update, self.trainer.best_holdout)  # fmt: skip
+        logger.info(
+            "the best so far: after teacher update %d, %.4g on held-back pairs",
+            self.trainer.teacher_update,
+            self.trainer.best_holdout,
+        )
         self._best_update = self.trainer.teacher_update
         self._save(BEST_NAME)
 
@@ -155,8 +162,9 @@ class TeachingRecord:
 
     def _save_state(self) -> None:
         tensors, values = self.trainer.state_dict()
-        values.update(options=self._options, states=self._states, states_end=self._states_end,
-                      best_update=self._best_update)  # fmt: skip
+        values.update(
+            options=self._options, states=self._states, states_end=self._states_end, best_update=self._best_update
+        )
         save_run_state(self._folder, tensors, values)
 
     def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
@@ -181,11 +189,15 @@ def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> Non
     Raises:
         ResumeError: names each option, its value then and now.
     """
-    before = {key: str(value) if isinstance(now[key], str) else value
-              for key, value in _WITHOUT_EFFECT.items() if key in now}  # fmt: skip
+    before = {
+        key: str(value) if isinstance(now[key], str) else value for key, value in _WITHOUT_EFFECT.items() if key in now
+    }
     then = {**before, **then}
-    changed = [f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
-               for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]  # fmt: skip
+    changed = [
+        f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
     if changed:
         raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
 

@@ -56,9 +56,14 @@ def test_a_wrong_hypergradient_is_not_good(data_bin, monkeypatch):
 def test_refusals_name_what_is_refused(data_bin, name):
     message = refusal(data_bin, name)
     assert message is not None
-    key = {"layer drop": "layerdrop", "quantisation noise": "quant-noise", "activation checkpointing": "activations",
-           "adaptive softmax": "AdaptiveSoftmax", "transformer_align": "TransformerAlignModel",
-           "non-autoregressive": "NATransformerModel"}.get(name, name)  # fmt: skip
+    key = {
+        "layer drop": "layerdrop",
+        "quantisation noise": "quant-noise",
+        "activation checkpointing": "activations",
+        "adaptive softmax": "AdaptiveSoftmax",
+        "transformer_align": "TransformerAlignModel",
+        "non-autoregressive": "NATransformerModel",
+    }.get(name, name)
     assert key in message
 
 

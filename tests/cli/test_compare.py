@@ -1,4 +1,5 @@
 """`l2t-compare` against the `sacrebleu` command line, and its errors."""
+
 import json
 import os
 import re
@@ -11,22 +12,24 @@ import pytest
 
 from fairseq_l2t.cli.compare import compare, main
 
-REFERENCES = ["The dog bit the old man .", "She bought three red apples at the market.",
-              "We will visit Rome soon.", "It is raining, so they stay at home.",
-              "He has already read the newspaper."] * 12
+REFERENCES = [
+    "The dog bit the old man .",
+    "She bought three red apples at the market.",
+    "We will visit Rome soon.",
+    "It is raining, so they stay at home.",
+    "He has already read the newspaper.",
+] * 12
 
 
 def _damaged(share, seed):
     """The references with a share of the words replaced."""
     rng = Random(seed)
-    return [" ".join("thing" if rng.random() < share else word for word in line.split())
-            for line in REFERENCES]
+    return [" ".join("thing" if rng.random() < share else word for word in line.split()) for line in REFERENCES]
 
 
 @pytest.fixture
 def files(tmp_path):
-    texts = {"ref": REFERENCES, "base": _damaged(0.3, 1), "better": _damaged(0.15, 2),
-             "same": _damaged(0.3, 3)}
+    texts = {"ref": REFERENCES, "base": _damaged(0.3, 1), "better": _damaged(0.15, 2), "same": _damaged(0.3, 3)}
     for name, lines in texts.items():
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return tmp_path
@@ -38,18 +41,42 @@ def _run(files, *more):
 
 def _sacrebleu(files, seed):
     """What `sacrebleu --paired-bs` prints for the same files."""
-    command = [str(Path(sys.executable).parent / "sacrebleu"), str(files / "ref"), "-i", str(files / "base"),
-               str(files / "better"), str(files / "same"), "-m", "bleu", "chrf", "--paired-bs",
-               "--paired-bs-n", "200", "-f", "json"]
-    result = subprocess.run(command, check=True, capture_output=True, text=True,
-                            env=dict(os.environ, SACREBLEU_SEED=str(seed)))
+    command = [
+        str(Path(sys.executable).parent / "sacrebleu"),
+        str(files / "ref"),
+        "-i",
+        str(files / "base"),
+        str(files / "better"),
+        str(files / "same"),
+        "-m",
+        "bleu",
+        "chrf",
+        "--paired-bs",
+        "--paired-bs-n",
+        "200",
+        "-f",
+        "json",
+    ]
+    result = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=dict(os.environ, SACREBLEU_SEED=str(seed))
+    )
     return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("seed", [12345, 7])
 def test_numbers_are_those_of_the_sacrebleu_command(files, seed):
-    _run(files, "--systems", str(files / "better"), str(files / "same"), "--samples", "200",
-         "--seed", str(seed), "--json", str(files / "out.json"))
+    _run(
+        files,
+        "--systems",
+        str(files / "better"),
+        str(files / "same"),
+        "--samples",
+        "200",
+        "--seed",
+        str(seed),
+        "--json",
+        str(files / "out.json"),
+    )
     ours = json.loads((files / "out.json").read_text(encoding="utf-8"))
     for our, their in zip(ours["systems"], _sacrebleu(files, seed), strict=True):
         for metric in ("BLEU", "chrF2"):
@@ -89,17 +116,20 @@ def test_files_of_the_same_name_are_told_apart_by_their_paths(files, capsys):
     assert str(twin) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("system", "more", "words"), [
-    ("missing", [], ["missing", "no such file"]),
-    ("folder", [], ["folder", "a folder"]),
-    ("short", [], ["ref has 60 lines", "short has 2"]),
-    ("empty", [], ["empty: empty"]),
-    ("latin", [], ["latin", "byte 1", "UTF-8"]),
-    ("base", [], ["base: given twice"]),
-    ("better", ["--samples", "0"], ["--samples: 0", "at least 1"]),
-    ("better", ["--seed", "0"], ["--seed: 0", "at least 1"]),
-    ("better", ["--json", "absent/out.json"], ["absent/out.json", "No such file"]),
-])
+@pytest.mark.parametrize(
+    ("system", "more", "words"),
+    [
+        ("missing", [], ["missing", "no such file"]),
+        ("folder", [], ["folder", "a folder"]),
+        ("short", [], ["ref has 60 lines", "short has 2"]),
+        ("empty", [], ["empty: empty"]),
+        ("latin", [], ["latin", "byte 1", "UTF-8"]),
+        ("base", [], ["base: given twice"]),
+        ("better", ["--samples", "0"], ["--samples: 0", "at least 1"]),
+        ("better", ["--seed", "0"], ["--seed: 0", "at least 1"]),
+        ("better", ["--json", "absent/out.json"], ["absent/out.json", "No such file"]),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(files, capsys, monkeypatch, system, more, words):
     monkeypatch.chdir(files)
     (files / "folder").mkdir()

@@ -12,9 +12,24 @@ from fairseq_l2t.compat.early_stopping import mend_resume
 from tests.compat.conftest import TINY_TRANSFORMER, TRAINING
 
 # A student that learns nothing, validated every second update: --patience 2 ends it at update 6.
-IDLE = ["--max-tokens", "200", "--lr", "1e-30", "--patience", "2", "--validate-interval-updates", "2",
-        "--save-interval-updates", "2", "--validate-interval", "99", "--save-interval", "99",
-        "--log-format", "json"]  # fmt: skip
+IDLE = [
+    "--max-tokens",
+    "200",
+    "--lr",
+    "1e-30",
+    "--patience",
+    "2",
+    "--validate-interval-updates",
+    "2",
+    "--save-interval-updates",
+    "2",
+    "--validate-interval",
+    "99",
+    "--save-interval",
+    "99",
+    "--log-format",
+    "json",
+]
 STOCK = """
 from fairseq_cli import train
 for where, name in ((train, "train"), (train.Trainer, "save_checkpoint"), (train.Trainer, "load_checkpoint")):
@@ -55,8 +70,9 @@ def mended(monkeypatch):
         def load_checkpoint(self, filename, *options):
             return filename  # what a checkpoint holds
 
-    module = SimpleNamespace(Trainer=Trainer, should_stop_early=lambda cfg, loss: False,
-                             train=lambda cfg, trainer, *rest: ([1.0], False))  # fmt: skip
+    module = SimpleNamespace(
+        Trainer=Trainer, should_stop_early=lambda cfg, loss: False, train=lambda cfg, trainer, *rest: ([1.0], False)
+    )
     mend_resume(module)
     return module, seen
 
@@ -77,10 +93,17 @@ def test_the_count_goes_into_checkpoints_and_comes_back(mended):
     assert trainer.load_checkpoint(seen[1]) is seen[1] and (count.best, count.num_runs) == (7.5, 2)
 
 
-@pytest.mark.parametrize(("updates", "max_update", "patience", "runs", "goes_on"), [
-    (10, 10, -1, 0, False), (11, 10, -1, 0, False), (9, 10, -1, 9, True), (9, 0, -1, 9, True),
-    (9, 10, 2, 2, False), (9, 10, 3, 2, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("updates", "max_update", "patience", "runs", "goes_on"),
+    [
+        (10, 10, -1, 0, False),
+        (11, 10, -1, 0, False),
+        (9, 10, -1, 9, True),
+        (9, 0, -1, 9, True),
+        (9, 10, 2, 2, False),
+        (9, 10, 3, 2, True),
+    ],
+)
 def test_what_had_ended_is_not_trained_on(mended, updates, max_update, patience, runs, goes_on):
     """A longer --max-update or --patience goes on."""
     module, _ = mended

@@ -37,7 +37,6 @@ def run_on(any_python, run_command, repository):
     return run
 
 
-
 def test_hydra_composes(run_on):
     assert run_on(COMPOSE).stdout.strip() == "0.5"
 

@@ -22,8 +22,9 @@ def three_derivatives(function: Callable[..., Sequence[Tensor]], inputs: Sequenc
     outputs = list(function(*inputs))
     cotangents = [normal(*output.shape, seed=100 + k, dtype=output.dtype) for k, output in enumerate(outputs)]
     first = torch.autograd.grad(outputs, inputs, cotangents, create_graph=True, materialize_grads=True)
-    projected = sum((part * normal(*part.shape, seed=200 + k, dtype=part.dtype).detach()).sum()
-                    for k, part in enumerate(first))  # fmt: skip
+    projected = sum(
+        (part * normal(*part.shape, seed=200 + k, dtype=part.dtype).detach()).sum() for k, part in enumerate(first)
+    )
     second = torch.autograd.grad(projected, [*inputs, *cotangents], materialize_grads=True)
     return [[part.detach() for part in parts] for parts in (outputs, first, second)]
 

@@ -65,8 +65,9 @@ def _plain_gradient(student: ToyStudent, omega: Tensor, batch, phi: Tensor | Non
                 share = student.shape.cross_entropy_mix
                 products = phi[part.targets[part.keep]] * log_probs
                 if student.shape.level == "sentence":
-                    products = torch.cat([one.mean().expand(len(one)) for one in
-                                          products.split(part.keep.sum(1).tolist())])  # fmt: skip
+                    products = torch.cat(
+                        [one.mean().expand(len(one)) for one in products.split(part.keep.sum(1).tolist())]
+                    )
                 sigmoids = 1 / (1 + torch.exp(-products))
                 loss = share * loss - (1 - share) * student.shape.scale * sigmoids
             total, tokens = total + loss.sum(), tokens + part.tokens
@@ -89,9 +90,7 @@ def plain_hypergradient(trajectory: Trajectory) -> dict[str, Tensor]:
     return dict(zip((name for name, _ in teacher.named_parameters()), parts, strict=True))
 
 
-def measured_slope(
-    make: Callable[[], ToyStudent], trajectory: Trajectory, direction: dict[str, Tensor]
-) -> float:
+def measured_slope(make: Callable[[], ToyStudent], trajectory: Trajectory, direction: dict[str, Tensor]) -> float:
     """Return d measure along ``direction`` of theta by five-point central differences over real unrolls.
 
     States are those of ``trajectory``: they are data, and must not move with theta.
@@ -133,9 +132,7 @@ def slope_along(gradient: dict[str, Tensor], direction: dict[str, Tensor]) -> fl
     return sum(float((gradient[name] * direction[name]).sum()) for name in direction)
 
 
-def unrolled(
-    make: Callable[[], ToyStudent], steps: int = 4, keys: int = 3
-) -> tuple[Trajectory, dict[str, Tensor]]:
+def unrolled(make: Callable[[], ToyStudent], steps: int = 4, keys: int = 3) -> tuple[Trajectory, dict[str, Tensor]]:
     """Return a trajectory of ``steps`` updates and our hypergradient of it.
 
     Keys differ in their coefficients: a new teacher's hardly do, and the hypergradient of its queries is then

@@ -109,10 +109,12 @@ def snapshot(student: ToyStudent):
 def confined(student: ToyStudent) -> dict[str, torch.Tensor]:
     """Return a random cotangent of the gradient, and its parts confined to what lies below and above the middle."""
     whole = unit_direction(student.omega, 11)
-    above = torch.cat([
-        torch.full((size,), float(name.startswith("output")), dtype=whole.dtype)
-        for name, size in zip(student.parameters.names, student.parameters.sizes, strict=True)
-    ])  # fmt: skip
+    above = torch.cat(
+        [
+            torch.full((size,), float(name.startswith("output")), dtype=whole.dtype)
+            for name, size in zip(student.parameters.names, student.parameters.sizes, strict=True)
+        ]
+    )
     return {"whole": whole, "above": whole * above, "below": whole * (1 - above)}
 
 
@@ -189,8 +191,10 @@ def test_the_share_of_the_coefficients_is_compared(monkeypatch):
         return [(omega_bar, torch.zeros_like(phi_bar)) for omega_bar, phi_bar in pull_back(*arguments)]
 
     monkeypatch.setattr("fairseq_l2t.core.differences.pull_back", without_coefficients)
-    found = {along: compare_update(student, step, confined(student), seed=1, along=along)["whole"]
-             for along in ("parameters", "coefficients")}  # fmt: skip
+    found = {
+        along: compare_update(student, step, confined(student), seed=1, along=along)["whole"]
+        for along in ("parameters", "coefficients")
+    }
     assert found["coefficients"].error > DETECTED > 1e-8 > found["parameters"].error
 
 

@@ -94,12 +94,15 @@ def test_a_sigmoid_for_every_sentence(mix):
     assert found.shape == ()
     assert float(found) == pytest.approx(expected, rel=1e-14)
     # control: a sentence of one token is the same either way, and that of three is not
-    one = [dynamic_loss(log_probs[1:], targets[1:], coefficients, keep[1:], LossShape(8.0, mix, level)) for level in
-           ("token", "sentence")]  # fmt: skip
+    one = [
+        dynamic_loss(log_probs[1:], targets[1:], coefficients, keep[1:], LossShape(8.0, mix, level))
+        for level in ("token", "sentence")
+    ]
     assert float(one[0]) == pytest.approx(float(one[1]), rel=1e-14)
     if mix < 1:
-        assert float(found) != pytest.approx(float(dynamic_loss(log_probs, targets, coefficients, keep,
-                                                                LossShape(8.0, mix))), rel=1e-6)  # fmt: skip
+        assert float(found) != pytest.approx(
+            float(dynamic_loss(log_probs, targets, coefficients, keep, LossShape(8.0, mix))), rel=1e-6
+        )
 
 
 def test_gradients_of_a_sentence():

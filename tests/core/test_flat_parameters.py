@@ -82,9 +82,7 @@ def test_outputs_follow_the_vector(model):
     assert torch.equal(module(words), before)
 
 
-@pytest.mark.parametrize(
-    ("place", "name"), [(None, None), (0, "weight"), (5, "weight"), (6, "bias"), (7, "bias")]
-)
+@pytest.mark.parametrize(("place", "name"), [(None, None), (0, "weight"), (5, "weight"), (6, "bias"), (7, "bias")])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_first_bad(place, name, bad):
     _, flat = small()

@@ -31,10 +31,16 @@ class Case:
         """Return the outputs by the node."""
         weights = self.split + self.layers
         attention = inputs[3:6] if self.attention else None
-        return (fused_decoder(
-            *inputs[:3], attention, inputs[self.split : weights], inputs[weights:],
-            score_bias=BIAS.to(inputs[0]), masks=self.masks,
-        ),)  # fmt: skip
+        return (
+            fused_decoder(
+                *inputs[:3],
+                attention,
+                inputs[self.split : weights],
+                inputs[weights:],
+                score_bias=BIAS.to(inputs[0]),
+                masks=self.masks,
+            ),
+        )
 
     def composed(self, *inputs: Tensor) -> tuple[Tensor]:
         """Return the outputs by PyTorch's own operations."""

@@ -34,8 +34,9 @@ BACK = dataclasses.replace(JUDGED, unroll_length=8, holdout_lives=1, teacher_lr_
 
 def test_back_to_the_best_with_smaller_steps():
     judged = [0.3, 0.4, 0.2, 0.1, 0.5]  # of the teacher as it begins, and after each update
-    subject, plain = (trainer(plan, holdouts=list(judged)) for plan in
-                      (BACK, dataclasses.replace(BACK, teacher_lr_shrink=1.0)))  # fmt: skip
+    subject, plain = (
+        trainer(plan, holdouts=list(judged)) for plan in (BACK, dataclasses.replace(BACK, teacher_lr_shrink=1.0))
+    )
     run(plain, 1)
     first = run(subject, 1)[0]
     best, moments = subject.teacher.values.detach().clone(), subject._optimizer.state_dict()
@@ -103,7 +104,13 @@ def test_a_teacher_that_ruins_a_judging_life_is_not_chosen():
     subject._on_bad_window = told.append
     reports = run(subject, 7, lambda: kept.append(subject.teacher_update))
     assert [(r.student_life, r.student_update) for r in reports] == [
-        (0, 3), (0, 6), (0, 8), (1, 3), (1, 6), (1, 8), (2, 3),
-    ]  # fmt: skip
+        (0, 3),
+        (0, 6),
+        (0, 8),
+        (1, 3),
+        (1, 6),
+        (1, 8),
+        (2, 3),
+    ]
     assert kept == [] and subject.best_holdout is None and len(told) == 3
     assert "--holdout-lives" in str(told[0]) and "not chosen" in str(told[0])

@@ -41,8 +41,11 @@ SETTINGS = {
     "warmed_up": {"max_norm": 0.2, "cross_entropy_updates": 2},
     "mixed_one_micro_batch": {"update_freq": 1, "shape": LossShape(scale=30.0, cross_entropy_mix=0.4)},
     # Adam's first updates divide by gradients so small that differences cannot follow.
-    "by_sentence": {"max_norm": 0.2, "cross_entropy_updates": 2,
-                    "shape": LossShape(scale=30.0, cross_entropy_mix=0.1, level="sentence")},
+    "by_sentence": {
+        "max_norm": 0.2,
+        "cross_entropy_updates": 2,
+        "shape": LossShape(scale=30.0, cross_entropy_mix=0.1, level="sentence"),
+    },
 }
 
 

@@ -103,9 +103,7 @@ def test_for_student():
     assert teacher.features == student.state.features
     assert (teacher.entries, teacher.keys) == (WORDS, 3)
     assert teacher.values.dtype == student.omega.dtype
-    assert torch.equal(
-        teacher.queries, Teacher(student.state.features, WORDS, keys=3, seed=8).double().queries
-    )
+    assert torch.equal(teacher.queries, Teacher(student.state.features, WORDS, keys=3, seed=8).double().queries)
     assert teacher(student.state.vector(0)).sub(0.2).abs().max() < 0.02
 
 

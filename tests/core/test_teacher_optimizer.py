@@ -104,8 +104,10 @@ def test_a_full_phi_has_two_levels():
     result = full_teacher()
     before = result.values.detach().clone()
     generator = torch.Generator().manual_seed(5)
-    theta = {"values": torch.randn(9, KEYS, generator=generator, dtype=torch.float64),
-             "queries": torch.zeros(KEYS, 2, dtype=torch.float64)}  # fmt: skip
+    theta = {
+        "values": torch.randn(9, KEYS, generator=generator, dtype=torch.float64),
+        "queries": torch.zeros(KEYS, 2, dtype=torch.float64),
+    }
     optimizer = TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002)
     optimizer.step(theta, 1.0)
     diagonal = torch.eye(3, dtype=torch.bool).reshape(-1)
@@ -116,8 +118,10 @@ def test_a_full_phi_has_two_levels():
 
 
 def test_a_full_phi_resumes_where_it_was():
-    steps = [{"values": torch.full((9, KEYS), float(k)).double().cos(), "queries": torch.ones(KEYS, 2).double()}
-             for k in range(4)]  # fmt: skip
+    steps = [
+        {"values": torch.full((9, KEYS), float(k)).double().cos(), "queries": torch.ones(KEYS, 2).double()}
+        for k in range(4)
+    ]
     whole, first, second = full_teacher(), full_teacher(), full_teacher()
     options = {"lr": 0.05, "word_lr": 0.01, "off_diagonal_lr": 0.02}
     optimizer = TeacherOptimizer(whole, **options)
@@ -138,8 +142,10 @@ def test_a_full_phi_resumes_where_it_was():
 def test_the_last_coefficient_of_a_smoothed_phi_is_its_own_level():
     result = Teacher(["progress", "loss"], 3, keys=KEYS, form="smoothed", initial_off_diagonal=0.1).double()
     before = result.values.detach().clone()
-    theta = {"values": torch.randn(4, KEYS, generator=torch.Generator().manual_seed(5), dtype=torch.float64),
-             "queries": torch.zeros(KEYS, 2, dtype=torch.float64)}  # fmt: skip
+    theta = {
+        "values": torch.randn(4, KEYS, generator=torch.Generator().manual_seed(5), dtype=torch.float64),
+        "queries": torch.zeros(KEYS, 2, dtype=torch.float64),
+    }
     given = theta["values"].clone()
     TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002).step(theta, 1.0)
     expected = before.clone()

@@ -16,8 +16,14 @@ from tests.core.lives import JUDGED, PLAN, MortalStudent, run, trainer
 def test_a_life_is_cut_into_windows_and_the_next_goes_on_where_it_ended():
     reports = run(trainer(), 7)
     assert [(r.student_life, r.student_update) for r in reports] == [
-        (0, 3), (0, 6), (0, 8), (1, 3), (1, 6), (1, 8), (2, 3),
-    ]  # fmt: skip
+        (0, 3),
+        (0, 6),
+        (0, 8),
+        (1, 3),
+        (1, 6),
+        (1, 8),
+        (2, 3),
+    ]
     assert [r.holdout_measure is not None for r in reports] == [False, False, True] * 2 + [False]
     assert [r.teacher_update for r in reports] == list(range(1, 8))
     assert reports[2].progress == 8 / 20  # of the 20 updates the toy calls a life
@@ -101,8 +107,11 @@ def test_an_approximation_that_is_far_off_is_refused_before_the_teacher_moves(mo
     subject._hvp = "finite-difference"
     before = subject.teacher.values.detach().clone()
     monkeypatch.setattr(teacher_training, "MOST_ERROR", 1e-16)
-    with pytest.raises(ValueError, match=r"--hvp: finite-difference; .* expected below 1e-16: take exact, an "
-                                         r"--unroll-length below 8, or more --cross-entropy-updates"):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=r"--hvp: finite-difference; .* expected below 1e-16: take exact, an "
+        r"--unroll-length below 8, or more --cross-entropy-updates",
+    ):
         subject.run_update(lambda: None)
     assert subject.teacher_update == 0 and torch.equal(subject.teacher.values, before)
     monkeypatch.undo()
@@ -187,8 +196,12 @@ def test_a_held_back_measure_that_is_no_number_chooses_nothing():
 @pytest.mark.parametrize(
     ("stop", "plan", "bad"),
     [
-        (1, PLAN, ()), (3, PLAN, ()), (4, PLAN, ()),
-        (2, JUDGED, ()), (3, JUDGED, ()), (3, JUDGED, JUDGED.holdout_seeds),
+        (1, PLAN, ()),
+        (3, PLAN, ()),
+        (4, PLAN, ()),
+        (2, JUDGED, ()),
+        (3, JUDGED, ()),
+        (3, JUDGED, JUDGED.holdout_seeds),
     ],
 )
 def test_resumed_run_is_bit_equal(stop, plan, bad):

@@ -79,9 +79,7 @@ def test_attention():
         torch.autograd.gradgradcheck(F.scaled_dot_product_attention, inputs)
     with twice_differentiable():
         assert torch.autograd.gradgradcheck(F.scaled_dot_product_attention, inputs)
-        assert torch.autograd.gradgradcheck(
-            partial(F.scaled_dot_product_attention, is_causal=True), inputs, atol=1e-6
-        )
+        assert torch.autograd.gradgradcheck(partial(F.scaled_dot_product_attention, is_causal=True), inputs, atol=1e-6)
 
 
 def test_attributes_are_put_back():
@@ -179,9 +177,7 @@ def vector_products(node: type[torch.autograd.Function], scale: float) -> tuple[
     def gradient(*, graph: bool) -> torch.Tensor:
         with student.replay(0):
             loss = sum(part.total for part in student.losses(batch, None, measure=False))
-        return student.parameters.gather(
-            torch.autograd.grad(loss, student.parameters.parameters, create_graph=graph)
-        )
+        return student.parameters.gather(torch.autograd.grad(loss, student.parameters.parameters, create_graph=graph))
 
     def moved(distance: float) -> float:
         student.set_omega(start + distance * v)

@@ -53,10 +53,13 @@ PLANS = {
     "gradients": lambda student: MemoryPlan(),
     "host": lambda student: memory_plan(place="host"),
     "budget": lambda student: memory_plan(PLENTY),
-    **{f"{slots} snapshots": partial(
-        lambda student, slots: memory_plan(smallest_budget(student, STEPS, slots)), slots=slots
-    ) for slots in (1, 2, 4, STEPS)},
-}  # fmt: skip
+    **{
+        f"{slots} snapshots": partial(
+            lambda student, slots: memory_plan(smallest_budget(student, STEPS, slots)), slots=slots
+        )
+        for slots in (1, 2, 4, STEPS)
+    },
+}
 
 
 @pytest.mark.parametrize("plan", PLANS)

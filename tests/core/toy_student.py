@@ -225,9 +225,7 @@ class ToyStudent:
             if coefficients is not None:
                 total = dynamic_loss(of_targets, part.targets, coefficients, part.keep, self.shape)
             correct = ((log_probs.argmax(-1) == part.targets) & part.keep).sum()
-            yield BatchLoss(
-                total, nll.detach() if measure else None, correct if measure else None, part.tokens
-            )
+            yield BatchLoss(total, nll.detach() if measure else None, correct if measure else None, part.tokens)
 
     def sample_size(self, batch) -> float:
         """See `core.student.Student`."""

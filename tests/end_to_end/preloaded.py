@@ -3,6 +3,7 @@
 The interruptions and refusals need dozens of processes. What a fork could hide, a command that only works after other
 imports, is left to the tests that start the console scripts themselves.
 """
+
 import importlib
 import multiprocessing
 import os

@@ -1,4 +1,5 @@
 """The runs of these tests: a tiny Transformer, a short life, and the folders they are written into."""
+
 import json
 from pathlib import Path
 

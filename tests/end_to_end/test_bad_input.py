@@ -1,4 +1,5 @@
 """Bad input at the command line: one clear line, an exit code, and nothing half-written."""
+
 import shutil
 from pathlib import Path
 

@@ -137,11 +137,16 @@ def test_wrong_files_are_told_in_one_line(trained, tmp_path):
     assert "kind 'teacher'; expected 'classifier'" in told
     (tmp_path / "file").touch()
     told = forked(["plot", trained / "teacher", "--output-dir", tmp_path / "file"], tmp_path, expect=2)
-    assert told.stderr == f"l2t-classify: error: --output-dir: {tmp_path / 'file'}: File exists; " \
-        "expected a folder, or a new one\n"  # fmt: skip
+    assert (
+        told.stderr == f"l2t-classify: error: --output-dir: {tmp_path / 'file'}: File exists; "
+        "expected a folder, or a new one\n"
+    )
     (tmp_path / "cut").write_bytes(teacher.read_bytes()[:-10])
-    told = forked(["train", "--loss", "teacher", "--teacher-path", tmp_path / "cut", "--save-dir", tmp_path / "s"],
-                  tmp_path, expect=2).stderr  # fmt: skip
+    told = forked(
+        ["train", "--loss", "teacher", "--teacher-path", tmp_path / "cut", "--save-dir", tmp_path / "s"],
+        tmp_path,
+        expect=2,
+    ).stderr
     assert told.startswith("l2t-classify: error: ") and "cut" in told and told.count("\n") == 1
 
 
@@ -193,14 +198,18 @@ def test_a_teacher_of_another_division_is_told(trained, tmp_path):
     assert "another division" not in again
 
 
-@pytest.mark.parametrize(("option", "value", "message"), [
-    ("--seed", "9" * 25, "argument --seed: '9999"), ("--seed", "x", "'x'; expected a whole number, 0 to"),
-    ("--dev-batch", "0", "--dev-batch: 0; expected at least 1"),
-    ("--teacher-keys", "0", "--teacher-keys: 0; expected at least 1"),
-    ("--initial-coefficient", "inf", "--initial-coefficient: inf; expected a finite number above 0"),
-    ("--dev-size", "1", "--dev-holdout: 0.5 of 1 dev images (--dev-size) is none"),
-    ("--student", "mlp-999999-999999", "not enough memory: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", "9" * 25, "argument --seed: '9999"),
+        ("--seed", "x", "'x'; expected a whole number, 0 to"),
+        ("--dev-batch", "0", "--dev-batch: 0; expected at least 1"),
+        ("--teacher-keys", "0", "--teacher-keys: 0; expected at least 1"),
+        ("--initial-coefficient", "inf", "--initial-coefficient: inf; expected a finite number above 0"),
+        ("--dev-size", "1", "--dev-holdout: 0.5 of 1 dev images (--dev-size) is none"),
+        ("--student", "mlp-999999-999999", "not enough memory: "),
+    ],
+)
 @pytest.mark.slow
 def test_values_out_of_range_name_the_option(option, value, message, tmp_path):
     command = [*TEACHER, "--save-dir", tmp_path / "teacher", option, value]

@@ -1,4 +1,5 @@
 """``l2t-doctor`` at the command line: a line a check, exit codes, and the quick form in the trainer's log."""
+
 import re
 
 import pytest

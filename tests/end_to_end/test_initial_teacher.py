@@ -73,8 +73,9 @@ def test_a_smoothed_teacher_resumes_where_it_was(data_bin, tmp_path):
     trained(data_bin, tmp_path / "parts", "--teacher-updates", "1", *SMOOTHED)
     trained(data_bin, tmp_path / "parts", "--teacher-updates", "3", *SMOOTHED, "--resume")
     assert log_lines(tmp_path / "parts" / RUN_FOLDER) == log_lines(tmp_path / "whole" / RUN_FOLDER)
-    teachers = [load_teacher(tmp_path / name / RUN_FOLDER / "teacher_last.safetensors").teacher for name in
-                ("whole", "parts")]  # fmt: skip
+    teachers = [
+        load_teacher(tmp_path / name / RUN_FOLDER / "teacher_last.safetensors").teacher for name in ("whole", "parts")
+    ]
     assert teachers[0].values.equal(teachers[1].values) and teachers[0].queries.equal(teachers[1].queries)
 
 

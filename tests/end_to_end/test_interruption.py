@@ -1,4 +1,5 @@
 """A run of l2t-train-teacher that is killed, stopped, and resumed: the same files to the last bit."""
+
 import json
 import shutil
 import signal

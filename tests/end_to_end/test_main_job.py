@@ -1,4 +1,5 @@
 """The main job with the console scripts themselves: teacher, student, interruption, translation, comparison."""
+
 import json
 import re
 import shutil
@@ -142,8 +143,14 @@ def test_student_training_logs_phi_and_plain_validation(student):
 
 def killed_after(update, command, folder):
     """Run a real fairseq-train and kill it once its log has reached an update."""
-    process = subprocess.Popen(list(map(str, command)), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               text=True, env={"OMP_NUM_THREADS": "1", "PATH": ""})  # fmt: skip
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={"OMP_NUM_THREADS": "1", "PATH": ""},
+    )
     for line in process.stdout:
         if f'"num_updates": "{update}"' in line:
             process.kill()
@@ -217,8 +224,10 @@ def test_translation_with_and_without_the_plugin(data_bin, student, plain_studen
         command = ["fairseq-interactive", data_bin, "--path", last, *LENGTHS, *options]
         typed = hypotheses(run_command(command, input=source).stdout)
         assert typed == found["with"]
-    files = [write_translations(tmp_path / f"{name}.txt", result) for name, result in
-             (("taught", found["with"]), ("plain", other))]
+    files = [
+        write_translations(tmp_path / f"{name}.txt", result)
+        for name, result in (("taught", found["with"]), ("plain", other))
+    ]
     reference = data_bin.parent / "pieces" / "test.en"
     table = run_command(["l2t-compare", "--ref", reference, "--baseline", files[1], "--systems", files[0]]).stdout
     assert "BLEU" in table
@@ -227,15 +236,22 @@ def test_translation_with_and_without_the_plugin(data_bin, student, plain_studen
 
 def test_starting_from_plain_weights_and_validating_without_a_teacher(data_bin, teacher, plain_student, tmp_path):
     moved = shutil.copy(teacher / RUN_FOLDER / "teacher.safetensors", tmp_path / "moved.safetensors")
-    start = ["--restore-file", plain_student, "--reset-optimizer", "--reset-dataloader", "--reset-meters",
-             "--reset-lr-scheduler"]  # fmt: skip
+    start = [
+        "--restore-file",
+        plain_student,
+        "--reset-optimizer",
+        "--reset-dataloader",
+        "--reset-meters",
+        "--reset-lr-scheduler",
+    ]
     more = ["--save-dir", "student", "--max-update", "24", "--disable-validation", *IN_PROCESS]
     command = [data_bin, *STUDENT, *taught(moved), *start, *more]
     run = preloaded.run("fairseq-train", command, tmp_path / "work")
     first = training_log(run.stdout)[1]
     fresh = ["--max-update", "1", "--save-dir", "fresh", "--disable-validation", *IN_PROCESS]
-    untrained = training_log(preloaded.run("fairseq-train", [data_bin, *STUDENT, *taught(moved), *fresh],
-                                           tmp_path / "work").stdout)[1]  # fmt: skip
+    untrained = training_log(
+        preloaded.run("fairseq-train", [data_bin, *STUDENT, *taught(moved), *fresh], tmp_path / "work").stdout
+    )[1]
     assert float(first["nll_loss"]) < float(untrained["nll_loss"]) - 0.5  # it did start from trained weights
 
     Path(moved).unlink()

@@ -1,4 +1,5 @@
 """``python -O``, which drops every ``assert`` statement: the same files, the same refusals."""
+
 import sys
 
 import pytest

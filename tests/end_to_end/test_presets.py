@@ -16,8 +16,10 @@ def train(data_bin, folder, *more, expect=0):
 
 
 def best_and_last(folder):
-    return [load_teacher(folder / RUN_FOLDER / name).settings.extra["teacher_update"]
-            for name in ("teacher.safetensors", "teacher_last.safetensors")]  # fmt: skip
+    return [
+        load_teacher(folder / RUN_FOLDER / name).settings.extra["teacher_update"]
+        for name in ("teacher.safetensors", "teacher_last.safetensors")
+    ]
 
 
 def test_eight_whole_lives(data_bin, tmp_path):
@@ -35,9 +37,13 @@ def test_shorter_windows_are_as_many_as_eight_lives_have(data_bin, tmp_path):
     assert [line["student_update"] for line in log_lines(tmp_path / RUN_FOLDER)] == [5, 6] * 8
 
 
-@pytest.mark.parametrize(("lives", "what"), [
-    ("1", "the teacher as it began, teacher_last.safetensors the last one"), ("0", "the last teacher"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lives", "what"),
+    [
+        ("1", "the teacher as it began, teacher_last.safetensors the last one"),
+        ("0", "the last teacher"),
+    ],
+)
 def test_a_life_that_was_not_completed(data_bin, tmp_path, lives, what):
     """Lives that judge have chosen the teacher as it began, which must not pass for a learned one."""
     result = train(data_bin, tmp_path, "--unroll-length", "3", "--teacher-updates", "1", "--holdout-lives", lives)
@@ -59,9 +65,22 @@ def test_a_resumed_run_may_name_its_options_by_another_preset(data_bin, tmp_path
     assert "--coefficient-form diagonal then, smoothed now" in refused.stderr
     assert "--unroll-length" not in refused.stderr
     assert "(what is not given is that of --preset whole-life now; that of runs of before there" in refused.stderr
-    spelled_out = ["--coefficient-form", "diagonal", "--loss-level", "token", "--objective", "likelihood",
-                   "--stage-spread", "0", "--holdout-lives", "0",
-                   "--initial-coefficient", "0.1", "--teacher-clip-norm", "0"]  # fmt: skip
+    spelled_out = [
+        "--coefficient-form",
+        "diagonal",
+        "--loss-level",
+        "token",
+        "--objective",
+        "likelihood",
+        "--stage-spread",
+        "0",
+        "--holdout-lives",
+        "0",
+        "--initial-coefficient",
+        "0.1",
+        "--teacher-clip-norm",
+        "0",
+    ]
     preloaded.run(COMMAND, [*left_out, *spelled_out], tmp_path / "run")
     both = [contents(tmp_path / name / RUN_FOLDER) for name in ("whole", "run")]
     assert log_lines(tmp_path / "whole" / RUN_FOLDER) == log_lines(tmp_path / "run" / RUN_FOLDER)

@@ -24,8 +24,16 @@ TINY = Path(__file__).with_name("tiny_classifier_grid.yaml")
 
 def record(options, lr, seed, dev, test=None):
     student = read_grid(TINY).student
-    return {"setting": "digits.noise40.mlp-8", "student": student, "options": options, "lr": lr, "seed": seed,
-            "protocol": "our split", "dev_error": dev, "test_error": test}  # fmt: skip
+    return {
+        "setting": "digits.noise40.mlp-8",
+        "student": student,
+        "options": options,
+        "lr": lr,
+        "seed": seed,
+        "protocol": "our split",
+        "dev_error": dev,
+        "test_error": test,
+    }
 
 
 def test_choices_are_those_of_dev_and_of_tuning_seeds(tmp_path):
@@ -137,12 +145,15 @@ def test_a_grid_is_run_once(tmp_path, run_command, repository):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("then", "now", "message"), [
-    ("--loss cross-entropy", "--loss cros-entropy", "l2t-classify train: error: argument --loss: invalid choice"),
-    ("--label-smoothing 0.4", "--label-smoothing 4", "--label-smoothing: 4.0; expected"),
-    ("--teacher-path trained", "--teacher-path traind", "--teacher-path traind; expected one of trained"),
-    ("--teacher-keys 2", "--teacher-keys 0", "--teacher-keys: 0; expected at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        ("--loss cross-entropy", "--loss cros-entropy", "l2t-classify train: error: argument --loss: invalid choice"),
+        ("--label-smoothing 0.4", "--label-smoothing 4", "--label-smoothing: 4.0; expected"),
+        ("--teacher-path trained", "--teacher-path traind", "--teacher-path traind; expected one of trained"),
+        ("--teacher-keys 2", "--teacher-keys 0", "--teacher-keys: 0; expected at least 1"),
+    ],
+)
 def test_options_that_cannot_be_used_are_refused_first(then, now, message, tmp_path, run_command, repository):
     grid = tmp_path / "grid.yaml"
     grid.write_text(TINY.read_text().replace(then, now))
@@ -154,9 +165,14 @@ def test_options_that_cannot_be_used_are_refused_first(then, now, message, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
-@pytest.mark.parametrize(("number", "whom", "code"), [
-    (signal.SIGKILL, "student", 1), (signal.SIGTERM, "all", 143), (signal.SIGINT, "all", 130),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "whom", "code"),
+    [
+        (signal.SIGKILL, "student", 1),
+        (signal.SIGTERM, "all", 143),
+        (signal.SIGINT, "all", 130),
+    ],
+)
 def test_a_student_or_all_ended_by_a_signal(number, whom, code, tmp_path, repository):
     grid = tmp_path / "grid.yaml"
     text = TINY.read_text().replace("--total-updates 20", "--total-updates 2000").replace("--teacher-updates 2", "")
@@ -164,8 +180,13 @@ def test_a_student_or_all_ended_by_a_signal(number, whom, code, tmp_path, reposi
     grid.write_text(text)
     script = repository / "examples" / "classification" / "results.py"
     command = [sys.executable, script, grid, "--output-dir", tmp_path / "out", "--jobs", "1"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         deadline, records = time.monotonic() + 60, tmp_path / "out" / "runs.jsonl"
         while not records.exists():

@@ -1,4 +1,5 @@
 """Steps: done once, done again for another command or input, resumed, and failures told in words."""
+
 import importlib
 import os
 import resource
@@ -114,7 +115,8 @@ def test_what_was_made_by_another_command_is_kept_and_the_step_refused(tmp_path,
     record = step.marker if finished else step.started
     assert str(refused.value) == (
         f"step a: {record} is of another command (there --lr=1, here --lr=2); remove {tmp_path / 'work'} and {record} "
-        "to do this step anew, or choose another --output-dir")
+        "to do this step anew, or choose another --output-dir"
+    )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     # The way out that is told.
     shutil.rmtree(tmp_path / "work")
@@ -164,10 +166,14 @@ sys.exit(run_program("long.py", lambda: run_steps([Step("a", (sys.executable, "-
 def _started_program(examples, folder):
     """The program, and the number of its step's process."""
     paths = os.pathsep.join([str(examples), str(examples.parents[1])])
-    program = subprocess.Popen([sys.executable, "-c", LONG, str(folder)], stderr=subprocess.PIPE, text=True,
-                               env=dict(os.environ, PYTHONPATH=paths),
-                               # A suite started in the background inherits an ignored SIGINT.
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    program = subprocess.Popen(
+        [sys.executable, "-c", LONG, str(folder)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=paths),
+        # A suite started in the background inherits an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     log, deadline = folder / "a.log", time.monotonic() + 60
     while not (log.exists() and (found := log.read_text(encoding="utf-8").splitlines()[1:])):
         assert time.monotonic() < deadline and program.poll() is None
@@ -184,9 +190,14 @@ def _lives(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
-@pytest.mark.parametrize(("number", "code", "message"), [
-    (signal.SIGKILL, -signal.SIGKILL, ""), (signal.SIGINT, 130, "long.py: stopped by SIGINT\n"),
-    (signal.SIGTERM, 143, "")])
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        (signal.SIGINT, 130, "long.py: stopped by SIGINT\n"),
+        (signal.SIGTERM, 143, ""),
+    ],
+)
 def test_steps_end_with_the_program(examples, tmp_path, number, code, message):
     program, process = _started_program(examples, tmp_path)
     try:
@@ -207,8 +218,9 @@ def test_steps_end_with_the_program(examples, tmp_path, number, code, message):
 @pytest.mark.parametrize("script", ["corpus", "prepare"])
 def test_a_script_that_is_interrupted_says_so_in_one_line(script, tmp_path, monkeypatch, capsys):
     module = importlib.import_module(script)
-    monkeypatch.setattr(module, "write_corpus" if script == "corpus" else script,
-                        lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(
+        module, "write_corpus" if script == "corpus" else script, lambda *_: signal.raise_signal(signal.SIGINT)
+    )
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:
@@ -237,18 +249,29 @@ def _limited(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize(("work", "name"), [
-    ("write_lines(folder / 'file', ['x' * 9000])", "file"),
-    ("run_steps([Step('a', (sys.executable, '-c', 'pass', 'x' * 3000), folder)])", "a.started"),
-    ("(folder / 'a.log').mkdir(); run_steps([Step('a', (sys.executable, '-c', 'pass'), folder)])", "a.log")])
+@pytest.mark.parametrize(
+    ("work", "name"),
+    [
+        ("write_lines(folder / 'file', ['x' * 9000])", "file"),
+        ("run_steps([Step('a', (sys.executable, '-c', 'pass', 'x' * 3000), folder)])", "a.started"),
+        ("(folder / 'a.log').mkdir(); run_steps([Step('a', (sys.executable, '-c', 'pass'), folder)])", "a.log"),
+    ],
+)
 def test_what_cannot_be_written_is_named(examples, tmp_path, work, name):
     """A limit on the size of files stands for a full disk."""
-    code = ("import pathlib, sys\nfrom commands import run_program, run_steps\nfrom steps import Step\n"
-            "from textfiles import write_lines\nfolder = pathlib.Path(sys.argv[1])\n"
-            f"def work():\n    {work}\nsys.exit(run_program('it.py', work))")
+    code = (
+        "import pathlib, sys\nfrom commands import run_program, run_steps\nfrom steps import Step\n"
+        "from textfiles import write_lines\nfolder = pathlib.Path(sys.argv[1])\n"
+        f"def work():\n    {work}\nsys.exit(run_program('it.py', work))"
+    )
     paths = os.pathsep.join([str(examples), str(examples.parents[1])])
-    result = subprocess.run([sys.executable, "-B", "-c", code, str(tmp_path)], capture_output=True, text=True,
-                            env=dict(os.environ, PYTHONPATH=paths), preexec_fn=lambda: _limited(2048))
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=paths),
+        preexec_fn=lambda: _limited(2048),
+    )
     assert result.returncode == 1, result.stderr
     reason = "Is a directory" if name == "a.log" else "File too large"
     assert result.stderr == f"it.py: error: {tmp_path / name}: {reason}\n"
@@ -288,11 +311,18 @@ def test_steps_side_by_side_share_the_memory(tmp_path, monkeypatch, jobs, given,
 
 def test_an_error_that_is_a_result_is_not_tried_again(tmp_path):
     """Its log decides, and the next step runs; of another error the same step fails."""
+
     def steps(word):
         count = f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print({word!r}); sys.exit(1)"
-        return [Step("a", (sys.executable, "-c", f"import sys; {count}"), tmp_path / "logs",
-                     is_result=lambda log: "diverged" in log.read_text("utf-8").splitlines()),
-                _append(tmp_path, "b", "word", after=("a",))]  # fmt: skip
+        return [
+            Step(
+                "a",
+                (sys.executable, "-c", f"import sys; {count}"),
+                tmp_path / "logs",
+                is_result=lambda log: "diverged" in log.read_text("utf-8").splitlines(),
+            ),
+            _append(tmp_path, "b", "word", after=("a",)),
+        ]
 
     for _ in range(2):
         run_steps(steps("diverged"))

@@ -1,4 +1,5 @@
 """The embedded corpus: determinism, disjoint splits, noise, and grammar against literal expectations."""
+
 from random import Random
 
 import german
@@ -71,18 +72,31 @@ def test_bad_options_are_named(tmp_path, capsys, option, value):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("value", "de", "en"), [
-    (1, "eins", "one"), (16, "sechzehn", "sixteen"), (23, "dreiundzwanzig", "twenty-three"),
-    (30, "dreißig", "thirty"), (71, "einundsiebzig", "seventy-one"),
-    (101, "einhunderteins", "one hundred and one"), (946, "neunhundertsechsundvierzig", "nine hundred and forty-six"),
-    (2012, "zweitausendzwölf", "two thousand and twelve")])
+@pytest.mark.parametrize(
+    ("value", "de", "en"),
+    [
+        (1, "eins", "one"),
+        (16, "sechzehn", "sixteen"),
+        (23, "dreiundzwanzig", "twenty-three"),
+        (30, "dreißig", "thirty"),
+        (71, "einundsiebzig", "seventy-one"),
+        (101, "einhunderteins", "one hundred and one"),
+        (946, "neunhundertsechsundvierzig", "nine hundred and forty-six"),
+        (2012, "zweitausendzwölf", "two thousand and twelve"),
+    ],
+)
 def test_numbers(value, de, en):
     assert (german_number(value), english_number(value)) == (de, en)
 
 
-@pytest.mark.parametrize(("year", "de", "en"), [
-    (1987, "neunzehnhundertsiebenundachtzig", "nineteen eighty-seven"),
-    (1905, "neunzehnhundertfünf", "nineteen oh five"), (2001, "zweitausendeins", "two thousand and one")])
+@pytest.mark.parametrize(
+    ("year", "de", "en"),
+    [
+        (1987, "neunzehnhundertsiebenundachtzig", "nineteen eighty-seven"),
+        (1905, "neunzehnhundertfünf", "nineteen oh five"),
+        (2001, "zweitausendeins", "two thousand and one"),
+    ],
+)
 def test_years(year, de, en):
     assert (german_year(year), english_year(year)) == (de, en)
 
@@ -98,8 +112,11 @@ def _noun(german_word, english_word, **more):
 
 
 def _verb(infinitive, english_base):
-    return next(verb for verb in LEXICON.verbs
-                if (verb.prefix + verb.infinitive, verb.english[0][0]) == (infinitive, english_base))
+    return next(
+        verb
+        for verb in LEXICON.verbs
+        if (verb.prefix + verb.infinitive, verb.english[0][0]) == (infinitive, english_base)
+    )
 
 
 def _adjective(word, english_word):
@@ -129,42 +146,80 @@ def _open(**more):
     return Clause(**{**vars(OPEN), **more})
 
 
-@pytest.mark.parametrize(("meaning", "de", "en"), [
-    (Sentence("statement", OPEN), "Er macht das Fenster auf.", "He opens the window."),
-    (Sentence("statement", _open(time=_time("past", "gestern"), tense="past", fronted="time")),
-     "Gestern hat er das Fenster aufgemacht.", "He opened the window yesterday."),
-    (Sentence("question", _open(tense="past")), "Hat er das Fenster aufgemacht?", "Did he open the window?"),
-    (Sentence("statement", _open(negated=True)), "Er macht das Fenster nicht auf.", "He does not open the window."),
-    (Sentence("statement", _open(modal=MODALS[1], negated=True)), "Er muss das Fenster nicht aufmachen.",
-     "He does not have to open the window."),
-    (Sentence("statement", _open(modal=MODALS[3], negated=True)), "Er darf das Fenster nicht aufmachen.",
-     "He must not open the window."),
-    (Sentence("statement", _open(time=_time("future", "morgen"), tense="future")),
-     "Er macht morgen das Fenster auf.", "He will open the window tomorrow."),
-    (Sentence("statement", _open(time=_time("progressive", "gerade"), tense="progressive")),
-     "Er macht gerade das Fenster auf.", "He is opening the window right now."),
-    (Sentence("statement", _open(time=_time("perfect", "gerade"), tense="perfect")),
-     "Er hat gerade das Fenster aufgemacht.", "He has just opened the window."),
-    (Sentence("subordinate", Clause(THEY, _verb("lachen", "laugh")), OPEN, "weil"),
-     "Sie lachen, weil er das Fenster aufmacht.", "They laugh because he opens the window."),
-    (Sentence("um", Clause(THEY, _verb("aufstehen", "get_up")), OPEN, "um"),
-     "Sie stehen auf, um das Fenster aufzumachen.", "They get up to open the window."),
-    (Sentence("statement", _open(passive=True, tense="past", subject=_noun("Nachbar", "neighbour"))),
-     "Das Fenster wurde von dem Nachbarn aufgemacht.", "The window was opened by the neighbour."),
-])
+@pytest.mark.parametrize(
+    ("meaning", "de", "en"),
+    [
+        (Sentence("statement", OPEN), "Er macht das Fenster auf.", "He opens the window."),
+        (
+            Sentence("statement", _open(time=_time("past", "gestern"), tense="past", fronted="time")),
+            "Gestern hat er das Fenster aufgemacht.",
+            "He opened the window yesterday.",
+        ),
+        (Sentence("question", _open(tense="past")), "Hat er das Fenster aufgemacht?", "Did he open the window?"),
+        (Sentence("statement", _open(negated=True)), "Er macht das Fenster nicht auf.", "He does not open the window."),
+        (
+            Sentence("statement", _open(modal=MODALS[1], negated=True)),
+            "Er muss das Fenster nicht aufmachen.",
+            "He does not have to open the window.",
+        ),
+        (
+            Sentence("statement", _open(modal=MODALS[3], negated=True)),
+            "Er darf das Fenster nicht aufmachen.",
+            "He must not open the window.",
+        ),
+        (
+            Sentence("statement", _open(time=_time("future", "morgen"), tense="future")),
+            "Er macht morgen das Fenster auf.",
+            "He will open the window tomorrow.",
+        ),
+        (
+            Sentence("statement", _open(time=_time("progressive", "gerade"), tense="progressive")),
+            "Er macht gerade das Fenster auf.",
+            "He is opening the window right now.",
+        ),
+        (
+            Sentence("statement", _open(time=_time("perfect", "gerade"), tense="perfect")),
+            "Er hat gerade das Fenster aufgemacht.",
+            "He has just opened the window.",
+        ),
+        (
+            Sentence("subordinate", Clause(THEY, _verb("lachen", "laugh")), OPEN, "weil"),
+            "Sie lachen, weil er das Fenster aufmacht.",
+            "They laugh because he opens the window.",
+        ),
+        (
+            Sentence("um", Clause(THEY, _verb("aufstehen", "get_up")), OPEN, "um"),
+            "Sie stehen auf, um das Fenster aufzumachen.",
+            "They get up to open the window.",
+        ),
+        (
+            Sentence("statement", _open(passive=True, tense="past", subject=_noun("Nachbar", "neighbour"))),
+            "Das Fenster wurde von dem Nachbarn aufgemacht.",
+            "The window was opened by the neighbour.",
+        ),
+    ],
+)
 def test_word_order_tense_and_negation(meaning, de, en):
     assert _both(meaning) == (de, en)
 
 
-@pytest.mark.parametrize(("phrase", "case", "de", "en"), [
-    (_noun("Hund", "dog", adjectives=[_adjective("alt", "old")]), "nom", "der alte Hund", "the old dog"),
-    (_noun("Hund", "dog", adjectives=[_adjective("alt", "old")]), "acc", "den alten Hund", "the old dog"),
-    (_noun("Hund", "dog", plural=True), "dat", "den Hunden", "the dogs"),
-    (_noun("Leiter", "ladder"), "nom", "die Leiter", "the ladder"),
-    (_noun("Leiter", "manager"), "nom", "der Leiter", "the manager"),
-    (_noun("Student", "student"), "acc", "den Studenten", "the student"),
-    (_noun("Auto", "car", adjectives=[_adjective("teuer", "expensive")]), "dat", "dem teuren Auto",
-     "the expensive car")])
+@pytest.mark.parametrize(
+    ("phrase", "case", "de", "en"),
+    [
+        (_noun("Hund", "dog", adjectives=[_adjective("alt", "old")]), "nom", "der alte Hund", "the old dog"),
+        (_noun("Hund", "dog", adjectives=[_adjective("alt", "old")]), "acc", "den alten Hund", "the old dog"),
+        (_noun("Hund", "dog", plural=True), "dat", "den Hunden", "the dogs"),
+        (_noun("Leiter", "ladder"), "nom", "die Leiter", "the ladder"),
+        (_noun("Leiter", "manager"), "nom", "der Leiter", "the manager"),
+        (_noun("Student", "student"), "acc", "den Studenten", "the student"),
+        (
+            _noun("Auto", "car", adjectives=[_adjective("teuer", "expensive")]),
+            "dat",
+            "dem teuren Auto",
+            "the expensive car",
+        ),
+    ],
+)
 def test_agreement(phrase, case, de, en):
     assert german.noun_phrase(phrase, case) == de
     assert EnglishWriter(_Usual()).noun_phrase(phrase, "object") == en
@@ -185,8 +240,10 @@ def test_relative_clause_is_verb_final_between_commas():
     man = _noun("Mann", "man")
     man.relative = Relative(_open(subject=NounPhrase(person="3m", human=True), tense="past"), "nom")
     meaning = Sentence("statement", Clause(man, _verb("schlafen", "sleep")))
-    assert _both(meaning) == ("Der Mann, der das Fenster aufgemacht hat, schläft.",
-                              "The man who opened the window sleeps.")
+    assert _both(meaning) == (
+        "Der Mann, der das Fenster aufgemacht hat, schläft.",
+        "The man who opened the window sleeps.",
+    )
 
 
 def test_pronoun_of_a_thing_keeps_its_gender_in_german_only():

@@ -40,15 +40,23 @@ def test_learning_rate_and_choice_are_taken_by_dev_bleu(experiment):
     assert further.late() == trials[1].options
     assert set(further.after) == {f"tiny.noise30.train.{trial.name}" for trial in trials}
     decoded = steps["tiny.noise30.decode.transformer.label-smoothing.seed1"]
-    assert decoded.late() == ("--path", str(experiment.setting.folder / "checkpoints" / trials[1].name
-                                            / "checkpoint_best.pt"))  # fmt: skip
+    assert decoded.late() == (
+        "--path",
+        str(experiment.setting.folder / "checkpoints" / trials[1].name / "checkpoint_best.pt"),
+    )
 
 
 def test_students_of_a_loss_differ_in_its_options_alone(experiment):
     steps = [step for step in experiment.steps() if ".train." in step.name and "lr0.01" in step.name]
     own = ("--criterion", "--save-dir", "--label-smoothing", "--user-dir", "--task", "--teacher-path")
-    shared = {tuple(word for before, word in zip(("", *step.command), step.command, strict=False)
-                    if not {before, word} & set(own)) for step in steps}  # fmt: skip
+    shared = {
+        tuple(
+            word
+            for before, word in zip(("", *step.command), step.command, strict=False)
+            if not {before, word} & set(own)
+        )
+        for step in steps
+    }
     assert len(steps) == 5 and len(shared) == 1
     taught = next(step for step in steps if ".dynamic." in step.name)
     assert "tiny.noise30.teacher.dynamic" in taught.after
@@ -58,19 +66,27 @@ def test_students_of_a_loss_differ_in_its_options_alone(experiment):
 def test_records_and_tables(experiment):
     student = finish_all(experiment)
     row = table_of(experiment)["label-smoothing"]
-    assert row == ("| transformer | label-smoothing | `--lr 0.01 --label-smoothing 0.1` | 2 of 2 "
-                   "| 11.50 (11.00 to 12.00) | 30 (20 to 40) |  |  |  |  |  |")
+    assert row == (
+        "| transformer | label-smoothing | `--lr 0.01 --label-smoothing 0.1` | 2 of 2 "
+        "| 11.50 (11.00 to 12.00) | 30 (20 to 40) |  |  |  |  |  |"
+    )
     records = read_records(experiment.setting)
     assert len(records) == 3 * 2 + 4 + 4 * 1  # trials, and the second seed of each loss
     assert [record["counts"] for record in records[:3]] == [True, False, True]
     assert experiment.decoding.baseline(student).name == "label-smoothing"
     # With comparisons.
     names = ["label-smoothing", "cross-entropy", "fixed", "dynamic"]
-    compare_all(experiment, lambda seed: [
-        {"name": f"transformer.{name}.seed{seed}.txt",
-         "BLEU": {"score": 20.0 + seed * index, "p_value": 0.01 * index if index else None},
-         "chrF2": {"score": 40.0 + index, "p_value": 0.5 if index else None}} for index, name in enumerate(names)
-    ])  # fmt: skip
+    compare_all(
+        experiment,
+        lambda seed: [
+            {
+                "name": f"transformer.{name}.seed{seed}.txt",
+                "BLEU": {"score": 20.0 + seed * index, "p_value": 0.01 * index if index else None},
+                "chrF2": {"score": 40.0 + index, "p_value": 0.5 if index else None},
+            }
+            for index, name in enumerate(names)
+        ],
+    )
     rows = table_of(experiment)
     end = "| 24.50 (23.00 to 26.00) | +4.50 | 0.030, 0.030 | 43.00 (43.00 to 43.00) | +3.00 |"
     assert rows["dynamic"].endswith(end)
@@ -129,8 +145,9 @@ def test_some_students_alone(experiment, tmp_path, capsys):
     message = refused(capsys, TINY, "--output-dir", tmp_path / "out", "--students", "lstm")
     assert "--students: 'lstm', expected some of transformer" in message
     # One of the grid, but of none of these settings.
-    message = refused(capsys, CPU, "--output-dir", tmp_path / "out", "--settings", "multi30k.noise0", "--students",
-                      "lstm")  # fmt: skip
+    message = refused(
+        capsys, CPU, "--output-dir", tmp_path / "out", "--settings", "multi30k.noise0", "--students", "lstm"
+    )
     assert "--students: 'lstm', expected some of transformer" in message
 
 

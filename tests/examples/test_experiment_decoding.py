@@ -30,8 +30,10 @@ def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
     student, decoding, name = finish_all(experiment), experiment.decoding, "tiny.noise30"
     loss = experiment.grid.losses["dynamic"]
     steps = {step.name: step for step in experiment.steps()}
-    dev = {seed: [f"{name}.dev.transformer.dynamic.seed{seed}.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
-           for seed in (1, 2)}  # fmt: skip
+    dev = {
+        seed: [f"{name}.dev.transformer.dynamic.seed{seed}.lenpen{penalty}" for penalty in ("1", "1.5", "2")]
+        for seed in (1, 2)
+    }
     best = str(experiment.checkpoints(experiment.chosen(student, loss).name) / "checkpoint_best.pt")
     assert [steps[one].late() for one in dev[1]] == [("--path", best, "--lenpen", one) for one in ("1", "1.5", "2")]
     assert all(steps[one].command[steps[one].command.index("--gen-subset") + 1] == "valid" for one in dev[1] + dev[2])
@@ -82,14 +84,22 @@ def test_a_comparison_counts_while_the_decodings_it_is_of_are_there(experiment):
             for penalty in ("1", "2"):
                 finish_dev(experiment, penalty, hypotheses, seed, loss)
     score = {"BLEU": {"score": 1.0, "p_value": None}, "chrF2": {"score": 1.0, "p_value": None}}
-    compare_all(experiment, lambda seed: [{"name": f"transformer.{name}.seed{seed}.txt", **score}
-                                          for name in ("cross-entropy", "label-smoothing", "fixed", "dynamic")])
+    compare_all(
+        experiment,
+        lambda seed: [
+            {"name": f"transformer.{name}.seed{seed}.txt", **score}
+            for name in ("cross-entropy", "label-smoothing", "fixed", "dynamic")
+        ],
+    )
     first, second = experiment.grid.seeds
     assert experiment.decoding.is_compared(student, first) and experiment.decoding.is_compared(student, second)
     more = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
     assert not more.decoding.is_compared(student, first)
-    for missing, still in (("dev.transformer.dynamic.seed2.lenpen2", first), ("train.transformer.dynamic.seed2", first),
-                           ("dev.transformer.cross-entropy.seed2.lenpen1", None)):  # fmt: skip
+    for missing, still in (
+        ("dev.transformer.dynamic.seed2.lenpen2", first),
+        ("train.transformer.dynamic.seed2", first),
+        ("dev.transformer.cross-entropy.seed2.lenpen1", None),
+    ):
         marker = experiment.logs / f"tiny.noise30.{missing}.done"
         kept = marker.read_text(encoding="utf-8")
         marker.unlink()

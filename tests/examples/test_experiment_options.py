@@ -11,22 +11,35 @@ from textfiles import BadInput
 
 from tests.examples.finished_runs import CPU, TINY, refused
 
-PLAIN, SMOOTHED = ("tiny.noise30.train.transformer." + name
-                   for name in ("cross-entropy.lr0.01", "label-smoothing.lr0.01.choice2"))  # fmt: skip
+PLAIN, SMOOTHED = (
+    "tiny.noise30.train.transformer." + name for name in ("cross-entropy.lr0.01", "label-smoothing.lr0.01.choice2")
+)
 TEACHER = "tiny.noise30.teacher.initial"
 WRONG = [
     # what stands in a grid, what stands there instead, the step that tells, and what it says
-    ("--encoder-ffn-embed-dim 32", "--encoder-fnn-embed-dim 32", TEACHER,
-     "l2t-train-teacher refuses its options: unrecognized arguments: --encoder-fnn-embed-dim 32"),
+    (
+        "--encoder-ffn-embed-dim 32",
+        "--encoder-fnn-embed-dim 32",
+        TEACHER,
+        "l2t-train-teacher refuses its options: unrecognized arguments: --encoder-fnn-embed-dim 32",
+    ),
     ("--unroll-length 4", "--unroll-length four", TEACHER, "argument --unroll-length: invalid int value: 'four'"),
     ("--unroll-length 4", "--dev-holdout 1", TEACHER, "--dev-holdout: 1.0; expected a share"),
-    ("--label-smoothing 0.2", "--label-smoothin 0.2", SMOOTHED,
-     "fairseq-train refuses its options: unrecognized arguments: --label-smoothin 0.2"),
-    ("criterion cross_entropy", "criterion cross-entropy", PLAIN,
-     "argument --criterion: invalid choice: 'cross-entropy'"),
+    (
+        "--label-smoothing 0.2",
+        "--label-smoothin 0.2",
+        SMOOTHED,
+        "fairseq-train refuses its options: unrecognized arguments: --label-smoothin 0.2",
+    ),
+    (
+        "criterion cross_entropy",
+        "criterion cross-entropy",
+        PLAIN,
+        "argument --criterion: invalid choice: 'cross-entropy'",
+    ),
     ("criterion cross_entropy", "criterion cross_entropy --user-dir no/such", PLAIN, "--user-dir: "),
     ("criterion cross_entropy", "criterion cross_entropy --help", PLAIN, "refuses its options: --help: trains nothing"),
-]  # fmt: skip
+]
 
 
 def experiments(path, folder):

@@ -14,12 +14,21 @@ from tests.examples.finished_runs import A_TEACHER, TINY, compare_all, finish, f
 def test_scores_of_what_is_no_longer_chosen_are_left_out(experiment):
     """A learning rate was added and is the better one: what was decoded and compared before is of another run."""
     student = finish_all(experiment)
-    compare_all(experiment, lambda seed: [
-        {"name": f"transformer.{loss}.seed{seed}.txt", "BLEU": {"score": 20.0, "p_value": None},
-         "chrF2": {"score": 40.0, "p_value": None}} for loss in experiment.grid.losses
-    ])  # fmt: skip
-    scores = {loss: [bool(record["test"]) for record in recorded(experiment, loss) if record["counts"]]
-              for loss in experiment.grid.losses}  # fmt: skip
+    compare_all(
+        experiment,
+        lambda seed: [
+            {
+                "name": f"transformer.{loss}.seed{seed}.txt",
+                "BLEU": {"score": 20.0, "p_value": None},
+                "chrF2": {"score": 40.0, "p_value": None},
+            }
+            for loss in experiment.grid.losses
+        ],
+    )
+    scores = {
+        loss: [bool(record["test"]) for record in recorded(experiment, loss) if record["counts"]]
+        for loss in experiment.grid.losses
+    }
     assert all(found == [True, True] for found in scores.values())
     more = replace(student, learning_rates=(*student.learning_rates, 0.03))
     changed = Experiment(replace(experiment.grid, students={student.name: more}), experiment.setting)
@@ -69,8 +78,17 @@ def test_records_without_their_runs_are_not_replaced(experiment, tmp_path, capsy
     assert json.loads(path.read_text("utf-8")) == A_TEACHER and not experiment.has_logs
 
 
-A_RUN = {"student": "transformer", "loss": "dynamic", "seed": 1, "options": [], "counts": True, "dev_bleu": 1.0,
-         "best_update": 20, "curve": [[20, 1.0]], "test": None}  # fmt: skip
+A_RUN = {
+    "student": "transformer",
+    "loss": "dynamic",
+    "seed": 1,
+    "options": [],
+    "counts": True,
+    "dev_bleu": 1.0,
+    "best_update": 20,
+    "curve": [[20, 1.0]],
+    "test": None,
+}
 
 
 def test_the_record_of_a_run_is_read(experiment):

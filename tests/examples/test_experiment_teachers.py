@@ -30,8 +30,10 @@ def test_what_a_teacher_cost_is_read_off_its_log(experiment):
     folder.mkdir(parents=True)
     names = ("teacher_update", "measure", "holdout_measure", "phi_mean", "hypergradient_norm", "adjoint_norm")
     curve = {**dict.fromkeys(names, 0.5), "pull_by_tenth": 10 * [0.1]}
-    lines = [{"student_life": life, "student_update": update, "seconds": 1.5, **curve}
-             for life, update in ((0, 4), (0, 8), (1, 4))]  # fmt: skip
+    lines = [
+        {"student_life": life, "student_update": update, "seconds": 1.5, **curve}
+        for life, update in ((0, 4), (0, 8), (1, 4))
+    ]
     (folder / "teacher_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     experiment.log("any").parent.mkdir()
     Outcome([experiment]).write()
@@ -73,7 +75,8 @@ def test_teachers_of_an_earlier_run_are_not_trained_again(experiment, tmp_path, 
     log.write_text(whole, encoding="utf-8")
     keep_teacher(earlier / name / "teachers" / "initial", *trained)
     assert "other options than the grid's initial (there --teacher-updates 2, here --teacher-updates 0)" in refused(
-        capsys, *out)  # fmt: skip
+        capsys, *out
+    )
     cut = earlier / name / "teachers" / "initial" / "teacher.safetensors"
     cut.write_bytes(cut.read_bytes()[:-10])
     assert f"--teachers: {cut}: " in refused(capsys, *out)
@@ -101,8 +104,10 @@ def test_the_teachers_in_results_are_those_of_the_grid(tmp_path):
 BOTH = {"dynamic", "tenth"}
 
 
-@pytest.mark.parametrize(("grid", "results", "taken"), [
-    ("transfer", "cpu", {"dynamic"}), ("transfer", "transfer", BOTH), ("transfer-lstm", "transfer", BOTH)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("grid", "results", "taken"),
+    [("transfer", "cpu", {"dynamic"}), ("transfer", "transfer", BOTH), ("transfer-lstm", "transfer", BOTH)],
+)
 def test_transfer_takes_teachers_in_results(tmp_path, grid, results, taken):
     grid = load_grid(CPU.with_name(f"{grid}.yaml"))
     [setting] = settings_of(grid, tmp_path, CPU.parents[1] / "results" / results)
@@ -111,14 +116,18 @@ def test_transfer_takes_teachers_in_results(tmp_path, grid, results, taken):
 
 def test_the_record_of_an_earlier_teacher_outlives_its_folder(experiment):
     experiment.log("any").parent.mkdir(parents=True)
-    lines = {name: {"teacher": name, "teacher_updates": 3, "student_updates": 12, "seconds": 4.5, "curve": []}
-             for name in ("initial", "dynamic")}  # fmt: skip
+    lines = {
+        name: {"teacher": name, "teacher_updates": 3, "student_updates": 12, "seconds": 4.5, "curve": []}
+        for name in ("initial", "dynamic")
+    }
     records = experiment.setting.folder / "teachers.jsonl"
     records.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf-8")
     experiment.setting.teacher("initial").mkdir(parents=True)  # trained here
     Outcome([experiment]).write()
-    assert read_teachers(experiment.setting) == [{**lines["initial"], "teacher_updates": 0, "student_updates": 0,
-                                                  "seconds": 0}, lines["dynamic"]]  # fmt: skip
+    assert read_teachers(experiment.setting) == [
+        {**lines["initial"], "teacher_updates": 0, "student_updates": 0, "seconds": 0},
+        lines["dynamic"],
+    ]
 
 
 def test_both_grids_of_transfer_train_the_same_lstm():
@@ -126,7 +135,10 @@ def test_both_grids_of_transfer_train_the_same_lstm():
     assert one.students["lstm"] == other.students["lstm"] and one.teachers == other.teachers
     assert all(one.losses[name] == loss for name, loss in other.losses.items())
     assert (one.corpora[0].raw, one.corpora[0].vocabulary, one.noise) == (
-        other.corpora[0].raw, other.corpora[0].vocabulary, other.noise)
+        other.corpora[0].raw,
+        other.corpora[0].vocabulary,
+        other.noise,
+    )
     assert not set(one.seeds) & set(other.seeds)
 
 

@@ -31,13 +31,48 @@ def trained(raw_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shares")
     data = prepare(raw_corpus, folder / "data", PrepareSettings(vocabulary=150, noise=0.3))
     teacher = folder / "teacher"
-    run("l2t-train-teacher", data, *MODEL, "--total-updates", 4, "--unroll-length", 2, "--cross-entropy-updates", 1,
-        "--teacher-updates", 0, "--initial-coefficient", 1.0, "--skip-quick-check", "--save-dir", teacher)  # fmt: skip
-    taught = ["--user-dir", Path(fairseq_l2t.__file__).parent, "--task", "l2t_dlf", "--criterion",
-              "dynamic_teacher_loss", "--teacher-path", teacher / "teacher.safetensors"]  # fmt: skip
+    run(
+        "l2t-train-teacher",
+        data,
+        *MODEL,
+        "--total-updates",
+        4,
+        "--unroll-length",
+        2,
+        "--cross-entropy-updates",
+        1,
+        "--teacher-updates",
+        0,
+        "--initial-coefficient",
+        1.0,
+        "--skip-quick-check",
+        "--save-dir",
+        teacher,
+    )
+    taught = [
+        "--user-dir",
+        Path(fairseq_l2t.__file__).parent,
+        "--task",
+        "l2t_dlf",
+        "--criterion",
+        "dynamic_teacher_loss",
+        "--teacher-path",
+        teacher / "teacher.safetensors",
+    ]
     for name, criterion in (("ce", ["--criterion", "cross_entropy"]), ("taught", taught)):
-        run("fairseq-train", data, *MODEL, *criterion, "--max-update", 4, "--save-interval-updates", 2,
-            "--disable-validation", "--save-dir", folder / name)  # fmt: skip
+        run(
+            "fairseq-train",
+            data,
+            *MODEL,
+            *criterion,
+            "--max-update",
+            4,
+            "--save-interval-updates",
+            2,
+            "--disable-validation",
+            "--save-dir",
+            folder / name,
+        )
     return data, folder
 
 
@@ -70,8 +105,20 @@ def test_under_cross_entropy_it_is_the_norm_of_p_less_the_word(trained):
 def test_the_command_holds_every_checkpoint_against_its_own_criterion(trained, tmp_path, capsys):
     data, folder = trained
     lines, plot = tmp_path / "shares.jsonl", tmp_path / "shares.png"
-    code = main([str(data), "--checkpoints", f"CE={folder / 'ce'}", f"L2T={folder / 'taught'}", "--pairs", "60",
-                 "--json", str(lines), "--plot", str(plot)])  # fmt: skip
+    code = main(
+        [
+            str(data),
+            "--checkpoints",
+            f"CE={folder / 'ce'}",
+            f"L2T={folder / 'taught'}",
+            "--pairs",
+            "60",
+            "--json",
+            str(lines),
+            "--plot",
+            str(plot),
+        ]
+    )
     found = [json.loads(line) for line in read_lines(lines)]
     assert code == 0
     assert [(one["name"], one["update"]) for one in found] == [("CE", 2), ("CE", 4), ("L2T", 2), ("L2T", 4)]

@@ -73,7 +73,7 @@ def changed(path, *keys, value):
         (("students", "transformer", "learning_rates"), [0.1, 0.1], "learning_rates: [0.1, 0.1], expected no value"),
         (("students", "transformer", "learning_rates"), [0.1, 0.1000000001], "0.1000000001], expected no value twice"),
         (("students", "transformer", "learning_rates"), [], "learning_rates: [], expected a list of at least one"),
-        (("students", "transformer", "options"), "'", "options: \"'\", expected options as a shell would read them"),
+        (("students", "transformer", "options"), "'", 'options: "\'", expected options as a shell would read them'),
         (("students", "transformer", "options"), 5, "options: 5, expected options as text, or a list of such texts"),
         (("students", "transformer", "options"), "--lr=1", "'--lr=1', expected options without --lr, which is in"),
         (("teachers", "dynamic", "options"), "--save-dir x", "dynamic.options: '--save-dir', expected options without"),

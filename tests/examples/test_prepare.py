@@ -1,4 +1,5 @@
 """Raw text to DATA_BIN: what is dropped, what is refused, and that the same input gives the same bytes."""
+
 import shutil
 
 import prepare as prepare_module
@@ -146,10 +147,17 @@ def _latin(raw):
     (raw / "test.de").write_bytes("Müll\n".encode("latin-1") * 30)
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (_remove, ["valid.en", "no such file"]), (_shorten, ["train.de has 300 lines", "train.en has 297"]),
-    (_empty, ["test.de", "empty"]), (_blank, ["test.de, line 1", "empty"]), (_folder, ["test.de", "a folder"]),
-    (_latin, ["test.de", "not UTF-8"])])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_remove, ["valid.en", "no such file"]),
+        (_shorten, ["train.de has 300 lines", "train.en has 297"]),
+        (_empty, ["test.de", "empty"]),
+        (_blank, ["test.de, line 1", "empty"]),
+        (_folder, ["test.de", "a folder"]),
+        (_latin, ["test.de", "not UTF-8"]),
+    ],
+)
 def test_bad_text_is_refused_in_words(raw, tmp_path, capsys, damage, words):
     damage(raw)
     with pytest.raises(SystemExit) as stop:
@@ -160,9 +168,10 @@ def test_bad_text_is_refused_in_words(raw, tmp_path, capsys, damage, words):
     assert not (tmp_path / "out" / "bin").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--vocabulary", "0"), ("--noise", "2.0"), ("--part", "nan"),
-                                               ("--train-limit", "-1"),
-                                               ("--vocabulary", "20")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--vocabulary", "0"), ("--noise", "2.0"), ("--part", "nan"), ("--train-limit", "-1"), ("--vocabulary", "20")],
+)
 def test_bad_options_are_named(raw_corpus, tmp_path, capsys, option, value):
     with pytest.raises(SystemExit) as stop:
         main([str(raw_corpus), "--output-dir", str(tmp_path), option, value])

@@ -1,4 +1,5 @@
 """The recipe: same options for every student, hypotheses in order, clear errors. It is run whole by `make demo`."""
+
 import json
 import subprocess
 import sys
@@ -22,14 +23,24 @@ def test_students_differ_in_their_loss_only(tmp_path, preset):
     own = {"--criterion", "--label-smoothing", "--user-dir", "--task", "--teacher-path", "--save-dir"}
     for command in commands:
         assert _value(command, "--max-update") == str(settings.updates)
-    shared = [[word for before, word in zip(("", *command), command, strict=False) if not {before, word} & own]
-              for command in commands]
+    shared = [
+        [word for before, word in zip(("", *command), command, strict=False) if not {before, word} & own]
+        for command in commands
+    ]
     assert shared[0] == shared[1] == shared[2]
 
 
 def test_hypotheses_come_in_the_order_of_the_test_set():
-    lines = ["S-1\tzwei", "T-1\ttwo", "H-1\t-0.1\t▁two", "D-1\t-0.1\ttwo", "P-1\t-0.1", "D-10\t-0.3\ta\tb",
-             "D-0\t-0.2\t", "Generate test with beam=5: BLEU4 = 1.00"]
+    lines = [
+        "S-1\tzwei",
+        "T-1\ttwo",
+        "H-1\t-0.1\t▁two",
+        "D-1\t-0.1\ttwo",
+        "P-1\t-0.1",
+        "D-10\t-0.3\ta\tb",
+        "D-0\t-0.2\t",
+        "Generate test with beam=5: BLEU4 = 1.00",
+    ]
     assert hypotheses_in_order(lines) == ["", "two", "a\tb"]
 
 
@@ -38,8 +49,11 @@ def test_means_are_over_differences_of_the_same_seed():
         return {"signatures": {"BLEU": ""}, "systems": [{"BLEU": {"score": score}} for score in scores]}
 
     text = mean_table([comparison([10.0, 11.0, 12.0]), comparison([20.0, 19.0, 23.0])])
-    assert text.splitlines()[1:] == ["  ce   BLEU 15.00 (+0.00)", "  ls   BLEU 15.00 (+0.00)",
-                                     "  l2t  BLEU 17.50 (+2.50)"]
+    assert text.splitlines()[1:] == [
+        "  ce   BLEU 15.00 (+0.00)",
+        "  ls   BLEU 15.00 (+0.00)",
+        "  l2t  BLEU 17.50 (+2.50)",
+    ]
 
 
 def test_teacher_lives_as_long_as_its_students_when_updates_are_given():
@@ -49,8 +63,9 @@ def test_teacher_lives_as_long_as_its_students_when_updates_are_given():
 
 def test_a_folder_that_is_no_data_is_refused(tmp_path, capsys):
     assert main([str(tmp_path), "--output-dir", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == (f"recipe.py: error: {tmp_path}: no prepared.json, "
-                                       "expected a DATA_BIN made by prepare.py\n")
+    assert capsys.readouterr().err == (
+        f"recipe.py: error: {tmp_path}: no prepared.json, expected a DATA_BIN made by prepare.py\n"
+    )
 
 
 @pytest.mark.parametrize("script", ["multi30k.sh", "iwslt14.sh"])
@@ -59,8 +74,12 @@ def test_scripts_say_what_is_missing(examples, tmp_path, script):
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "RAW_DIR missing" in result.stderr
-    result = subprocess.run([*command, str(tmp_path / "absent"), str(tmp_path / "out")], capture_output=True,
-                            text=True, env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"})
+    result = subprocess.run(
+        [*command, str(tmp_path / "absent"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+    )
     assert result.returncode == 2
     assert "train.de: no such file" in result.stderr
 
@@ -71,7 +90,20 @@ def test_table_of_a_comparison_is_kept_as_json(tmp_path):
 
     for name in ("ref", "ce", "ls", "l2t"):
         (tmp_path / name).write_text("a good sentence here\nand one more of them\n", encoding="utf-8")
-    compare(["--ref", str(tmp_path / "ref"), "--baseline", str(tmp_path / "ce"), "--systems", str(tmp_path / "ls"),
-             str(tmp_path / "l2t"), "--samples", "5", "--json", str(tmp_path / "out.json")])
+    compare(
+        [
+            "--ref",
+            str(tmp_path / "ref"),
+            "--baseline",
+            str(tmp_path / "ce"),
+            "--systems",
+            str(tmp_path / "ls"),
+            str(tmp_path / "l2t"),
+            "--samples",
+            "5",
+            "--json",
+            str(tmp_path / "out.json"),
+        ]
+    )
     kept = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert "l2t  BLEU 100.00 (+0.00)" in mean_table([kept, kept])

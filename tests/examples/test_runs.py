@@ -10,7 +10,8 @@ from tests.examples.finished_runs import write_log
 def test_a_log_is_read_once_for_what_was_done_twice(tmp_path):
     log = tmp_path / "log"
     again = '2026 | INFO | valid | {"valid_num_updates": "40", "valid_bleu": "7.5"}\n' + (
-        '2026 | INFO | train_inner | {"num_updates": "40", "train_wall": "4"}\n')
+        '2026 | INFO | train_inner | {"num_updates": "40", "train_wall": "4"}\n'
+    )
     write_log(log, (20, 5.0), (40, 7.0), more="a line of something else | valid | not it\n" + again)
     run = read_run(log)
     assert run.curve == ((20, 5.0), (40, 7.5))
@@ -38,8 +39,10 @@ def test_a_run_that_diverged_has_what_it_had_before(tmp_path):
 CUT = '2026 | INFO | valid | {"valid_num_updates": "60", "val\n'
 
 
-@pytest.mark.parametrize("cut", [CUT, CUT.replace("valid |", "train_inner |"), CUT.replace(', "val', "}")
-                                 .replace("valid |", "train_inner |")])
+@pytest.mark.parametrize(
+    "cut",
+    [CUT, CUT.replace("valid |", "train_inner |"), CUT.replace(', "val', "}").replace("valid |", "train_inner |")],
+)
 def test_a_cut_line_is_named_unless_the_run_went_on_after_it(tmp_path, cut):
     log = tmp_path / "log"
     write_log(log, (20, 5.0), (40, 7.0), more=cut)

@@ -80,8 +80,10 @@ class AutoregressiveStudent:
         table = self.logits.log_softmax(-1)
         columns = []
         for tokens in OUTPUTS:
-            steps = [table[:, position, tokens[position - 1] if position else 0, tokens[position]]
-                     for position in range(len(tokens))]  # fmt: skip
+            steps = [
+                table[:, position, tokens[position - 1] if position else 0, tokens[position]]
+                for position in range(len(tokens))
+            ]
             columns.append(torch.stack(steps).sum(0))
         return torch.stack(columns, dim=1)
 

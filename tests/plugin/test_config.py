@@ -166,9 +166,7 @@ class _EmptyTask:
 
 def test_empty_dev_set():
     with pytest.raises(OptionError, match="dev split valid: 0 pairs"):
-        DevData(
-            _EmptyTask(), "valid", (10, 10), holdout=0.2, seed=1, allow_overlap=False, train_split="train"
-        )  # fmt: skip
+        DevData(_EmptyTask(), "valid", (10, 10), holdout=0.2, seed=1, allow_overlap=False, train_split="train")
 
 
 def test_holdout_of_too_few_pairs(data_bin):

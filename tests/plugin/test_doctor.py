@@ -51,8 +51,9 @@ def test_stock_gradient_scaling_is_found(data_bin):
 
 def test_attention_without_second_derivative_is_found(data_bin):
     student = make_student(data_bin, "transformer", "adam")
-    with attribute_replaced(student, "second_derivatives", nullcontext), pytest.raises(
-        DoctorError, match="flash_attention.* is not implemented.*remedy: a module written with"
+    with (
+        attribute_replaced(student, "second_derivatives", nullcontext),
+        pytest.raises(DoctorError, match="flash_attention.* is not implemented.*remedy: a module written with"),
     ):
         quick_check(student)
     # The full form goes on to what needs no second derivative, and leaves out what does.

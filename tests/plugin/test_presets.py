@@ -13,16 +13,40 @@ LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"
 
 
 def parse(folder, *options):
-    return RunOptions.parse([str(folder), "--source-lang", "de", "--target-lang", "en",
-                             *shlex.split(" ".join((STUDENT, LIFE, *options))), "--save-dir", "run"])  # fmt: skip
+    return RunOptions.parse(
+        [
+            str(folder),
+            "--source-lang",
+            "de",
+            "--target-lang",
+            "en",
+            *shlex.split(" ".join((STUDENT, LIFE, *options))),
+            "--save-dir",
+            "run",
+        ]
+    )
 
 
 def of_the_loss_and_the_teacher(options):
     given = options.student.namespace
-    names = ("coefficient_form", "initial_coefficient", "initial_off_diagonal", "stage_spread", "dev_batch",
-             "dev_holdout", "memory_budget", "hvp")  # fmt: skip
-    return (options.student.loss_shape, options.plan, options.objective, options.keys, options.dev_interval,
-            {name: vars(given)[name] for name in names})  # fmt: skip
+    names = (
+        "coefficient_form",
+        "initial_coefficient",
+        "initial_off_diagonal",
+        "stage_spread",
+        "dev_batch",
+        "dev_holdout",
+        "memory_budget",
+        "hvp",
+    )
+    return (
+        options.student.loss_shape,
+        options.plan,
+        options.objective,
+        options.keys,
+        options.dev_interval,
+        {name: vars(given)[name] for name in names},
+    )
 
 
 def test_the_default_is_what_the_results_are_of(tmp_path, repository):
@@ -46,9 +70,12 @@ def test_the_paper(tmp_path):
 
 @pytest.mark.parametrize("preset", ["paper", "whole-life"])
 def test_what_is_given_counts(tmp_path, preset):
-    options = parse(tmp_path, f"--preset {preset} --unroll-length 30 --objective inverse-perplexity --teacher-lr 0.02",
-                    "--validate-interval-updates 15 --coefficient-form smoothed --initial-off-diagonal 0",
-                    "--teacher-off-diagonal-lr 0.001 --holdout-lives 2 --teacher-lr-shrink 0.9")  # fmt: skip
+    options = parse(
+        tmp_path,
+        f"--preset {preset} --unroll-length 30 --objective inverse-perplexity --teacher-lr 0.02",
+        "--validate-interval-updates 15 --coefficient-form smoothed --initial-off-diagonal 0",
+        "--teacher-off-diagonal-lr 0.001 --holdout-lives 2 --teacher-lr-shrink 0.9",
+    )
     plan = options.plan
     assert (plan.unroll_length, options.objective, plan.teacher_lr) == (30, "inverse-perplexity", 0.02)
     assert (options.dev_interval, options.student.namespace.initial_off_diagonal) == (15, 0.0)
@@ -77,9 +104,16 @@ def test_a_preset_that_does_not_exist(tmp_path):
 
 def test_updates_of_a_teacher_are_counted_in_lives(tmp_path):
     """A life of 480 updates after its cross-entropy has 12 windows of 40, and 5 of 100."""
-    counts = {"": 8, "--unroll-length 480": 8, "--unroll-length 500": 8, "--unroll-length 40": 96,
-              "--unroll-length 100": 40, "--unroll-length 40 --teacher-updates 3": 3,
-              "--preset paper": 100, "--preset paper --unroll-length 480": 100}  # fmt: skip
+    counts = {
+        "": 8,
+        "--unroll-length 480": 8,
+        "--unroll-length 500": 8,
+        "--unroll-length 40": 96,
+        "--unroll-length 100": 40,
+        "--unroll-length 40 --teacher-updates 3": 3,
+        "--preset paper": 100,
+        "--preset paper --unroll-length 480": 100,
+    }
     assert {given: parse(tmp_path, given).plan.teacher_updates for given in counts} == counts
     with pytest.raises(ValueError, match="--unroll-length: 0; expected"):
         parse(tmp_path, "--unroll-length 0")
@@ -88,9 +122,11 @@ def test_updates_of_a_teacher_are_counted_in_lives(tmp_path):
 def test_what_a_resumed_run_must_share_is_what_its_options_come_to(tmp_path):
     common = "--validate-interval-updates 50 --teacher-keys 1"
     paper = parse(tmp_path, common, "--preset paper").fixed()
-    spelled_out = ("--coefficient-form diagonal --dev-batch 64 --holdout-lives 0 --initial-coefficient 0.1 "
-                   "--loss-level token --objective likelihood --teacher-clip-norm 0 --teacher-lr 0.01 --unroll-length "
-                   "20")
+    spelled_out = (
+        "--coefficient-form diagonal --dev-batch 64 --holdout-lives 0 --initial-coefficient 0.1 "
+        "--loss-level token --objective likelihood --teacher-clip-norm 0 --teacher-lr 0.01 --unroll-length "
+        "20"
+    )
     assert parse(tmp_path, common, spelled_out).fixed() == paper
     assert parse(tmp_path, common, spelled_out, "--unroll-length 21").fixed() != paper
     # How far keys are spread is nothing where there is one; with more it is.

@@ -63,10 +63,16 @@ def test_a_reserve_beyond_the_budget_is_refused():
     assert layout_for(13, vector=2**20, buffers=2, budget=40 * 2**20).slots == 7
 
 
-@pytest.mark.parametrize(("share", "told"), [
-    ("1e-9", r"at least [0-9]+M \(not given: half of the memory, or of the share of it that L2T_MEMORY_SHARE says\)$"),
-    ("half", "^L2T_MEMORY_SHARE: half; expected a number above 0 and up to 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (
+            "1e-9",
+            r"at least [0-9]+M \(not given: half of the memory, or of the share of it that L2T_MEMORY_SHARE says\)$",
+        ),
+        ("half", "^L2T_MEMORY_SHARE: half; expected a number above 0 and up to 1"),
+    ],
+)
 def test_a_share_of_the_memory(data_bin, tmp_path, monkeypatch, share, told):
     monkeypatch.setenv("L2T_MEMORY_SHARE", share)
 

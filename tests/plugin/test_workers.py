@@ -36,12 +36,22 @@ def test_same_coefficients_on_every_worker(data_bin, tmp_path, repository):
     with (tmp_path / "errors").open("w+", encoding="utf-8") as errors:
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.plugin.worker", str(tmp_path / f"seen{rank}"), *arguments,
-                 "--distributed-rank", str(rank)],
-                cwd=repository, env=environment, stdout=subprocess.DEVNULL, stderr=errors,
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.plugin.worker",
+                    str(tmp_path / f"seen{rank}"),
+                    *arguments,
+                    "--distributed-rank",
+                    str(rank),
+                ],
+                cwd=repository,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
             )
             for rank in range(WORKERS)
-        ]  # fmt: skip
+        ]
         try:
             codes = [process.wait(240) for process in processes]
         finally:

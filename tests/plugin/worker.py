@@ -1,6 +1,6 @@
 """One worker of a ``fairseq-train`` of several: writes what its teacher saw and said at each update, as JSON lines.
 
-    python -m tests.plugin.worker OUTPUT [options of fairseq-train]
+python -m tests.plugin.worker OUTPUT [options of fairseq-train]
 """
 
 from __future__ import annotations

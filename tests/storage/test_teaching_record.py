@@ -10,12 +10,15 @@ from tests.core.lives import JUDGED, PLAN, trainer
 
 
 @pytest.mark.parametrize("text", [False, True])  # l2t-train-teacher keeps its options as text, l2t-classify as they are
-@pytest.mark.parametrize(("name", "idle", "other"), [
-    ("teacher_lr_shrink", 1.0, 0.5),
-    ("coefficient_form", "diagonal", "smoothed"),
-    ("stage_spread", 0.0, 4.0),
-    ("split_seed", 0, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "idle", "other"),
+    [
+        ("teacher_lr_shrink", 1.0, 0.5),
+        ("coefficient_form", "diagonal", "smoothed"),
+        ("stage_spread", 0.0, 4.0),
+        ("split_seed", 0, 1),
+    ],
+)
 def test_an_option_that_did_not_exist_has_no_effect(name, idle, other, text):
     def given(value):
         return {"lr": "1", name: str(value) if text else value}
@@ -33,13 +36,16 @@ def test_any_other_option_must_be_the_same():
         refuse_other_options({"lr": "1"}, {"lr": "2", "seed": "3"})
 
 
-@pytest.mark.parametrize(("plan", "updates", "chosen", "told"), [
-    (PLAN, 2, 2, "no student's life was completed"),  # 3 windows are one
-    (JUDGED, 2, 0, "no student's life was completed"),
-    (PLAN, 3, None, "no life that was completed has a measure"),
-    (JUDGED, 3, None, "no life that was completed has a measure"),
-    (JUDGED, 3, 3, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("plan", "updates", "chosen", "told"),
+    [
+        (PLAN, 2, 2, "no student's life was completed"),  # 3 windows are one
+        (JUDGED, 2, 0, "no student's life was completed"),
+        (PLAN, 3, None, "no life that was completed has a measure"),
+        (JUDGED, 3, None, "no life that was completed has a measure"),
+        (JUDGED, 3, 3, None),
+    ],
+)
 def test_there_is_always_a_teacher_and_what_it_is_is_told(tmp_path, caplog, plan, updates, chosen, told):
     """Where nothing could be judged, it is the last one; ``chosen`` None: measures that are no numbers."""
     measures = [math.nan] * 9 if chosen is None else [0.1, 0.1, 0.2, 0.2]

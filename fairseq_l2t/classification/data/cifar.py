@@ -54,14 +54,18 @@ def _folder_of(folder: Path, classes: int) -> Path:
             return place
     archive = folder / _ARCHIVES[classes]
     if archive.is_file():
-        raise DataError(f"{archive}: not unpacked yet; check that its MD5 is {_ARCHIVE_MD5[classes]}, then: "
-                        f"tar -xzf {shlex.quote(str(archive))} -C {shlex.quote(str(folder))}")  # fmt: skip
+        raise DataError(
+            f"{archive}: not unpacked yet; check that its MD5 is {_ARCHIVE_MD5[classes]}, then: "
+            f"tar -xzf {shlex.quote(str(archive))} -C {shlex.quote(str(folder))}"
+        )
     # Files alone: folders of pictures are often called train and test.
     pickled = [name for name in _PICKLED[classes] if (folder / name).is_file()]
     pickled += [_PICKLED_FOLDERS[classes]] * (folder / _PICKLED_FOLDERS[classes]).is_dir()
     if pickled:
-        raise DataError(f"{folder / pickled[0]}: the pickled version of CIFAR-{classes}, refused because loading a "
-                        f"pickle can run any code; expected the binary version ({_ARCHIVES[classes]})")  # fmt: skip
+        raise DataError(
+            f"{folder / pickled[0]}: the pickled version of CIFAR-{classes}, refused because loading a "
+            f"pickle can run any code; expected the binary version ({_ARCHIVES[classes]})"
+        )
     raise DataError(f"--data-dir {folder}: no {first}; expected the files of {_ARCHIVES[classes]}")
 
 

@@ -73,9 +73,7 @@ STUDENT_FORMS = tuple(family.form for family in _FAMILIES.values())
 _NAME = re.compile(r"(?P<family>[a-z-]+?)(?P<numbers>(?:-[1-9][0-9]{0,5})*)")
 
 
-def build_student(
-    name: str, *, classes: int, image_shape: tuple[int, int, int], bias: bool = True
-) -> Network:
+def build_student(name: str, *, classes: int, image_shape: tuple[int, int, int], bias: bool = True) -> Network:
     """Return the network called ``name``, its weights drawn from torch's global generator.
 
     Args:

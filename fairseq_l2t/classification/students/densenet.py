@@ -30,9 +30,13 @@ class DenseLayer(nn.Module):
         super().__init__()
         between = _BOTTLENECK * growth
         self.grown = nn.Sequential(
-            CarriedBatchNorm2d(inputs), nn.ReLU(), convolution(inputs, between, 1),
-            CarriedBatchNorm2d(between), nn.ReLU(), convolution(between, growth, 3),
-        )  # fmt: skip
+            CarriedBatchNorm2d(inputs),
+            nn.ReLU(),
+            convolution(inputs, between, 1),
+            CarriedBatchNorm2d(between),
+            nn.ReLU(),
+            convolution(between, growth, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, inputs + growth, height, width) of ``x`` (batch, inputs, height, width)."""

@@ -29,9 +29,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.stride, self.added_channels = stride, outputs - inputs
         self.residual = nn.Sequential(
-            convolution(inputs, outputs, 3, stride), CarriedBatchNorm2d(outputs), nn.ReLU(),
-            convolution(outputs, outputs, 3), CarriedBatchNorm2d(outputs),
-        )  # fmt: skip
+            convolution(inputs, outputs, 3, stride),
+            CarriedBatchNorm2d(outputs),
+            nn.ReLU(),
+            convolution(outputs, outputs, 3),
+            CarriedBatchNorm2d(outputs),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, outputs, height / stride, width / stride), rounded up, of ``x`` (batch, inputs, ...)."""

@@ -33,9 +33,11 @@ class WideBlock(nn.Module):
         super().__init__()
         self.activation = nn.Sequential(CarriedBatchNorm2d(inputs), nn.ReLU())
         self.residual = nn.Sequential(
-            convolution(inputs, outputs, 3, stride), CarriedBatchNorm2d(outputs), nn.ReLU(),
+            convolution(inputs, outputs, 3, stride),
+            CarriedBatchNorm2d(outputs),
+            nn.ReLU(),
             convolution(outputs, outputs, 3),
-        )  # fmt: skip
+        )
         self.shortcut = None if inputs == outputs else convolution(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:

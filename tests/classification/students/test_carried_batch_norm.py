@@ -133,10 +133,15 @@ def test_a_single_value_a_channel_is_refused():
 def small_network():
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(2, 3, 3, bias=False), CarriedBatchNorm2d(3), nn.ReLU(),
-        nn.Conv2d(3, 2, 2), CarriedBatchNorm2d(2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(8, 3),
-    )  # fmt: skip
+        nn.Conv2d(2, 3, 3, bias=False),
+        CarriedBatchNorm2d(3),
+        nn.ReLU(),
+        nn.Conv2d(3, 2, 2),
+        CarriedBatchNorm2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
     return model.double()
 
 

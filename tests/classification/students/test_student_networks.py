@@ -76,12 +76,34 @@ def test_images_become_features_and_logits(name, image_shape):
 @pytest.mark.parametrize(
     "name",
     [
-        "", "-", "mpl", "mlp-", "mlp-0", "mlp--5", "mlp-5-", "mlp-x", "mlp-1000000", "mlp-\uff15", "MLP", "lenet-5",
-        "resnet", "resnet-2", "resnet-9", "resnet-08", "resnet-8-1", "resnet-8\n", " resnet-8", "wide-resnet-10",
-        "wide-resnet-4-1", "wide-resnet-28-10-1", "wide-resnet-29-10", "densenet-40-12", "densenet-bc-99-12",
+        "",
+        "-",
+        "mpl",
+        "mlp-",
+        "mlp-0",
+        "mlp--5",
+        "mlp-5-",
+        "mlp-x",
+        "mlp-1000000",
+        "mlp-\uff15",
+        "MLP",
+        "lenet-5",
+        "resnet",
+        "resnet-2",
+        "resnet-9",
+        "resnet-08",
+        "resnet-8-1",
+        "resnet-8\n",
+        " resnet-8",
+        "wide-resnet-10",
+        "wide-resnet-4-1",
+        "wide-resnet-28-10-1",
+        "wide-resnet-29-10",
+        "densenet-40-12",
+        "densenet-bc-99-12",
         "densenet-bc-4-12",
     ],
-)  # fmt: skip
+)
 def test_bad_names_are_told_the_good_forms(name):
     for refuse in (refuse_student_name, lambda name: build_student(name, classes=10, image_shape=CIFAR)):
         with pytest.raises(StudentNameError) as caught:

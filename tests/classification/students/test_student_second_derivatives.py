@@ -22,9 +22,14 @@ DIGITS, MNIST = (1, 8, 8), (1, 28, 28)
 CLASSES = 3
 # One of every form: 5x5 kernels and 3x3 in LeNet, a stage without and with a shortcut of its own in wide networks.
 FAMILIES = [
-    ("mlp-5", DIGITS), ("lenet", DIGITS), ("lenet", MNIST), ("resnet-8", DIGITS), ("wide-resnet-10-1", DIGITS),
-    ("wide-resnet-10-2", DIGITS), ("densenet-bc-10-4", DIGITS),
-]  # fmt: skip
+    ("mlp-5", DIGITS),
+    ("lenet", DIGITS),
+    ("lenet", MNIST),
+    ("resnet-8", DIGITS),
+    ("wide-resnet-10-1", DIGITS),
+    ("wide-resnet-10-2", DIGITS),
+    ("densenet-bc-10-4", DIGITS),
+]
 STEP = 1e-7
 """So small that no ReLU and no maximum of a pooling changes sides on the way, which the tests check."""
 
@@ -80,8 +85,13 @@ class Field:
             elif isinstance(part, ResidualBlock):
                 hooks.append(part.register_forward_hook(lambda _, x, out: seen.append((out > 0).flatten().long())))
             elif isinstance(part, nn.MaxPool2d):
-                hooks.append(part.register_forward_hook(lambda _, x, out: seen.append(
-                    nn.functional.max_pool2d(x[0], 2, return_indices=True)[1].flatten())))  # fmt: skip
+                hooks.append(
+                    part.register_forward_hook(
+                        lambda _, x, out: seen.append(
+                            nn.functional.max_pool2d(x[0], 2, return_indices=True)[1].flatten()
+                        )
+                    )
+                )
         with self.moved(distance), torch.no_grad():
             self.model(self.images)
         for hook in hooks:
