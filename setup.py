@@ -70,7 +70,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=["fairseq_l2t", "fairseq_l2t.*"]),
+    packages=find_packages(include=["fairseq_l2t", "fairseq_l2t.*", "toy_corpus"]),
     py_modules=["_fairseq_l2t_startup"],
     # Said explicitly, so that editable installs use a plain path entry: setuptools' import hook, its choice
     # otherwise, would cost several milliseconds at every start of Python.

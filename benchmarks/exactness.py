@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from benchmarks.exactness_cells import BOUND, BOUND_FLOAT32, ROWS, Cell, all_cells, check_names, measure
 from benchmarks.refusals import REFUSALS, refusal
-from benchmarks.tiny import OPTIMIZERS, corpus
+from fairseq_l2t.testing.tiny_students import OPTIMIZERS
+from toy_corpus.tiny import tiny_corpus
 
 MEASURES = {
     "differences": f"against float64 finite differences (bound {BOUND:g})",
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refused: dict[str, str | None] = {}
     if left or not options.no_refusals:
         with tempfile.TemporaryDirectory() as scratch:
-            data = corpus(Path(scratch))
+            data = tiny_corpus(Path(scratch))
             for record in _measured(data, left, options.jobs):
                 done[_key(record)] = record
                 if options.json is not None:

@@ -11,12 +11,12 @@ from unittest import mock
 import torch
 from fairseq.models.fconv import FConvModel
 
-from benchmarks.differentiable_rules import relative_error
-from benchmarks.plain_autograd import plain_hypergradient
-from benchmarks.tiny import BATCHES, FAMILIES, LIFE, OPTIMIZERS, spread_teacher
+from fairseq_l2t.checks.differences import Comparison, compare_hypergradient, unit_direction
 from fairseq_l2t.core import Trajectory, hypergradient, student_gradient, unroll
-from fairseq_l2t.core.differences import Comparison, compare_hypergradient, unit_direction
 from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.testing.differentiable_rules import relative_error
+from fairseq_l2t.testing.plain_autograd import plain_hypergradient
+from fairseq_l2t.testing.tiny_students import BATCHES, FAMILIES, LIFE, OPTIMIZERS, spread_teacher
 
 __all__ = ["BOUND", "BOUND_FLOAT32", "COVERING", "ROWS", "Cell", "Measured", "all_cells", "check_names", "measure"]
 
@@ -56,7 +56,7 @@ ROWS = (*FAMILIES, _UNSCALED)
 
 @dataclass(frozen=True)
 class Cell:
-    """What is checked: a row, an optimizer of `benchmarks.tiny`, and a setting."""
+    """What is checked: a row, an optimizer of `fairseq_l2t.testing.tiny_students`, and a setting."""
 
     family: str
     optimizer: str

@@ -11,7 +11,7 @@ from fairseq.trainer import Trainer
 from fairseq_cli import train
 
 import fairseq_l2t.plugin  # noqa: F401  task and criterion register themselves
-from benchmarks.fairseq_run import configuration
+from fairseq_l2t.testing.fairseq_reference import configuration
 
 __all__ = ["TrainingFailed", "train_in_turns"]
 

@@ -29,13 +29,13 @@ from tqdm import tqdm
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.tiny_corpus import CorpusSettings, PrepareSettings, prepare, write_corpus
 from benchmarks.truncation import FAMILIES, PHI, RECIPE
 from fairseq_l2t.core import Teacher
-from fairseq_l2t.core.teacher_training import TeacherTrainer
-from fairseq_l2t.core.teaching_plan import TeachingPlan
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.trainer import TeacherTrainer
+from toy_corpus.tiny import CorpusSettings, PrepareSettings, prepare, write_corpus
 
 __all__ = ["PARTS", "Clock", "main", "measure_family", "summary"]
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from benchmarks.exactness_cells import check_names
 from benchmarks.parity_cells import BOUND, LOSSES, Cell, all_cells, measure
-from benchmarks.tiny import FAMILIES, OPTIMIZERS, corpus
+from fairseq_l2t.testing.tiny_students import FAMILIES, OPTIMIZERS
+from toy_corpus.tiny import tiny_corpus
 
 TITLES = {
     "cross_entropy": "cross-entropy",
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = all_cells(options.families, options.optimizers, options.updates)
     left = [cell for cell in wanted if cell not in done]
     with tempfile.TemporaryDirectory() as scratch:
-        data = corpus(Path(scratch)) if left else None
+        data = tiny_corpus(Path(scratch)) if left else None
         for cell in tqdm(left, desc="cells", unit="cell"):
             done[cell] = _measure(data, cell)
             if options.json is not None:

@@ -11,13 +11,13 @@ from fairseq.data import data_utils
 from fairseq.logging import metrics
 from torch import Tensor
 
-from benchmarks.fairseq_run import FairseqRun, run_fairseq
-from benchmarks.tiny import FAMILIES, OPTIMIZERS, RECIPE, make_student, spread_teacher
 from fairseq_l2t.core import Teacher, unroll
-from fairseq_l2t.core.unroll import Step
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.storage import TeacherSettings, save_teacher
+from fairseq_l2t.testing.fairseq_reference import FairseqRun, run_fairseq
+from fairseq_l2t.testing.tiny_students import FAMILIES, OPTIMIZERS, RECIPE, make_student, spread_teacher
+from fairseq_l2t.unroll.trajectory import Step
 
 __all__ = ["BOUND", "LOSSES", "MOVED", "Cell", "Measured", "all_cells", "by_fairseq", "largest_difference", "measure"]
 
@@ -38,7 +38,7 @@ _CLIP_NORM = {"lstm": 0.02}
 
 @dataclass(frozen=True)
 class Cell:
-    """What is checked: a family and an optimizer of `benchmarks.tiny`, a loss of `LOSSES`, and a number of updates."""
+    """What is checked: a family and an optimizer of `fairseq_l2t.testing.tiny_students`, a loss of `LOSSES`, and a number of updates."""
 
     family: str
     optimizer: str

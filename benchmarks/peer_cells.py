@@ -20,10 +20,10 @@ from torch import Tensor
 
 from benchmarks.peer_task import PeerTask, make_task, trained_values
 from benchmarks.peer_unrolls import UNROLLS
+from fairseq_l2t.checks.differences import Comparison, Slope, compare_hypergradient, slope_at_zero, unit_direction
 from fairseq_l2t.core import Teacher, hypergradient
-from fairseq_l2t.core.differences import Comparison, Slope, compare_hypergradient, slope_at_zero, unit_direction
-from fairseq_l2t.core.twice_differentiable import outer_gradient
-from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
+from fairseq_l2t.kernels.twice_differentiable import outer_gradient
+from fairseq_l2t.plugin.student.second_derivatives import fairseq_twice_differentiable
 
 __all__ = ["Cell", "measure_cell", "quiet"]
 

@@ -1,7 +1,7 @@
 """The task every peer is given: a stock fairseq student, real batches, a teacher, and a measure on dev pairs.
 
 The student is built by fairseq itself, without any of our mends. In float64 fairseq's casts to float32 are undone
-(`core.float64`): they would blur the comparison, and are nobody's fault here.
+(`checks.float64`): they would blur the comparison, and are nobody's fault here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fairseq.optim.adam import Adam as FairseqAdam
 from fairseq.tasks.translation import TranslationTask
 from torch import Tensor, nn
 
-from benchmarks.fairseq_run import configuration
-from benchmarks.tiny import FAMILIES, spread_teacher
+from fairseq_l2t.checks.float64 import KeepFloat64
 from fairseq_l2t.core import LossShape, Teacher, Trajectory, dynamic_loss, unroll
-from fairseq_l2t.core.float64 import KeepFloat64
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.plugin.second_derivatives import drop_fast_path
+from fairseq_l2t.plugin.student.second_derivatives import drop_fast_path
+from fairseq_l2t.testing.fairseq_reference import configuration
+from fairseq_l2t.testing.tiny_students import FAMILIES, spread_teacher
 
 __all__ = ["RULES", "PeerTask", "Rule", "make_task", "trained_values"]
 
@@ -134,7 +134,7 @@ class PeerTask:
 
 
 def make_task(data: Path, family: str, optimizer: str, *, steps: int = 3, mended: bool = False) -> PeerTask:
-    """Return the task of ``steps`` updates for a family of `benchmarks.tiny`."""
+    """Return the task of ``steps`` updates for a family of `fairseq_l2t.testing.tiny_students`."""
     rule = RULES[optimizer]
     arguments = [str(data), *FAMILIES[family], *rule.options, *_RECIPE]
     life = ["--total-updates", "20", "--cross-entropy-updates", "0", "--dev-batch", "8"]

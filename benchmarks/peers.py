@@ -1,6 +1,6 @@
 """Who else differentiates through fairseq training, and how right: hypergradients by plain PyTorch, higher, TorchOpt.
 
-``python benchmarks/peers.py`` gives every student family of `benchmarks.tiny` to every peer as its user would: stock
+``python benchmarks/peers.py`` gives every student family of `fairseq_l2t.testing.tiny_students` to every peer as its user would: stock
 fairseq, T real updates, a measure on dev pairs. Each cell runs in a process of its own. Peers that are not installed
 are shown as such.
 """
@@ -22,7 +22,8 @@ from tqdm import tqdm
 from benchmarks.peer_cells import Cell, measure_cell, quiet
 from benchmarks.peer_task import RULES
 from benchmarks.peer_unrolls import INSTALL, UNROLLS, module_of
-from benchmarks.tiny import FAMILIES, corpus
+from fairseq_l2t.testing.tiny_students import FAMILIES
+from toy_corpus.tiny import tiny_corpus
 
 __all__ = ["main", "run_cell", "table"]
 
@@ -80,7 +81,7 @@ def table(cells: Sequence[Cell]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the cells asked for and print the table."""
     options = _parse(arguments)
-    data = corpus(options.folder)
+    data = tiny_corpus(options.folder)
     wanted = [
         (family, optimizer, peer)
         for family in options.families

@@ -6,9 +6,7 @@ import random
 import subprocess
 from pathlib import Path
 
-from benchmarks.tiny_corpus import EXAMPLES  # noqa: F401  makes the examples' modules known
-
-from commands import StepFailed, console_script  # isort: skip
+from fairseq_l2t.pairs.programs import StepFailed, console_script
 
 __all__ = ["write_random_corpus"]
 

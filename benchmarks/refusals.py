@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.tiny import BATCHES, FAMILIES, LIFE
-from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
+from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.plugin.config import OptionError
+from fairseq_l2t.plugin.student_options import OptionError
+from fairseq_l2t.testing.tiny_students import BATCHES, FAMILIES, LIFE
 
 __all__ = ["REFUSALS", "refusal"]
 

@@ -33,7 +33,7 @@ from benchmarks.fairseq_turns import TrainingFailed, train_in_turns
 from benchmarks.random_corpus import write_random_corpus
 from benchmarks.truncation import FAMILIES, PHI
 from fairseq_l2t.core import Teacher
-from fairseq_l2t.core.student_state import BASE_FEATURES
+from fairseq_l2t.loss.student_state import BASE_FEATURES
 from fairseq_l2t.storage import TeacherSettings, Vocabulary, save_teacher
 
 __all__ = ["LOSSES", "main", "measure", "summary"]

@@ -29,14 +29,14 @@ from tqdm import tqdm
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.tiny_corpus import CorpusSettings, PrepareSettings, prepare, write_corpus
 from benchmarks.truncation_report import draw, tables
+from fairseq_l2t.checks.differences import spread
 from fairseq_l2t.core import Teacher
-from fairseq_l2t.core.differences import spread
-from fairseq_l2t.core.reverse import adjoint_sweep
-from fairseq_l2t.core.unroll import Trajectory, advance, unroll
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.plugin.dev_measures import OBJECTIVES
+from fairseq_l2t.plugin.student.dev_measures import OBJECTIVES
+from fairseq_l2t.unroll.adjoint_sweep import adjoint_sweep
+from fairseq_l2t.unroll.trajectory import Trajectory, advance, unroll
+from toy_corpus.tiny import CorpusSettings, PrepareSettings, prepare, write_corpus
 
 __all__ = ["FAMILIES", "Sweep", "compare", "main", "measure_life", "sweep", "window_lengths"]
 

@@ -27,14 +27,14 @@ from tqdm import tqdm
 if str(Path(__file__).resolve().parent.parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.tiny import corpus as tiny_corpus
-from benchmarks.tiny_corpus import CorpusSettings, PrepareSettings, prepare, write_corpus
 from benchmarks.unroll_cells import RECORD
 from benchmarks.unroll_group import PLAIN, SIZES, Cell
 from benchmarks.unroll_process import Watch, machine, run_cell
 from benchmarks.unroll_records import BadRecords, read_records
 from benchmarks.unroll_report import draw, tables
-from fairseq_l2t.storage import bytes_of, write_atomically
+from fairseq_l2t.storage import write_atomically
+from fairseq_l2t.unroll.memory.budget import bytes_of
+from toy_corpus.tiny import CorpusSettings, PrepareSettings, prepare, tiny_corpus, write_corpus
 
 __all__ = [
     "COMPETITORS",

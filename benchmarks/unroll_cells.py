@@ -24,13 +24,13 @@ from benchmarks.peer_task import SEED, PeerTask
 from benchmarks.peer_unrolls import UNROLLS
 from benchmarks.unroll_group import PLAIN, RULE, Cell, Recording, record_group
 from fairseq_l2t.core import Teacher, unroll
-from fairseq_l2t.core.memory import MemoryPlan
-from fairseq_l2t.core.peak_memory import peak_bytes
-from fairseq_l2t.core.reverse import hypergradient_with_adjoint
-from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.kernels.twice_differentiable import outer_gradient
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.plugin.second_derivatives import fairseq_twice_differentiable
-from fairseq_l2t.storage import memory_plan
+from fairseq_l2t.plugin.student.second_derivatives import fairseq_twice_differentiable
+from fairseq_l2t.unroll.adjoint_sweep import hypergradient_with_adjoint
+from fairseq_l2t.unroll.memory.budget import memory_plan
+from fairseq_l2t.unroll.memory.peak import peak_bytes
+from fairseq_l2t.unroll.memory.plan import MemoryPlan
 
 __all__ = ["RECORD", "Clock", "measure_cell", "run_in_child"]
 

@@ -15,16 +15,16 @@ import torch
 from fairseq import utils
 from torch import Tensor
 
-from benchmarks.fairseq_run import configuration
 from benchmarks.peer_task import SEED, Rule
-from benchmarks.tiny import FAMILIES as TINY
-from benchmarks.tiny import spread_teacher
 from benchmarks.truncation import FAMILIES as SMALL
 from fairseq_l2t.core import LossShape, Teacher, unroll
-from fairseq_l2t.core.reverse import hypergradient_with_adjoint
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.plugin.config import StudentOptions, parse_student_options
-from fairseq_l2t.storage import memory_plan
+from fairseq_l2t.plugin.student_options import StudentOptions, parse_student_options
+from fairseq_l2t.testing.fairseq_reference import configuration
+from fairseq_l2t.testing.tiny_students import FAMILIES as TINY
+from fairseq_l2t.testing.tiny_students import spread_teacher
+from fairseq_l2t.unroll.adjoint_sweep import hypergradient_with_adjoint
+from fairseq_l2t.unroll.memory.budget import memory_plan
 
 __all__ = ["PLAIN", "RULE", "SIZES", "Cell", "Recording", "record_group"]
 

@@ -48,7 +48,7 @@ COLORS = {
 _PEERS = ("plain-autograd", "higher", "torchopt", "torchopt-meta")
 _MENDS = "fairseq's modules with our mends of second derivatives"
 _MENDED = (
-    "Mends are those of fairseq_l2t.plugin.second_derivatives: MATH attention, no fast path, weight norm composed, "
+    "Mends are those of fairseq_l2t.plugin.student.second_derivatives: MATH attention, no fast path, weight norm composed, "
     "GradMultiply right. Stock modules raise or are silently wrong: PEERS.md."
 )
 _NOTES = {

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from toy_corpus.corpus import CorpusSettings, write_corpus
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -41,3 +43,11 @@ def run_command():
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def raw_corpus(tmp_path_factory):
+    """A small clean raw corpus; only to be read."""
+    folder = tmp_path_factory.mktemp("raw")
+    write_corpus(folder, CorpusSettings(train=300, dev=40, test=30, seed=1))
+    return folder

@@ -13,7 +13,7 @@ from classifier_grid import Grid, GridError, Setting
 
 from fairseq_l2t.classification.evaluation import interval_of
 from fairseq_l2t.storage import write_atomically
-from fairseq_l2t.storage.teaching_record import BEST_NAME as TEACHER_NAME
+from fairseq_l2t.teaching.record import BEST_NAME as TEACHER_NAME
 
 __all__ = [
     "BASELINE",

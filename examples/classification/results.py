@@ -43,8 +43,8 @@ from fairseq_l2t.classification.runs import new_training, train_teacher
 from fairseq_l2t.cli.classify import command_parser
 from fairseq_l2t.core import NonFiniteError
 from fairseq_l2t.inspection.classifier_plots import plot_run
-from fairseq_l2t.storage import Interrupted
-from fairseq_l2t.storage.teaching_record import LOG_NAME
+from fairseq_l2t.teaching.interruption import Interrupted
+from fairseq_l2t.teaching.record import LOG_NAME
 
 
 def main(arguments: list[str] | None = None) -> int:

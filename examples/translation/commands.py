@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -16,13 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from steps import Step, StepFailed, recorded, refuse_other_command, refuse_other_commands
-from textfiles import BadInput, write_lines
+from steps import Step, recorded, refuse_other_command, refuse_other_commands
+
+from fairseq_l2t.pairs.parallel_text import BadInput, write_lines
+from fairseq_l2t.pairs.programs import StepFailed, die_with_parent
 
 _SHOWN_LINES = 20
 _POLL_SECONDS = 0.5
 _UPDATES = re.compile(r'"num_updates": "(\d+)"')
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # glibc hands large blocks back to the system and takes them anew at every update; keeping them saves a seventh of the
 # time of a small LSTM's updates (0.20 to 0.17 s) and changes no result.
 _KEEP_MEMORY = {
@@ -30,19 +30,6 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def console_script(name: str) -> str:
-    """The path of a console script in the environment that runs this program.
-
-    Raises:
-        StepFailed: there is none.
-    """
-    path = Path(sys.executable).parent / name
-    if not path.exists():
-        raise StepFailed(f"{path}: no such program; install the package into this environment (make install)")
-    return str(path)
 
 
 def run_steps(
@@ -122,24 +109,6 @@ def run_program(name: str, work: Callable[[], None]) -> int:
         print(f"{name}: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """Return what a new child calls before its program starts, so that a SIGKILL of this process ends it too.
-
-    Otherwise a killed experiment would leave trainings behind that the next one starts a second time in the same
-    folders. SIGKILL, since a program may take its time after a SIGTERM. Linux alone has it (``man 2 prctl``).
-    """
-    if _LIBC is None:
-        return None
-    parent = os.getpid()
-
-    def ask() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before it was asked for
-            os._exit(1)
-
-    return ask
 
 
 def updates_in_log(log: Path, total: int) -> Callable[[], float]:

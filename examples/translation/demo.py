@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands import run_program
-from corpus import CorpusSettings, write_corpus
-from prepare import PrepareSettings, prepare
 from recipe import run_recipe
 from settings import DEMO
+
+from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
+from toy_corpus.corpus import CorpusSettings, write_corpus
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _NOISE = 0.3

@@ -27,17 +27,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands import run_program, run_steps
-from corpus import write_corpus
 from experiment_options import refuse_bad_options
 from experiment_report import records_of, write_report
 from experiment_runs import Outcome, refuse_kept_records
 from experiment_settings import Setting, settings_of
 from experiment_steps import Experiment
 from grid import load_grid
-from prepare import PrepareSettings, prepare
-from textfiles import BadInput, BadOption
 
+from fairseq_l2t.pairs.parallel_text import BadInput, BadOption
+from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
 from fairseq_l2t.storage import lock_run_folder
+from toy_corpus.corpus import write_corpus
 
 __all__ = ["main"]
 

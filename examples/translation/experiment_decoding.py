@@ -7,15 +7,16 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from commands import console_script
 from grid import Loss, Options, Student
-from prepare import reference_file
 from recipe import hypotheses_in_order
 from runs import read_run
 from sacrebleu.metrics import BLEU
 from settings import LENGTH_LIMIT
-from steps import Step, StepFailed
-from textfiles import read_lines, write_lines
+from steps import Step
+
+from fairseq_l2t.pairs.parallel_text import read_lines, write_lines
+from fairseq_l2t.pairs.prepare import reference_file
+from fairseq_l2t.pairs.programs import StepFailed, console_script
 
 if TYPE_CHECKING:
     from experiment_steps import Experiment

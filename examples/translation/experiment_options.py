@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from steps import Step
-from textfiles import BadInput
 
 import fairseq_l2t
+from fairseq_l2t.pairs.parallel_text import BadInput
 
 __all__ = ["refuse_bad_options"]
 

@@ -12,8 +12,8 @@ from experiment_runs import read_records, read_teachers
 from experiment_settings import Setting
 from grid import Grid
 from matplotlib.figure import Figure
-from textfiles import write_lines
 
+from fairseq_l2t.pairs.parallel_text import write_lines
 from fairseq_l2t.storage import write_atomically
 
 __all__ = ["Records", "line_style", "records_of", "save_figure", "tables", "write_report"]

@@ -15,7 +15,8 @@ from experiment_steps import Experiment
 from grid import Loss, Student
 from runs import read_run, teacher_lines
 from steps import Step
-from textfiles import BadInput, read_json, read_json_lines, write_lines
+
+from fairseq_l2t.pairs.parallel_text import BadInput, read_json, read_json_lines, write_lines
 
 __all__ = ["Outcome", "read_records", "read_teachers", "refuse_kept_records"]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grid import Corpus, Grid
-from prepare import reference_file
+
+from fairseq_l2t.pairs.prepare import reference_file
 
 __all__ = ["Setting", "settings_of"]
 

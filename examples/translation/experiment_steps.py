@@ -10,18 +10,19 @@ from functools import partial
 from pathlib import Path
 
 from checkpoints import mend_last_checkpoint
-from commands import console_script, lines_in_file, updates_in_log
+from commands import lines_in_file, updates_in_log
 from experiment_decoding import Decoding
 from experiment_settings import Setting
 from grid import Grid, Loss, Options, Student
-from prepare import RECORD
 from runs import has_diverged, read_run, teacher_lines
 from settings import validation
 from steps import Step, difference
-from textfiles import BadInput
 
 import fairseq_l2t
 from fairseq_l2t.inspection import read_dictionary
+from fairseq_l2t.pairs.parallel_text import BadInput
+from fairseq_l2t.pairs.prepare import RECORD
+from fairseq_l2t.pairs.programs import console_script
 from fairseq_l2t.storage import TeacherFileError, load_teacher
 
 __all__ = ["Experiment", "Trial"]

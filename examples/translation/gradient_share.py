@@ -27,10 +27,10 @@ from commands import run_program
 from experiment_report import line_style, save_figure
 from fairseq import checkpoint_utils, tasks
 from matplotlib.figure import Figure
-from prepare import reference_file
-from textfiles import BadInput, read_lines, write_lines
 from tqdm import tqdm
 
+from fairseq_l2t.pairs.parallel_text import BadInput, read_lines, write_lines
+from fairseq_l2t.pairs.prepare import reference_file
 from fairseq_l2t.plugin import L2TTask  # registers it and the criterion
 
 __all__ = ["checkpoints_of", "draw", "main", "share_of_noise"]

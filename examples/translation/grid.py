@@ -34,8 +34,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from corpus import CorpusSettings
 from grid_values import Options, Values, load_yaml
+
+from toy_corpus.corpus import CorpusSettings
 
 __all__ = ["Corpus", "Grid", "Loss", "Options", "Student", "Teacher", "load_grid"]
 

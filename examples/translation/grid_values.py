@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from textfiles import BadInput
+
+from fairseq_l2t.pairs.parallel_text import BadInput
 
 __all__ = ["Options", "Values", "load_yaml"]
 

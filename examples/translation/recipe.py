@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from checkpoints import mend_last_checkpoint
-from commands import console_script, lines_in_file, run_program, run_steps, updates_in_log
-from prepare import RECORD, reference_file
+from commands import lines_in_file, run_program, run_steps, updates_in_log
 from settings import PRESETS, RecipeSettings
-from steps import Step, StepFailed
-from textfiles import LANGUAGES, BadInput, read_lines, write_lines
+from steps import Step
 
 import fairseq_l2t
+from fairseq_l2t.pairs.parallel_text import LANGUAGES, BadInput, read_lines, write_lines
+from fairseq_l2t.pairs.prepare import RECORD, reference_file
+from fairseq_l2t.pairs.programs import StepFailed, console_script
 from fairseq_l2t.storage import lock_run_folder
 
 BASELINE = "ce"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from textfiles import BadInput, read_json_lines
+from fairseq_l2t.pairs.parallel_text import BadInput, read_json_lines
 
 __all__ = ["Run", "has_diverged", "read_run", "teacher_lines"]
 

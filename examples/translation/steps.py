@@ -11,15 +11,11 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from textfiles import BadInput
+from fairseq_l2t.pairs.parallel_text import BadInput
 
-__all__ = ["Step", "StepFailed", "difference", "recorded", "refuse_other_command", "refuse_other_commands"]
+__all__ = ["Step", "difference", "recorded", "refuse_other_command", "refuse_other_commands"]
 
 _SHOWN_DIFFERENCES = 3
-
-
-class StepFailed(Exception):
-    """A command ended with an error; the message holds the command and the end of its log."""
 
 
 @dataclass(frozen=True)

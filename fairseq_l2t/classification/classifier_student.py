@@ -1,7 +1,7 @@
-"""An image classifier as a `core.student.Student`; fairseq has no part in it.
+"""An image classifier as a `unroll.student.Student`; fairseq has no part in it.
 
 Batch normalisation: an update normalises by the statistics of its batch, through which derivatives flow. The running
-statistics are the last elements of omega. Their update is one of SGD (`core.piecewise_rules.RunningAverage`), so that
+statistics are the last elements of omega. Their update is one of SGD (`unroll.piecewise_rules.RunningAverage`), so that
 they are carried, kept, replayed and gone back through with the weights, and the hypergradient of a measure in eval mode
 contains what the teacher does to them.
 """
@@ -27,12 +27,13 @@ from fairseq_l2t.classification.students.batch_norm import (
     running_loss,
     statistic_names,
 )
-from fairseq_l2t.core import BatchLoss, LossShape
-from fairseq_l2t.core.flat_parameters import FlatParameters
-from fairseq_l2t.core.full_loss import full_dynamic_loss
-from fairseq_l2t.core.piecewise_rules import PiecewiseRule, RunningAverage
-from fairseq_l2t.core.twice_differentiable import refuse_unvouched, twice_differentiable
-from fairseq_l2t.core.update_rules import Clipping, StepSize, UpdateRule
+from fairseq_l2t.kernels.twice_differentiable import refuse_unvouched, twice_differentiable
+from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.loss.full_loss import full_dynamic_loss
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
+from fairseq_l2t.unroll.piecewise_rules import PiecewiseRule, RunningAverage
+from fairseq_l2t.unroll.student import BatchLoss
+from fairseq_l2t.unroll.update_rules import Clipping, StepSize, UpdateRule
 
 __all__ = ["ClassifierStudent"]
 
@@ -155,7 +156,7 @@ class ClassifierStudent:
         yield
 
     def second_derivatives(self) -> AbstractContextManager[None]:
-        """See `core.twice_differentiable`."""
+        """See `kernels.twice_differentiable`."""
         return twice_differentiable()
 
     # --- what objectives ask for ------------------------------------------------------------------------------

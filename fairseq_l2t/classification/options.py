@@ -12,8 +12,8 @@ from fairseq_l2t.classification.data import DATA_NAMES, Splits, load_data
 from fairseq_l2t.classification.losses import CRITERIA, Criterion, build_criterion
 from fairseq_l2t.classification.recipe import LR_SCHEDULERS, OPTIMIZERS, Recipe
 from fairseq_l2t.classification.teaching import DEFAULT_KEYS, OBJECTIVES
-from fairseq_l2t.core import LossShape
-from fairseq_l2t.core.teaching_plan import TeachingPlan
+from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.teaching.plan import TeachingPlan
 
 __all__ = [
     "LOSSES",

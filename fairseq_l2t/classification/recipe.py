@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fairseq_l2t.core.update_rules import NAG, SGD, Adam, StepSize, UpdateRule
+from fairseq_l2t.unroll.update_rules import NAG, SGD, Adam, StepSize, UpdateRule
 
 __all__ = ["LR_SCHEDULERS", "OPTIMIZERS", "Recipe"]
 

@@ -37,24 +37,13 @@ from fairseq_l2t.classification.teaching import (
     write_teacher,
 )
 from fairseq_l2t.classification.training import StudentTraining, Validation
-from fairseq_l2t.core.memory import MemoryPlan, layout_for
-from fairseq_l2t.core.peak_memory import peak_bytes
-from fairseq_l2t.core.teacher_training import UpdateReport
-from fairseq_l2t.storage import (
-    ResumeError,
-    TeacherFile,
-    TeachingRecord,
-    bytes_of,
-    half_of_memory,
-    lock_run_folder,
-    memory_plan,
-    refuse_other_options,
-    save_run_state,
-    saved_run,
-    stop_requests,
-    warn_of_bad_window,
-    write_atomically,
-)
+from fairseq_l2t.storage import TeacherFile, lock_run_folder, save_run_state, write_atomically
+from fairseq_l2t.teaching.interruption import stop_requests
+from fairseq_l2t.teaching.record import ResumeError, TeachingRecord, refuse_other_options, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.trainer import UpdateReport
+from fairseq_l2t.unroll.memory.budget import bytes_of, half_of_memory, memory_plan
+from fairseq_l2t.unroll.memory.peak import peak_bytes
+from fairseq_l2t.unroll.memory.plan import MemoryPlan, layout_for
 
 __all__ = ["BEST_CHECKPOINT", "STUDENT_LOG", "new_training", "train_student", "train_teacher"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fairseq_l2t.core.student_state import NamedMeasures
+from fairseq_l2t.loss.student_state import NamedMeasures
 
 __all__ = ["ClassifierState"]
 

@@ -11,13 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
-from fairseq_l2t.core import LossShape, NonFiniteError, Teacher
-from fairseq_l2t.core.memory import MemoryPlan
-from fairseq_l2t.core.teacher_training import TeacherTrainer
-from fairseq_l2t.core.teaching_plan import TeachingPlan
-from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.kernels.twice_differentiable import outer_gradient
+from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.objectives import calibrated_perplexity, expected_token_accuracy, inverse_perplexity
 from fairseq_l2t.storage import TeacherFile, TeacherFileError, TeacherSettings, Vocabulary, load_teacher, save_teacher
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.unroll.memory.plan import MemoryPlan
+from fairseq_l2t.unroll.student import NonFiniteError
 
 __all__ = [
     "DEFAULT_KEYS",
@@ -54,7 +56,7 @@ def new_teacher(
     Beside the diagonal it starts at ``initial_off_diagonal``.
 
     Raises:
-        ValueError: see `core.teacher.Teacher`.
+        ValueError: see `loss.teacher.Teacher`.
     """
     teacher = Teacher(
         student.state.features,
@@ -85,7 +87,7 @@ def new_trainer(
     Args:
         objective: a name in `OBJECTIVES`.
         dev_batch: dev images a measure is taken on, drawn anew for each teacher update; None: all that teach.
-        dev_interval, memory, on_bad_window: see `core.teacher_training.TeacherTrainer`.
+        dev_interval, memory, on_bad_window: see `teaching.trainer.TeacherTrainer`.
 
     Raises:
         ValueError: an unknown objective, or no dev images to hold back.

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
-from fairseq_l2t.core.teacher import Teacher
-from fairseq_l2t.core.unroll import advance
+from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.unroll.trajectory import advance
 
 __all__ = ["StudentTraining", "Validation"]
 

@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from fairseq_l2t.core import NonFiniteError
-    from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
-    from fairseq_l2t.storage import Interrupted
+    from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
+    from fairseq_l2t.teaching.interruption import Interrupted
+    from fairseq_l2t.unroll.student import NonFiniteError
 
     options = command_parser().parse_args(arguments)
     try:

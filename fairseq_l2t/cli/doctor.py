@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
-    from fairseq_l2t.plugin.doctor import Doctor
-    from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+    from fairseq_l2t.plugin.doctor.doctor import Doctor
     from fairseq_l2t.plugin.run_options import RunOptions
+    from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 
     begun = time.monotonic()
     made = failed = 0

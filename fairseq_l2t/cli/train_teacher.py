@@ -19,10 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
-    from fairseq_l2t.core import NonFiniteError
-    from fairseq_l2t.core.twice_differentiable import NotTwiceDifferentiableError
+    from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
     from fairseq_l2t.plugin.teacher_run import TeacherRun
-    from fairseq_l2t.storage import Interrupted
+    from fairseq_l2t.teaching.interruption import Interrupted
+    from fairseq_l2t.unroll.student import NonFiniteError
 
     try:
         with TeacherRun.open(arguments) as run:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from fairseq_l2t.core import Teacher
 from fairseq_l2t.inspection.errors import InspectionError
 from fairseq_l2t.inspection.plots import finish_axes, plot_training, save_figure, shown_word
 from fairseq_l2t.inspection.training_log import TrainingLog, read_training_log
+from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.storage import load_teacher
 
 __all__ = ["plot_rows", "plot_run", "stages_of"]

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fairseq_l2t.core import LossShape
 from fairseq_l2t.inspection.dictionary import NEVER_TARGETS, TargetDictionary
 from fairseq_l2t.inspection.errors import InspectionError
+from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.storage import TeacherFile
 
 __all__ = ["WordWeights", "word_weights"]

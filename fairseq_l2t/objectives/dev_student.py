@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fairseq_l2t.core.flat_parameters import FlatParameters
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 __all__ = ["DevStudent", "Hypotheses", "Objective", "add_gradient", "sum_over_references"]
 

@@ -9,7 +9,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
-from fairseq_l2t.core import LossShape
+from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.plugin.token_loss import token_loss
 
 __all__ = ["DynamicTeacherLoss", "DynamicTeacherLossConfig"]

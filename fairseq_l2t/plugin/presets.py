@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fairseq_l2t.core.teacher import DEFAULT_INITIAL_COEFFICIENT
+from fairseq_l2t.loss.teacher import DEFAULT_INITIAL_COEFFICIENT
 
 __all__ = ["PRESETS", "Preset", "preset_of"]
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fairseq_l2t.core.reverse import PRODUCTS
-from fairseq_l2t.core.teacher import DEFAULT_KEYS
-from fairseq_l2t.core.teaching_plan import TeachingPlan
+from fairseq_l2t.loss.teacher import DEFAULT_KEYS
 from fairseq_l2t.objectives import ESTIMATORS
-from fairseq_l2t.plugin.config import OptionError, StudentOptions, parse_student_options
-from fairseq_l2t.plugin.dev_measures import OBJECTIVES
 from fairseq_l2t.plugin.presets import PRESETS, Preset, preset_of
-from fairseq_l2t.storage import PLACES, bytes_of
+from fairseq_l2t.plugin.student.dev_measures import OBJECTIVES
+from fairseq_l2t.plugin.student_options import OptionError, StudentOptions, parse_student_options
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.unroll.adjoint_sweep import PRODUCTS
+from fairseq_l2t.unroll.memory.budget import bytes_of
+from fairseq_l2t.unroll.memory.stores import PLACES
 
 __all__ = ["RunOptions"]
 

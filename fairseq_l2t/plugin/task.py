@@ -10,7 +10,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
 from fairseq_l2t.compat.task_state import restore_task_state
-from fairseq_l2t.plugin.teaching import Teaching
+from fairseq_l2t.plugin.frozen_teacher import Teaching
 from fairseq_l2t.storage import Vocabulary, load_teacher
 
 __all__ = ["L2TConfig", "L2TTask", "vocabulary_of"]

@@ -14,23 +14,16 @@ from typing import Any
 from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
 
-from fairseq_l2t.core import Teacher
-from fairseq_l2t.core.teacher_training import TeacherTrainer, UpdateReport
-from fairseq_l2t.plugin.doctor import quick_check
-from fairseq_l2t.plugin.fairseq_student import FairseqStudent
+from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.plugin.doctor.doctor import quick_check
 from fairseq_l2t.plugin.run_options import RunOptions
+from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.plugin.window_memory import plan_of_run
-from fairseq_l2t.storage import (
-    ResumeError,
-    TeacherSettings,
-    TeachingRecord,
-    lock_run_folder,
-    save_teacher,
-    saved_run,
-    stop_requests,
-    warn_of_bad_window,
-)
+from fairseq_l2t.storage import TeacherSettings, lock_run_folder, save_teacher
+from fairseq_l2t.teaching.interruption import stop_requests
+from fairseq_l2t.teaching.record import ResumeError, TeachingRecord, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.trainer import TeacherTrainer, UpdateReport
 
 __all__ = ["TeacherRun"]
 

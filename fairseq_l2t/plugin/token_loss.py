@@ -14,9 +14,9 @@ from fairseq.models import BaseFairseqModel, FairseqDecoder
 from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor
 
-from fairseq_l2t.core import LossShape, dynamic_loss
-from fairseq_l2t.core.target_log_probs import target_log_probs
-from fairseq_l2t.core.twice_differentiable import uses_fused_nodes
+from fairseq_l2t.kernels.target_log_probs import target_log_probs
+from fairseq_l2t.kernels.twice_differentiable import uses_fused_nodes
+from fairseq_l2t.loss.dynamic_loss import LossShape, dynamic_loss
 
 __all__ = ["TokenLoss", "token_loss"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from fairseq_l2t.core.memory import MemoryPlan, layout_for
-from fairseq_l2t.core.peak_memory import peak_bytes
-from fairseq_l2t.plugin.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.run_options import RunOptions
-from fairseq_l2t.storage import half_of_memory, memory_plan
+from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
+from fairseq_l2t.unroll.memory.budget import half_of_memory, memory_plan
+from fairseq_l2t.unroll.memory.peak import peak_bytes
+from fairseq_l2t.unroll.memory.plan import MemoryPlan, layout_for
 
 __all__ = ["plan_of_run"]
 

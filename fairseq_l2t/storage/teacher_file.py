@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_l2t.core import LossShape, Teacher
-from fairseq_l2t.core.teacher import VOCABULARY_FORMS, coefficient_count
+from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.loss.teacher import VOCABULARY_FORMS, Teacher, coefficient_count
 from fairseq_l2t.storage.container import Container, ContainerError, open_container, write_container
 from fairseq_l2t.storage.json_values import require_plain_json
 
@@ -88,12 +88,12 @@ class TeacherSettings:
     """What a student must know to be taught as in training.
 
     Args:
-        loss_scale, cross_entropy_mix: see `core.LossShape`.
+        loss_scale, cross_entropy_mix: see `loss.dynamic_loss.LossShape`.
         total_updates: length of a student's life in updates, for the progress feature.
         cross_entropy_updates: updates of plain cross-entropy at the start of a life.
         extra: any further training settings that JSON can hold (objective, unroll length, seeds, command
             ...).
-        loss_level: see `core.LossShape`; files from before it was recorded are of tokens.
+        loss_level: see `loss.dynamic_loss.LossShape`; files from before it was recorded are of tokens.
 
     Raises:
         ValueError: a value outside its range, or ``extra`` is no plain JSON.
@@ -122,7 +122,7 @@ class TeacherSettings:
 
     @property
     def loss_shape(self) -> LossShape:
-        """Scale, cross-entropy share and level, as `core.dynamic_loss` takes them."""
+        """Scale, cross-entropy share and level, as `loss.dynamic_loss` takes them."""
         return LossShape(self.loss_scale, self.cross_entropy_mix, self.loss_level)
 
 
@@ -180,7 +180,7 @@ def load_teacher(
         path: the file.
         vocabulary: that of the student; must be the teacher's.
         dtype: of the teacher returned, whatever the file holds.
-        forms: those of `core.teacher.COEFFICIENT_FORMS` that are accepted.
+        forms: those of `loss.teacher.COEFFICIENT_FORMS` that are accepted.
 
     Raises:
         TeacherFileError: absent, cut, damaged, of another format version or vocabulary, or with wrong tensors

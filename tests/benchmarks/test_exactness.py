@@ -7,9 +7,9 @@ import pytest
 from benchmarks import exactness
 from benchmarks.exactness_cells import BOUND, BOUND_FLOAT32, COVERING, Cell, all_cells, measure
 from benchmarks.refusals import REFUSALS, refusal
-from benchmarks.tiny import FAMILIES, OPTIMIZERS
-from fairseq_l2t.core.twice_differentiable import twice_differentiable
+from fairseq_l2t.kernels.twice_differentiable import twice_differentiable
 from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.testing.tiny_students import FAMILIES, OPTIMIZERS
 
 CELLS = [
     Cell("transformer_attention_dropout", "adamw", *COVERING[0]),

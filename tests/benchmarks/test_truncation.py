@@ -3,10 +3,11 @@ import json
 import pytest
 import torch
 
-from benchmarks.tiny import corpus, make_student, spread_teacher
 from benchmarks.truncation import compare, main, sweep, window_lengths
-from fairseq_l2t.core.reverse import hypergradient_with_adjoint
-from fairseq_l2t.core.unroll import Trajectory, advance, unroll
+from fairseq_l2t.testing.tiny_students import make_student, spread_teacher
+from fairseq_l2t.unroll.adjoint_sweep import hypergradient_with_adjoint
+from fairseq_l2t.unroll.trajectory import Trajectory, advance, unroll
+from toy_corpus.tiny import tiny_corpus
 
 UPDATES, LAST = 6, 2
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -14,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture(scope="module")
 def data_bin(tmp_path_factory):
-    return corpus(tmp_path_factory.getbasetemp())
+    return tiny_corpus(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from fairseq_l2t.classification.recipe import Recipe
 from fairseq_l2t.classification.students.batch_norm import statistic_names
 from fairseq_l2t.classification.teaching import OBJECTIVES, dev_objective
 from fairseq_l2t.core import hypergradient, unroll
-from fairseq_l2t.core.memory import MemoryPlan
-from fairseq_l2t.core.unroll import advance, replay
+from fairseq_l2t.unroll.memory.plan import MemoryPlan
+from fairseq_l2t.unroll.trajectory import advance, replay
 from tests.classification.small_students import classifier, digits, teacher_for
 
 IMAGES = list(range(20))

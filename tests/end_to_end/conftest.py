@@ -1,8 +1,8 @@
 import pytest
 
-from benchmarks.tiny_corpus import build_tiny_corpus
 from tests.end_to_end import preloaded
 from tests.end_to_end.settings import teacher_command
+from toy_corpus.tiny import build_tiny_corpus
 
 
 @pytest.fixture(scope="session")

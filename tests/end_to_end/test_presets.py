@@ -48,7 +48,7 @@ def test_a_life_that_was_not_completed(data_bin, tmp_path, lives, what):
     """Lives that judge have chosen the teacher as it began, which must not pass for a learned one."""
     result = train(data_bin, tmp_path, "--unroll-length", "3", "--teacher-updates", "1", "--holdout-lives", lives)
     told = f"{what}; give --teacher-updates 2 or more (2 windows of 3 updates are one life)"
-    assert "WARNING | fairseq_l2t.storage.teaching_record | no student's life was completed, so" in result.stdout
+    assert "WARNING | fairseq_l2t.teaching.record | no student's life was completed, so" in result.stdout
     assert told in result.stdout
     assert best_and_last(tmp_path) == [1 - int(lives), 1]
 

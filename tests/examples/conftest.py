@@ -16,16 +16,6 @@ def examples():
     return EXAMPLES
 
 
-@pytest.fixture(scope="session")
-def raw_corpus(tmp_path_factory):
-    """A small clean raw corpus; only to be read."""
-    from corpus import CorpusSettings, write_corpus
-
-    folder = tmp_path_factory.mktemp("raw")
-    write_corpus(folder, CorpusSettings(train=300, dev=40, test=30, seed=1))
-    return folder
-
-
 @pytest.fixture
 def experiment(tmp_path):
     """The tiny grid's experiment with one length penalty, nothing run yet."""

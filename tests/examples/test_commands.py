@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import console_script, lines_in_file, run_steps, updates_in_log
-from steps import Step, StepFailed
-from textfiles import BadInput
+from commands import lines_in_file, run_steps, updates_in_log
+from steps import Step
+
+from fairseq_l2t.pairs.parallel_text import BadInput
+from fairseq_l2t.pairs.programs import StepFailed, console_script
 
 APPEND = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.open('a').write(' '.join(sys.argv[2:]) + '\\n')"
 

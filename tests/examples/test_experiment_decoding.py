@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from experiment_runs import read_records
 from experiment_steps import Experiment
-from steps import StepFailed
 
+from fairseq_l2t.pairs.programs import StepFailed
 from tests.examples.finished_runs import compare_all, finish_all, mark_done, table_of
 
 

@@ -7,8 +7,8 @@ from experiment_options import refuse_bad_options
 from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
-from textfiles import BadInput
 
+from fairseq_l2t.pairs.parallel_text import BadInput
 from tests.examples.finished_runs import CPU, TINY, refused
 
 PLAIN, SMOOTHED = (

@@ -10,9 +10,9 @@ from experiment_runs import Outcome, read_teachers
 from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
-from textfiles import BadInput
 
 from fairseq_l2t.core import Teacher
+from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.storage import TeacherSettings, Vocabulary, load_teacher, save_teacher
 from tests.examples.finished_runs import CPU, TINY, mark_done, refused
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import console_script
 from gradient_share import _loaded, checkpoints_of, main, share_of_noise
-from prepare import PrepareSettings, prepare
-from textfiles import BadInput, read_lines
 
 import fairseq_l2t
+from fairseq_l2t.pairs.parallel_text import BadInput, read_lines
+from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
+from fairseq_l2t.pairs.programs import console_script
 
 OPTIONS = """
 --arch transformer --encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --encoder-attention-heads 2

@@ -7,7 +7,8 @@ import yaml
 from experiment_settings import settings_of
 from experiment_steps import Experiment
 from grid import load_grid
-from textfiles import BadInput
+
+from fairseq_l2t.pairs.parallel_text import BadInput
 
 TINY = Path(__file__).with_name("tiny_grid.yaml")
 

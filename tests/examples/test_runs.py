@@ -2,8 +2,8 @@
 
 import pytest
 from runs import has_diverged, read_run, teacher_lines
-from textfiles import BadInput
 
+from fairseq_l2t.pairs.parallel_text import BadInput
 from tests.examples.finished_runs import write_log
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from fairseq_l2t.core.flat_parameters import FlatParameters
 from fairseq_l2t.objectives import Hypotheses
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 WORDS = ("", "a", "b", "c")
 """Symbol 0 ends a sentence; as the symbol before the first it stands for the beginning."""

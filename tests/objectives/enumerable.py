@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from fairseq_l2t.core.flat_parameters import FlatParameters
 from fairseq_l2t.objectives import Hypotheses
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 SENTENCES = ((0,), (1, 0), (2, 0), (1, 2, 0), (2, 1, 0))
 """All hypotheses there are; entry 0 ends a sentence."""

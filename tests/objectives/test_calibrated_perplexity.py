@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fairseq_l2t.core.flat_parameters import FlatParameters
 from fairseq_l2t.objectives import best_inverse_temperature, calibrated_perplexity, inverse_perplexity
-from tests.core.hypergradient_check import five_point_slope
+from fairseq_l2t.testing.hypergradient_check import five_point_slope
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 
 class TableStudent:

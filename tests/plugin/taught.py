@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from fairseq import tasks
 
-from benchmarks.fairseq_run import configuration
-from benchmarks.tiny import FAMILIES, OPTIMIZERS, RECIPE
 from fairseq_l2t.core import Teacher
-from fairseq_l2t.core.student_state import BASE_FEATURES, BLEU_FEATURE
+from fairseq_l2t.loss.student_state import BASE_FEATURES, BLEU_FEATURE
 from fairseq_l2t.storage import TeacherSettings, Vocabulary, save_teacher
+from fairseq_l2t.testing.fairseq_reference import configuration
+from fairseq_l2t.testing.tiny_students import FAMILIES, OPTIMIZERS, RECIPE
 
 SETTINGS = TeacherSettings(loss_scale=40.0, cross_entropy_mix=0.1, total_updates=100, cross_entropy_updates=10)
 

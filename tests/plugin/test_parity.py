@@ -9,10 +9,10 @@ import torch
 import fairseq_l2t.plugin.task as task_module
 from benchmarks.parity import main
 from benchmarks.parity_cells import BOUND, MOVED, Cell, by_fairseq, largest_difference, write_teacher
-from benchmarks.tiny import spread_teacher
 from fairseq_l2t.core import unroll
-from fairseq_l2t.core.update_rules import Clipping
 from fairseq_l2t.storage import load_teacher
+from fairseq_l2t.testing.tiny_students import spread_teacher
+from fairseq_l2t.unroll.update_rules import Clipping
 
 CROSS_ENTROPY = [("lstm", "momentum"), ("fconv_iwslt", "nag"), ("dynamicconv", "sgd")]
 DYNAMIC = [("transformer_pre_norm", "adamw"), ("lstm_wiseman", "adagrad"), ("fconv_iwslt", "adam")]

@@ -5,8 +5,8 @@ import shlex
 import pytest
 import yaml
 
-from fairseq_l2t.plugin.config import OptionError
 from fairseq_l2t.plugin.run_options import RunOptions
+from fairseq_l2t.plugin.student_options import OptionError
 
 STUDENT = "--arch fconv --optimizer adam --lr 0.004 --max-tokens 1000"
 LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"

@@ -5,8 +5,8 @@ import torch
 from fairseq import tasks
 from fairseq.tasks.translation import TranslationTask
 
-from benchmarks.fairseq_run import configuration, run_fairseq
-from fairseq_l2t.core.student_state import BASE_FEATURES
+from fairseq_l2t.loss.student_state import BASE_FEATURES
+from fairseq_l2t.testing.fairseq_reference import configuration, run_fairseq
 from tests.plugin.taught import build_taught, symbols_of, task_arguments, write_teacher
 
 CPU = torch.device("cpu")

@@ -4,15 +4,15 @@ import math
 
 import pytest
 
-from benchmarks.tiny import make_student, spread_teacher
 from fairseq_l2t.core import hypergradient, unroll
-from fairseq_l2t.core.memory import _LOST, layout_for
-from fairseq_l2t.core.packing import bytes_within
-from fairseq_l2t.core.peak_memory import peak_bytes
-from fairseq_l2t.plugin.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.run_options import RunOptions
+from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.window_memory import plan_of_run
-from fairseq_l2t.storage import memory_plan
+from fairseq_l2t.testing.tiny_students import make_student, spread_teacher
+from fairseq_l2t.unroll.memory.budget import memory_plan
+from fairseq_l2t.unroll.memory.packing import bytes_within
+from fairseq_l2t.unroll.memory.peak import peak_bytes
+from fairseq_l2t.unroll.memory.plan import _LOST, layout_for
 from tests.end_to_end.settings import teacher_command
 
 STEPS = 12

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fairseq_cli.train import cli_main
 
-import fairseq_l2t.plugin.teaching as teaching
+import fairseq_l2t.plugin.frozen_teacher as teaching
 
 
 def main(output: str) -> None:

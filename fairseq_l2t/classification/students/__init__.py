@@ -26,7 +26,7 @@ VOUCHED: frozenset[str] = frozenset(
     "torch.nn.modules.pooling.MaxPool2d",
 }
 """Classes whose double backward is tested in tests/classification/students against float64 finite differences;
-`core.twice_differentiable.refuse_unvouched` takes them beside those it knows."""
+`kernels.twice_differentiable.refuse_unvouched` takes them beside those it knows."""
 
 
 class StudentNameError(ValueError):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairseq_l2t.core.twice_differentiable import ScaledGradient
+from fairseq_l2t.kernels.twice_differentiable import ScaledGradient
 
 __all__ = ["BatchStatistics", "CarriedBatchNorm2d", "collect_statistics", "running_loss", "statistic_names"]
 
@@ -102,7 +102,7 @@ def running_loss(collected: Sequence[BatchStatistics]) -> Tensor:
     """Return half the squared distance of running statistics r from those of the batch, s; a scalar.
 
     Its gradient is ``r - s`` for r and 0 for the weights, so that a step of plain SGD with learning rate m is the
-    running average ``r' = (1 - m) r + m s``. Under `core.twice_differentiable.outer_gradient`, double backward
+    running average ``r' = (1 - m) r + m s``. Under `kernels.twice_differentiable.outer_gradient`, double backward
     takes the derivative of s to the weights. A layer that was called twice takes both steps from the same r.
 
     Args:

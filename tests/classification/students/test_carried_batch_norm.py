@@ -11,7 +11,7 @@ from fairseq_l2t.classification.students.batch_norm import (
     running_loss,
     statistic_names,
 )
-from fairseq_l2t.core.twice_differentiable import outer_gradient
+from fairseq_l2t.kernels.twice_differentiable import outer_gradient
 
 CHANNELS = 3
 

@@ -9,14 +9,14 @@ from torch import nn
 from fairseq_l2t.classification.students import VOUCHED, build_student
 from fairseq_l2t.classification.students.batch_norm import collect_statistics, running_loss
 from fairseq_l2t.classification.students.resnet import ResidualBlock
-from fairseq_l2t.core.flat_parameters import FlatParameters
-from fairseq_l2t.core.twice_differentiable import (
+from fairseq_l2t.kernels.twice_differentiable import (
     VOUCHED_TORCH_MODULES,
     NotTwiceDifferentiableError,
     outer_gradient,
     refuse_unvouched,
     twice_differentiable,
 )
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 DIGITS, MNIST = (1, 8, 8), (1, 28, 28)
 CLASSES = 3

@@ -1,0 +1,1 @@
+"""Measurements that cannot share the engine's mistakes: finite differences and float64."""

@@ -1,0 +1,1 @@
+"""Operations whose second derivatives exist, are right and are fast."""

@@ -1,0 +1,1 @@
+"""Sentence pairs as text: reading, noise, preparation for fairseq."""

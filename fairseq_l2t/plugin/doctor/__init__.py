@@ -1,0 +1,1 @@
+"""Checks whether the hypergradients of a fairseq student can be trusted."""

@@ -1,0 +1,1 @@
+"""A fairseq translation model as a student of the engine."""

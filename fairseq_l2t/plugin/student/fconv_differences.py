@@ -1,0 +1,143 @@
+"""How fconv's gradient scaling is accounted for when second derivatives are taken from differences of gradients.
+
+fconv scales the gradient into its encoder's layers by a constant s (Gehring et al. 2017, section 3.5). Were every
+parameter reached either through the scaling or beside it, the update would be ``g = D H`` with a diagonal D, and
+``J^T v = H' D v`` is what the difference of two updates along D v gives, divided by D. The embeddings are reached both
+ways: through the layers (way a, scaled) and, added to the layers' output, directly (way b). They are taken for two:
+moved by s v on way a and by v on way b; the difference on way a is divided by s, that on way b is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from fairseq.models.fconv import FConvEncoder
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
+
+__all__ = ["FConvScaling", "scaling_of"]
+
+
+def scaling_of(model: nn.Module, parameters: FlatParameters) -> FConvScaling | None:
+    """Return how ``model`` scales gradients, None where it does not."""
+    encoder = getattr(model, "encoder", None)
+    return FConvScaling(encoder, parameters) if isinstance(encoder, FConvEncoder) else None
+
+
+@dataclass
+class _Note:
+    """One micro-batch: its source tokens, the random state before the embeddings' dropout, and the cotangent (batch,
+    length, width) that comes back to the embeddings on way a."""
+
+    tokens: Tensor | None = None
+    random_state: Tensor | None = None
+    cotangent: Tensor | None = None
+
+
+class FConvScaling:
+    """See `unroll.difference_products.GradientScaling`.
+
+    Args:
+        encoder: of an fconv model.
+        parameters: all of the student's parameters.
+    """
+
+    def __init__(self, encoder: FConvEncoder, parameters: FlatParameters) -> None:
+        self._encoder, self._parameters = encoder, parameters
+        self._scale = 1.0 / (2.0 * encoder.num_attention_layers)
+        self._embeddings = (encoder.embed_tokens.weight, encoder.embed_positions.weight)
+        within = {id(parameter) for parameter in encoder.parameters()} - {id(weight) for weight in self._embeddings}
+        factors = [self._scale if id(one) in within else 1.0 for one in parameters.parameters]
+        dtype = torch.promote_types(parameters.buffer.dtype, torch.float32)
+        each = torch.tensor(factors, dtype=dtype).repeat_interleave(torch.tensor(parameters.sizes))
+        self._factors = each.to(parameters.buffer.device)
+
+    def direction(self, cotangent: Tensor) -> Tensor:
+        """See `GradientScaling.direction`; embeddings are moved by v, and held back on way a by `noting`."""
+        return cotangent * self._factors
+
+    def _of_embeddings(self, vector: Tensor) -> list[Tensor]:
+        """Return the views of ``vector`` (n,) that belong to the embeddings."""
+        part_of = {
+            id(one): part for one, part in zip(self._parameters.parameters, self._parameters.split(vector), strict=True)
+        }
+        return [part_of[id(weight)] for weight in self._embeddings]
+
+    @contextmanager
+    def noting(self, scaled: Tensor | None = None) -> Iterator[list[_Note]]:
+        """See `GradientScaling.noting`."""
+        notes: list[_Note] = []
+        weights = None if scaled is None else self._of_embeddings(scaled)
+        encoder = self._encoder
+
+        def begin(_module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            notes.append(_Note((*arguments, named.get("src_tokens"))[0]))
+
+        hooks = [
+            encoder.register_forward_pre_hook(begin, with_kwargs=True),
+            encoder.dropout_module.register_forward_pre_hook(lambda *_: self._note_random_state(notes[-1])),
+            encoder.fc1.register_forward_pre_hook(lambda _, inputs: self._on_way_a(inputs[0], notes[-1], weights)),
+        ]
+        try:
+            yield notes
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def corrected(self, difference: Tensor, before: list[_Note], after: list[_Note], scale: float) -> Tensor:
+        """See `GradientScaling.corrected`."""
+        difference.div_(self._factors)
+        targets = self._of_embeddings(difference)
+        for one, other in zip(before, after, strict=True):
+            with torch.enable_grad():
+                embedded = self._embedded(other, *self._embeddings)
+                shares = torch.autograd.grad(embedded, self._embeddings, other.cotangent - one.cotangent)
+            # They are in the difference once already, as scaled as the update has them.
+            for target, share in zip(targets, shares, strict=True):
+                target.add_(share, alpha=scale * (1 / self._scale - 1))
+        return difference
+
+    # --- the encoder's first operations -----------------------------------------------------------------------
+
+    def _embedded(self, note: _Note, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return what the layers are given (batch, length, width) for other embeddings, under the same dropout."""
+        encoder = self._encoder
+        with _random_state(note.tokens.device, note.random_state):
+            embedded = functional_call(encoder.embed_tokens, {"weight": tokens}, (note.tokens,))
+            embedded = embedded + functional_call(encoder.embed_positions, {"weight": positions}, (note.tokens,))
+            # forward, not the call: its hook is for the encoder's own
+            return encoder.dropout_module.forward(embedded)
+
+    def _note_random_state(self, note: _Note) -> None:
+        if note.random_state is None:  # the same module drops out between layers, too
+            device = note.tokens.device
+            note.random_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    def _on_way_a(self, embedded: Tensor, note: _Note, weights: list[Tensor] | None) -> tuple[Tensor]:
+        if weights is None:
+            held_back = embedded.view_as(embedded)
+        else:
+            with torch.no_grad():
+                moved = self._embedded(note, *weights)
+            held_back = embedded - (1 - self._scale) * moved
+
+        def keep(cotangent: Tensor) -> None:
+            note.cotangent = cotangent.detach()
+
+        held_back.register_hook(keep)
+        return (held_back,)
+
+
+@contextmanager
+def _random_state(device: torch.device, state: Tensor) -> Iterator[None]:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        else:
+            torch.set_rng_state(state)
+        yield

@@ -1,0 +1,66 @@
+"""The weights every student starts from (``--student-init``)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairseq import checkpoint_utils
+from torch import Tensor
+
+from fairseq_l2t.plugin.student_options import OptionError
+
+__all__ = ["load_weights", "read_weights"]
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+)
+"""What torch.load and fairseq's upgrade of old checkpoints raise on a file that is none."""
+
+_LONGEST_REASON = 400
+"""Characters shown of PyTorch's list of every weight that does not fit: enough for the first few names."""
+
+
+def read_weights(path: str | None) -> dict[str, Tensor] | None:
+    """Return the weights of a fairseq checkpoint by name; None for no path.
+
+    Raises:
+        OptionError: not a file, or not a checkpoint torch.load reads with ``weights_only=True``.
+    """
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise OptionError(f"--student-init: {path} is not a file; expected a fairseq checkpoint")
+    try:
+        # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
+        weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
+    except _UNREADABLE as error:
+        first_line = str(error).split("\n")[0]
+        raise OptionError(
+            f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"
+        ) from error
+    if not isinstance(weights, Mapping) or not all(isinstance(part, Tensor) for part in weights.values()):
+        raise OptionError(f"--student-init: {path} holds no weights by name; expected a fairseq checkpoint")
+    return dict(weights)
+
+
+def load_weights(model, weights: dict[str, Tensor], path: str) -> None:
+    """Write ``weights`` into ``model``.
+
+    Raises:
+        OptionError: they are those of another architecture; ``path`` is named.
+    """
+    try:
+        model.load_state_dict(weights, strict=True)
+    except (RuntimeError, KeyError) as error:  # KeyError: fairseq's attention looks for the parts of a layer
+        what = "no " if isinstance(error, KeyError) else ""
+        what += " ".join(str(error).split())[:_LONGEST_REASON]
+        raise OptionError(f"--student-init: {path} does not fit --arch: {what}") from error

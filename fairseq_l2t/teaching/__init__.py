@@ -1,0 +1,1 @@
+"""Training a teacher: lives of students, teacher optimizer, trainer, record, resume."""

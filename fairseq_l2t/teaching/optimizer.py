@@ -1,0 +1,99 @@
+"""How the teacher moves: Adam, on shared levels of the coefficients and on each one's deviation from its level.
+
+W is written as ``W = 1 u' + D``: u (keys,) is what all words share, D (entries, keys) what is a word's own. The
+gradient of u is the sum over the words, well measured in every window; that of a rare word is mostly noise, which Adam
+would blow up to full steps. So u takes steps of ``lr`` and D of ``word_lr``. A full Phi has two levels, that of its
+diagonal and that of all else: an off-diagonal coefficient multiplies the log-probability of a class that is not the
+label, many times that of the label, and there are ``entries - 1`` times as many. The one off-diagonal coefficient of a
+smoothed Phi is its own level, without a deviation. The teacher itself is the paper's: ``W`` alone is kept in files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.loss.teacher import Teacher
+
+__all__ = ["TeacherOptimizer"]
+
+
+class TeacherOptimizer:
+    """Ascends the hypergradient.
+
+    Args:
+        teacher: moved in place.
+        lr: step of the shared level u and of the queries V.
+        word_lr: step of the deviations D; 0 keeps one coefficient for all words.
+        clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
+        off_diagonal_lr: step of the level that the off-diagonal coefficients of a full or smoothed Phi share.
+    """
+
+    def __init__(
+        self, teacher: Teacher, *, lr: float, word_lr: float, clip_norm: float = 0.0, off_diagonal_lr: float = 0.0
+    ) -> None:
+        self._teacher, self._clip_norm = teacher, clip_norm
+        values = teacher.values.detach()
+        rows = teacher.rows
+        self._rows = {"shared": rows.pop("of_targets"), **rows}
+        self._levels = {name: values[rows].mean(dim=0) for name, rows in self._rows.items()}
+        self._word = values - self._shared()
+        groups = [{"params": [self._levels["shared"], teacher.queries]}, {"params": [self._word], "lr": word_lr}]
+        if "off_diagonal" in self._levels:
+            groups.append({"params": [self._levels["off_diagonal"]], "lr": off_diagonal_lr})
+        self._adam = torch.optim.Adam(groups, lr=lr, maximize=True)
+        self.rate_factor = 1.0
+
+    def step(self, theta: dict[str, Tensor], norm: float) -> None:
+        """Move the teacher along ``theta`` (name -> hypergradient), whose norm is ``norm``."""
+        scale = self._clip_norm / norm if self._clip_norm and norm > self._clip_norm else 1.0
+        values_bar = theta["values"] * scale
+        for name, rows in self._rows.items():
+            self._levels[name].grad = values_bar[rows].sum(dim=0)
+        self._word.grad = values_bar.clone()
+        if self._teacher.form == "smoothed":  # else both the level and the deviation would move it
+            self._word.grad[self._rows["off_diagonal"]] = 0.0
+        self._teacher.queries.grad = theta["queries"] * scale
+        self._adam.step()
+        self._adam.zero_grad()
+        with torch.no_grad():
+            self._teacher.values.copy_(self._shared() + self._word)
+
+    def shrink(self, factor: float) -> None:
+        """Multiply all learning rates by ``factor``; ``rate_factor`` is the product of all factors so far."""
+        self.rate_factor *= factor
+        for group in self._adam.param_groups:
+            group["lr"] *= factor
+
+    def _shared(self) -> Tensor:
+        """Return the level of each coefficient, (coefficients, keys) or, where all have one, (keys,)."""
+        if len(self._levels) == 1:
+            return self._levels["shared"]
+        shared = torch.empty_like(self._teacher.values)
+        for name, rows in self._rows.items():
+            shared[rows] = self._levels[name]
+        return shared
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the parts of W and the moments of Adam, by name."""
+        tensors = {**self._levels, "word": self._word}
+        for name, parameter in self._parameters().items():
+            for key, moment in self._adam.state[parameter].items():
+                tensors[f"{name}.{key}"] = moment
+        return tensors
+
+    def load_state_dict(self, tensors: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name, level in self._levels.items():
+            level.copy_(tensors[name])
+        self._word.copy_(tensors["word"])
+        for name, parameter in self._parameters().items():
+            prefix = f"{name}."
+            self._adam.state[parameter] = {
+                key[len(prefix) :]: moment.clone() for key, moment in tensors.items() if key.startswith(prefix)
+            }
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {**self._levels, "word": self._word, "queries": self._teacher.queries}

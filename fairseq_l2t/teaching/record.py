@@ -1,0 +1,207 @@
+"""The folder of a teacher training: the teachers, one JSON line an update, and the state that a run is resumed from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fairseq_l2t.storage.atomic import write_atomically
+from fairseq_l2t.storage.run_state import load_run_state, save_run_state
+from fairseq_l2t.teaching.trainer import TeacherTrainer, UpdateReport
+from fairseq_l2t.unroll.student import NonFiniteError
+
+__all__ = [
+    "BEST_NAME",
+    "LAST_NAME",
+    "LOG_NAME",
+    "ResumeError",
+    "TeachingRecord",
+    "refuse_other_options",
+    "saved_run",
+    "warn_of_bad_window",
+]
+
+BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
+
+_WITHOUT_EFFECT = {
+    "backward_length": 0,
+    "coefficient_form": "diagonal",
+    "holdout_lives": 0,
+    "initial_off_diagonal": 0.0,
+    "split_seed": 0,
+    "stage_spread": 0.0,
+    "teacher_lr_shrink": 1.0,
+    "teacher_off_diagonal_lr": 0.0,
+}
+"""Options that runs of before they existed are resumed with."""
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeError(ValueError):
+    """A folder that holds a run, or a run of other options; one line that names the option."""
+
+
+def saved_run(
+    folder: str | os.PathLike[str], *, resume: bool, what: str = "teacher training"
+) -> tuple[dict, dict] | None:
+    """Return the state that ``folder`` holds, or None; ``what`` is run there.
+
+    Raises:
+        ResumeError: there is one, and ``resume`` is not set.
+        RunStateError: a state that cannot be used.
+    """
+    saved = load_run_state(folder)
+    if saved is not None and not resume:
+        raise ResumeError(
+            f"--save-dir: {folder} holds a run of {what}; give --resume to continue it, or another folder"
+        )
+    if saved is None and resume:
+        logger.info("--resume: no run in %s yet; starting one", folder)
+    return saved
+
+
+class TeachingRecord:
+    """Makes teacher updates and leaves the folder whole after each.
+
+    Args:
+        folder: locked by the caller.
+        trainer: new; it is brought to where ``saved`` left it.
+        options: those that a resumed run must share, JSON-able.
+        save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those of the newest
+            life of a student, by feature name.
+        saved: what `saved_run` returned.
+
+    Raises:
+        ResumeError: ``saved`` is of a run with other options.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: TeacherTrainer,
+        options: Mapping[str, Any],
+        save_teacher: Callable[[Path, list[dict[str, float]]], None],
+        saved: tuple[dict, dict] | None,
+    ) -> None:
+        self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
+        self._states: list[dict[str, float]] = []
+        self._states_end = 0
+        self._best_update: int | None = None
+        if saved is not None:
+            self._restore(*saved)
+        self._log = folder / LOG_NAME
+        self._keep_log_until(trainer.teacher_update)
+
+    def make_update(self) -> tuple[UpdateReport, float]:
+        """Make one teacher update and save it; return what happened and the seconds it took.
+
+        Raises:
+            NonFiniteError: see `teaching.trainer.TeacherTrainer.run_update`; the files are those of the last
+                good update.
+        """
+        start = time.monotonic()
+        report = self.trainer.run_update(self._keep_best)
+        if report.student_update <= self._states_end:
+            self._states = []
+        self._states += report.states
+        self._states_end = report.student_update
+        seconds = time.monotonic() - start
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
+        # The state goes last: what it does not know of is done again after a crash, with the same outcome.
+        self._save(LAST_NAME)
+        self._save_state()
+        return report, seconds
+
+    def finish(self) -> None:
+        """See to it that there is a `BEST_NAME`, and tell of it."""
+        plan, is_judged = self.trainer.plan, self.trainer.best_holdout is not None
+        if self.trainer.teacher_update == 0:
+            logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
+            self._save(BEST_NAME)
+            self._save_state()  # so that no other run is begun here without --resume
+        elif not self.trainer.has_ended_a_life:
+            windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
+            logger.warning(
+                "no student's life was completed, so what was learned was not judged on held-back pairs: %s is the "
+                "%s; give --teacher-updates %d or more (%d windows of %d updates are one life)",
+                BEST_NAME,
+                f"teacher as it began, {LAST_NAME} the last one" if is_judged else "last teacher",
+                windows,
+                windows,
+                plan.unroll_length,
+            )
+        elif not is_judged:
+            logger.warning(
+                "no life that was completed has a measure on held-back pairs that is a number: %s is the last teacher",
+                BEST_NAME,
+            )
+        if not is_judged and self.trainer.teacher_update:
+            self._save(BEST_NAME)
+        update = "" if self._best_update is None else f"after teacher update {self._best_update}, "
+        logger.info("teacher: %s (%sheld-back measure %s)", self._folder / BEST_NAME, update, self.trainer.best_holdout)
+
+    def _keep_best(self) -> None:
+        logger.info(
+            "the best so far: after teacher update %d, %.4g on held-back pairs",
+            self.trainer.teacher_update,
+            self.trainer.best_holdout,
+        )
+        self._best_update = self.trainer.teacher_update
+        self._save(BEST_NAME)
+
+    def _save(self, name: str) -> None:
+        self._save_teacher(self._folder / name, self._states)
+
+    def _save_state(self) -> None:
+        tensors, values = self.trainer.state_dict()
+        values.update(
+            options=self._options, states=self._states, states_end=self._states_end, best_update=self._best_update
+        )
+        save_run_state(self._folder, tensors, values)
+
+    def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
+        refuse_other_options(values["options"], self._options)
+        self.trainer.load_state_dict(tensors, values)
+        self._states, self._states_end = values["states"], values["states_end"]
+        self._best_update = values.get("best_update")  # runs of before it was kept have none
+        logger.info("resumed at teacher update %d", self.trainer.teacher_update)
+
+    def _keep_log_until(self, teacher_update: int) -> None:
+        """Drop lines of updates that are made again: they were written after the state that is resumed."""
+        if self._log.exists():
+            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
+            write_atomically(self._log, ["".join(lines).encode()])
+
+
+def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other options than it was started with.
+
+    A run of before an option existed counts as one with the value that changes nothing.
+
+    Raises:
+        ResumeError: names each option, its value then and now.
+    """
+    before = {
+        key: str(value) if isinstance(now[key], str) else value for key, value in _WITHOUT_EFFECT.items() if key in now
+    }
+    then = {**before, **then}
+    changed = [
+        f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+
+
+def warn_of_bad_window(error: NonFiniteError) -> None:
+    """Tell that a window ended in NaN or infinity."""
+    logger.warning("%s; the teacher is left as it was, a new student's life begins", error)

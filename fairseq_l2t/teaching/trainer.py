@@ -1,0 +1,304 @@
+"""The outer loop: windows of student updates, one teacher update after each.
+
+Source: Wu et al., NeurIPS 2018, Algorithm 1. There every teacher update starts from a fresh student; here a life of
+``total_updates`` is cut into windows of ``unroll_length`` updates, each ended by one measure on dev and one teacher
+update, and the next window starts where the last one ended. With ``unroll_length == total_updates`` it is Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.teaching.backtracking import Backtracking
+from fairseq_l2t.teaching.lives import Lives, LivingStudent
+from fairseq_l2t.teaching.optimizer import TeacherOptimizer
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
+from fairseq_l2t.unroll.memory.plan import MemoryPlan
+from fairseq_l2t.unroll.student import NonFiniteError
+from fairseq_l2t.unroll.trajectory import unroll
+
+__all__ = ["TeacherTrainer", "UpdateReport"]
+
+
+MOST_ERROR = 1.0
+"""Relative error from which an approximate hypergradient is refused: every step back multiplies the error of those
+before it. Differences in float32 were 0.001 to 0.25 off over 40 updates (benchmarks/README.md), and 23,000 over 780."""
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """One teacher update; the Phi statistics are of the last coefficients the window used.
+
+    ``teacher_update`` counts the updates made, this one included; ``student_life`` counts from 0.
+    ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable: with
+    ``holdout_lives`` the mean over those lives under the teacher after the update, otherwise that of the life itself,
+    which was under the teacher before it.
+    ``recomputed_updates``: student updates made again because the memory budget did not hold them.
+    ``phi_off_diagonal``: mean of those beside the diagonal, of a smoothed Phi its last; None where there are none. Of a
+    smoothed Phi the other three are without it.
+    ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of targets in a tenth of the
+    updates, in order; its signs say where in the window the student would rather have had them higher or lower.
+    ``states``: of the student by feature name, those of `teaching.lives.Lives.take_states`: in the window, its end last.
+    ``teacher_rate_factor``: what the learning rates of the update to come are multiplied by; see `teaching.backtracking`.
+    ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
+    """
+
+    teacher_update: int
+    student_life: int
+    student_update: int
+    progress: float
+    measure: float
+    holdout_measure: float | None
+    hypergradient_norm: float
+    adjoint_norm: float
+    phi_min: float
+    phi_mean: float
+    phi_max: float
+    recomputed_updates: int
+    pull_by_tenth: tuple[float, ...]
+    hypergradient_error: float | None
+    states: list[dict[str, float]]
+    phi_off_diagonal: float | None = None
+    teacher_rate_factor: float = 1.0
+
+
+class TeacherTrainer:
+    """Trains a teacher on the lives of a student.
+
+    Args:
+        student: built; its life begins with the first window.
+        teacher: trained in place.
+        plan: the numbers.
+        measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
+        holdout: () -> the same measure on dev pairs that train nothing.
+        observe_dev: () -> None; brings the dev measures of the student's state up to date.
+        dev_interval: it is called at all multiples of so many updates of a life; 0: after the cross-entropy updates
+            and after each window.
+        on_bad_window: told the error of a window that ended in NaN or infinity.
+        memory: how the updates of a window are kept.
+        hvp: a name in `unroll.adjoint_sweep.PRODUCTS`; anything but ``exact`` is compared with it on the first window.
+    """
+
+    def __init__(
+        self,
+        student: LivingStudent,
+        teacher: Teacher,
+        plan: TeachingPlan,
+        *,
+        measure: Callable[[int], tuple[float, Tensor]],
+        holdout: Callable[[], float],
+        observe_dev: Callable[[], None],
+        dev_interval: int = 0,
+        on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
+        memory: MemoryPlan | None = None,
+        hvp: str = "exact",
+    ) -> None:
+        self.student, self.teacher, self.plan = student, teacher, plan
+        self._measure, self._holdout = measure, holdout
+        self._lives = Lives(student, teacher, plan, observe_dev, dev_interval)
+        self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
+        self._optimizer = TeacherOptimizer(
+            teacher,
+            lr=plan.teacher_lr,
+            word_lr=plan.teacher_word_lr,
+            clip_norm=plan.teacher_clip_norm,
+            off_diagonal_lr=plan.teacher_off_diagonal_lr,
+        )
+        self._backtracking = Backtracking(teacher, self._optimizer, plan.teacher_lr_shrink)
+        self.teacher_update = 0
+        self.life = -1
+        self.best_holdout: float | None = None
+        self._bad_windows = 0
+        self._life_is_spoilt = False
+
+    def run_update(self, keep_best: Callable[[], None]) -> UpdateReport:
+        """Run windows until one gives a usable hypergradient; make one teacher update; return what happened.
+
+        ``keep_best`` is called when the teacher as it is then has been judged better on held-back pairs than any
+        before: before it moves by the life that taught it, or after by the ``holdout_lives``, which judge it before
+        its first update as well.
+
+        Raises:
+            NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is as it
+                was before them.
+        """
+        if self.life < 0 and self.plan.holdout_lives:
+            self._judge(keep_best)
+        while True:
+            try:
+                return self._run_window(keep_best)
+            except NonFiniteError as error:
+                self._bad_windows += 1
+                self._on_bad_window(error)
+                if self._bad_windows >= self.plan.max_bad_steps:
+                    raise
+                # Begun by the next window, so that what goes wrong in its first updates is counted too.
+                self._life_is_spoilt = True
+
+    @property
+    def has_ended_a_life(self) -> bool:
+        """Whether a student has lived to its end, so that what it taught the teacher could be judged."""
+        return self.life > 0 or (self.life == 0 and self._lives.is_over())
+
+    def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
+        if self.life < 0 or self._life_is_spoilt or self._lives.is_over():
+            self.life += 1
+            self._life_is_spoilt = False
+            self._lives.begin(self.plan.seed + self.life)
+        steps = self._lives.next_window()
+        kept = min(steps, self.plan.kept_length)
+        self._lives.advance(steps - kept)
+        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.observe_if_due)
+        value, grad_omega = self._measure(self.teacher_update)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
+        found = hypergradient_with_adjoint(trajectory, grad_omega, self._hvp)
+        error = self._error_of(found, trajectory, grad_omega)
+        if not math.isfinite(found.norm):
+            raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
+        self._lives.end_window()
+        ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
+        holdout = self._keep_if_best(self._held_back(), keep_best) if ended and not judged else None
+        phi = trajectory.last_coefficients
+        self._bad_windows = 0
+        self._optimizer.step(found.theta, found.norm)
+        self.teacher_update += 1
+        report = self._report(value, holdout, found, phi, trajectory.recomputed, error)
+        if not (ended and judged):
+            return report
+        best, judgement = self.best_holdout, self._judge(keep_best)
+        if judgement is None or (best is not None and judgement < best):
+            self._backtracking.go_back()
+        return replace(report, holdout_measure=judgement, teacher_rate_factor=self._optimizer.rate_factor)
+
+    def _error_of(self, found: Hypergradient, trajectory, grad_omega: Tensor) -> float | None:
+        """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
+        if self._hvp == "exact" or self.teacher_update:
+            return None
+        error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
+        if not error < MOST_ERROR:
+            raise ValueError(
+                f"--hvp: {self._hvp}; off the exact hypergradient of the first window by {error:.3g} times its size, "
+                f"expected below {MOST_ERROR:g}: take exact, an --unroll-length below {self.plan.unroll_length}, or "
+                "more --cross-entropy-updates"
+            )
+        return error
+
+    def _judge(self, keep_best: Callable[[], None]) -> float | None:
+        """Return the mean measure on held-back pairs over the lives that judge; None where one ended in NaN."""
+        try:
+            found = [self._held_back_of(seed) for seed in self.plan.holdout_seeds]
+        except NonFiniteError as error:
+            # A teacher that ruins a student is not one to choose; the next life may still mend it.
+            self._on_bad_window(NonFiniteError(f"--holdout-lives: {error}, so this teacher is not chosen"))
+            return None
+        finally:
+            self._life_is_spoilt = True  # the student is not one that teaches
+        return self._keep_if_best(sum(found) / len(found), keep_best)
+
+    def _held_back_of(self, seed: int) -> float:
+        self._lives.live(seed)
+        return self._held_back()
+
+    def _held_back(self) -> float:
+        holdout = self._holdout()
+        if not math.isfinite(holdout):
+            raise NonFiniteError(f"student update {self.student.update}: the measure on held-back pairs is {holdout}")
+        return holdout
+
+    def _keep_if_best(self, holdout: float, keep_best: Callable[[], None]) -> float:
+        if self.best_holdout is None or holdout > self.best_holdout:
+            self.best_holdout = holdout
+            self._backtracking.mark()
+            keep_best()
+        return holdout
+
+    def _report(
+        self,
+        value: float,
+        holdout: float | None,
+        found: Hypergradient,
+        phi: Tensor,
+        recomputed: int,
+        error: float | None,
+    ) -> UpdateReport:
+        states = self._lives.take_states()
+        return UpdateReport(
+            teacher_update=self.teacher_update,
+            student_life=self.life,
+            student_update=self.student.update,
+            progress=states[-1]["progress"],
+            measure=value,
+            holdout_measure=holdout,
+            hypergradient_norm=found.norm,
+            adjoint_norm=found.adjoint_norm,
+            **self.teacher.statistics(phi),
+            recomputed_updates=recomputed,
+            pull_by_tenth=_by_tenth(found.pulls),
+            hypergradient_error=error,
+            states=states,
+            teacher_rate_factor=self._optimizer.rate_factor,
+        )
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values that decide everything to come."""
+        student_tensors, student_values = self.student.state_dict()
+        tensors = {f"student.{name}": tensor for name, tensor in student_tensors.items()}
+        tensors.update({f"teacher.{name}": tensor.detach() for name, tensor in self.teacher.named_parameters()})
+        tensors.update({f"optimizer.{name}": tensor for name, tensor in self._optimizer.state_dict().items()})
+        tensors.update({f"best.{name}": tensor for name, tensor in self._backtracking.state_dict().items()})
+        values = {
+            "plan": asdict(self.plan),
+            "rate_factor": self._optimizer.rate_factor,
+            "teacher_update": self.teacher_update,
+            "life": self.life,
+            "best_holdout": self.best_holdout,
+            "bad_windows": self._bad_windows,
+            "life_is_spoilt": self._life_is_spoilt,
+            "student": student_values,
+        }
+        return tensors, values
+
+    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; the number of teacher updates may have been raised since.
+
+        Raises:
+            ValueError: the state is of another plan.
+        """
+        # A state from before there were these options is one without their effect.
+        since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0, "teacher_lr_shrink": 1.0}
+        fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
+        if fixed != asdict(self.plan):
+            changed = [
+                f"{key} {fixed[key]} then, {value} now"
+                for key, value in asdict(self.plan).items()
+                if fixed.get(key) != value
+            ]
+            raise ValueError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+        for name, parameter in self.teacher.named_parameters():
+            with torch.no_grad():
+                parameter.copy_(tensors[f"teacher.{name}"])
+        self._optimizer.load_state_dict(_of_prefix(tensors, "optimizer."))
+        self._optimizer.shrink(values.get("rate_factor", 1.0))
+        self._backtracking.load_state_dict(_of_prefix(tensors, "best."))
+        self.teacher_update, self.life = values["teacher_update"], values["life"]
+        self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
+        self._life_is_spoilt = values.get("life_is_spoilt", False)
+        self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
+
+
+def _by_tenth(values: Sequence[float]) -> tuple[float, ...]:
+    edges = [len(values) * tenth // 10 for tenth in range(11)]
+    return tuple(sum(values[begin:end]) for begin, end in zip(edges, edges[1:], strict=False))
+
+
+def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Tiny students and independent references, shared by tests, benchmarks and the doctor."""

@@ -1,0 +1,99 @@
+"""Training by fairseq's own Trainer, put together as ``fairseq-train`` does it, for K updates."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from fairseq import checkpoint_utils, options, tasks, utils
+from fairseq.data import iterators
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.trainer import Trainer
+from fairseq_cli.train import validate
+from torch import Tensor
+
+from fairseq_l2t.checks.float64 import KeepFloat64
+
+
+class KeepNorms(KeepFloat64):
+    """Also take norms in float64: fairseq asks for float32 ones, which PyTorch refuses for float64 gradients."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.norm and args[0].dtype == torch.float64:
+            kwargs = {name: value for name, value in (kwargs or {}).items() if name != "dtype"}
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+@dataclass
+class FairseqRun:
+    """What K updates of fairseq's Trainer came to.
+
+    ``batches``: for each update, the example numbers of its micro-batches; ``rates``: the learning rates;
+    ``coefficients``: Phi_t, None under cross-entropy; ``start`` and ``end``: parameters by name.
+    """
+
+    task: object
+    trainer: Trainer
+    start: dict[str, Tensor] = field(default_factory=dict)
+    end: dict[str, Tensor] = field(default_factory=dict)
+    batches: list[list[list[int]]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    coefficients: list[Tensor | None] = field(default_factory=list)
+    epochs: int = 1
+
+
+def configuration(arguments: list[str]):
+    """Return fairseq's configuration of a ``fairseq-train`` command line."""
+    parser = options.get_training_parser()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
+
+
+def parameters_of(model) -> dict[str, Tensor]:
+    """Return copies of the parameters by name."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def run_fairseq(arguments: list[str], updates: int, *, double: bool, validate_after: int = 0) -> FairseqRun:
+    """Make ``updates`` updates as ``fairseq-train`` with ``arguments`` would, and validate once on the way.
+
+    ``double``: in float64, with fairseq's casts to float32 undone where they are casts of tensors.
+    """
+    cfg = configuration(arguments)
+    with torch.random.fork_rng(), KeepNorms() if double else nullcontext():
+        np.random.seed(cfg.common.seed)
+        utils.set_torch_seed(cfg.common.seed)
+        task = tasks.setup_task(cfg.task)
+        model = task.build_model(cfg.model)
+        model = model.double() if double else model
+        criterion = task.build_criterion(cfg.criterion)
+        task.load_dataset("valid", combine=False, epoch=1)
+        trainer = Trainer(cfg, task, model, criterion)
+        run = FairseqRun(task, trainer, start=parameters_of(model))
+        _, epoch_itr = checkpoint_utils.load_checkpoint(cfg.checkpoint, trainer)
+        while len(run.batches) < updates:
+            _run_epoch(cfg, run, epoch_itr, updates, validate_after)
+            if len(run.batches) < updates:
+                trainer.lr_step(epoch_itr.epoch)
+                epoch_itr = trainer.get_train_iterator(epoch_itr.next_epoch_idx, load_dataset=False)
+                run.epochs += 1
+    run.end = parameters_of(model)
+    return run
+
+
+def _run_epoch(cfg, run: FairseqRun, epoch_itr, updates: int, validate_after: int) -> None:
+    # The first lines of fairseq_cli.train.train, which cannot be stopped after an update.
+    itr = epoch_itr.next_epoch_itr(shuffle=epoch_itr.next_epoch_idx > cfg.dataset.curriculum)
+    itr = iterators.GroupedIterator(itr, cfg.optimization.update_freq[0])
+    run.trainer.begin_epoch(epoch_itr.epoch)
+    for samples in itr:
+        run.rates.append(run.trainer.get_lr())
+        run.trainer.train_step(samples)
+        run.batches.append([sample["id"].tolist() for sample in samples])
+        teaching = getattr(run.task, "teaching", None)
+        run.coefficients.append(None if teaching is None else teaching.coefficients)
+        if len(run.batches) == validate_after:
+            validate(cfg, run.trainer, run.task, epoch_itr, ["valid"])
+        if len(run.batches) == updates:
+            return

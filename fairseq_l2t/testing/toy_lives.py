@@ -1,0 +1,64 @@
+"""A toy student that can be interrupted or fail, and a trainer of its teacher."""
+
+import dataclasses
+import math
+
+from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.testing.hypergradient_check import dev_gradient, dev_measure
+from fairseq_l2t.testing.toy_student import ToyStudent
+
+PLAN = TeachingPlan(unroll_length=3, total_updates=8, teacher_updates=7, teacher_lr=0.05, teacher_word_lr=0.02, seed=5)
+JUDGED = dataclasses.replace(PLAN, holdout_lives=2)
+
+
+class MortalStudent(ToyStudent):
+    """A toy student that can be interrupted, and whose updates can be made to fail."""
+
+    bad_lives: frozenset[int] = frozenset()
+
+    def losses(self, batch, coefficients, *, measure):
+        """As the toy's; NaN in the lives (by seed) that are to be bad."""
+        for part in super().losses(batch, coefficients, measure=measure):
+            yield dataclasses.replace(part, total=part.total * math.nan) if self.seed in self.bad_lives else part
+
+    def state_dict(self):
+        """Return what the outer loop saves of a student."""
+        tensors = {"omega": self.omega.clone(), **{f"b{i}": b.clone() for i, b in enumerate(self.buffers)}}
+        return tensors, {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
+
+    def load_state_dict(self, tensors, values):
+        """Go on with a saved life."""
+        self.restart(values["seed"])
+        self.set_omega(tensors["omega"])
+        self.buffers = tuple(tensors[f"b{i}"] for i in range(len(self.buffers)))
+        self.update = values["update"]
+        self.state.load_state_dict(values["measures"])
+
+
+def trainer(
+    plan=PLAN, *, warmup: int = 0, bad_lives=(), holdouts=None, seed: int = 0, interval: int = 0
+) -> TeacherTrainer:
+    """Return a trainer of a toy student; ``holdouts`` replaces the held-back measure by given values."""
+    student = MortalStudent(cross_entropy_updates=warmup)
+    student.bad_lives = frozenset(bad_lives)
+    values = None if holdouts is None else iter(holdouts)
+
+    def measure(update: int):
+        return float(dev_measure(student, student.omega)), dev_gradient(student)
+
+    return TeacherTrainer(
+        student,
+        Teacher.for_student(student, keys=3, seed=seed),
+        plan,
+        measure=measure,
+        holdout=lambda: measure(0)[0] if values is None else next(values),
+        observe_dev=lambda: student.state.observe_dev(1.0, 0.5),
+        dev_interval=interval,
+    )
+
+
+def run(subject: TeacherTrainer, updates: int, keep=lambda: None) -> list:
+    """Make some teacher updates; return the reports."""
+    return [subject.run_update(keep) for _ in range(updates)]

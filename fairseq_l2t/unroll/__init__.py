@@ -1,0 +1,1 @@
+"""T updates of a student and the exact sweep back through them."""

@@ -1,0 +1,1 @@
+"""Memory of a window: budget, plan, stores, packing, peak measurement."""

@@ -1,0 +1,260 @@
+"""Second derivatives: each measured defect shown without the context, and mended with it."""
+
+import importlib
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fairseq_l2t.kernels.twice_differentiable import (
+    VOUCHED_TORCH_MODULES,
+    NotTwiceDifferentiableError,
+    ScaledGradient,
+    attribute_replaced,
+    outer_gradient,
+    refuse_unvouched,
+    twice_differentiable,
+    unvouched_modules,
+)
+from fairseq_l2t.testing.hypergradient_check import five_point_slope
+from fairseq_l2t.testing.toy_student import MODELS, PlainScaling, Recurrent, ToyStudent, WeightNormed
+
+# torch.nn.utils.weight_norm is the function of that name
+WEIGHT_NORM_MODULE = importlib.import_module("torch.nn.utils.weight_norm")
+
+
+def normal(*size: int, seed: int = 0) -> torch.Tensor:
+    """Return a random float64 leaf."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+class _OneWeight(nn.Module):
+    """A module whose only parameter is used as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(normal(3, 4, 5).detach())
+
+    def forward(self) -> torch.Tensor:
+        """Return the weight."""
+        return self.weight * 1.0
+
+
+def weight_norm_is_right(dim: int) -> bool:
+    """Return whether the double backward of torch.nn.utils.weight_norm over ``dim`` passes the check."""
+    module = nn.utils.weight_norm(_OneWeight(), dim=dim)
+    names = [name for name, _ in module.named_parameters()]
+
+    def weight(*values: torch.Tensor) -> torch.Tensor:
+        return functional_call(module, dict(zip(names, values, strict=True)), ())
+
+    inputs = tuple(parameter.detach().clone().requires_grad_() for parameter in module.parameters())
+    return torch.autograd.gradgradcheck(weight, inputs, raise_exception=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize(("dim", "right_without"), [(0, False), (1, True), (2, False)])
+def test_weight_norm(dim, right_without):
+    assert weight_norm_is_right(dim) == right_without
+    with twice_differentiable():
+        assert weight_norm_is_right(dim)
+
+
+def test_weight_norm_has_the_same_values():
+    model = WeightNormed().double().eval()
+    words = torch.arange(1, 7).view(2, 3)
+    with twice_differentiable():
+        composed = model(words)
+    torch.testing.assert_close(composed, model(words), rtol=1e-14, atol=1e-15)
+
+
+def test_attention():
+    inputs = tuple(normal(1, 2, 3, 4, seed=k) for k in range(3))
+    with pytest.raises(RuntimeError, match="flash_attention.* is not implemented"):
+        torch.autograd.gradgradcheck(F.scaled_dot_product_attention, inputs)
+    with twice_differentiable():
+        assert torch.autograd.gradgradcheck(F.scaled_dot_product_attention, inputs)
+        assert torch.autograd.gradgradcheck(partial(F.scaled_dot_product_attention, is_causal=True), inputs, atol=1e-6)
+
+
+def test_attributes_are_put_back():
+    class Owner:
+        kind = "of the class"
+
+    owner = Owner()
+    owner.own = 1
+    with pytest.raises(KeyError), attribute_replaced(owner, "kind", "replaced"), attribute_replaced(owner, "own", 2):
+        assert (owner.kind, owner.own) == ("replaced", 2)
+        raise KeyError
+    assert (owner.kind, owner.own) == ("of the class", 1)
+    assert vars(owner) == {"own": 1}
+
+
+def test_multihead_attention_in_training():
+    model, words = Recurrent().double(), torch.arange(1, 7).view(2, 3)
+
+    def curvature(context) -> torch.Tensor:
+        with context:
+            loss = model(words).square().sum()
+            first = torch.autograd.grad(loss, model.lstm.weight_hh_l0, create_graph=True)[0]
+            return torch.autograd.grad(first.square().sum(), model.embedding.weight)[0]
+
+    with pytest.raises(RuntimeError, match="is not implemented"):
+        curvature(nullcontext())
+    assert bool(torch.isfinite(curvature(twice_differentiable())).all())
+
+
+def test_cudnn_is_off_inside():
+    before = torch.backends.cudnn.enabled
+    with twice_differentiable():
+        assert not torch.backends.cudnn.enabled
+    assert torch.backends.cudnn.enabled == before
+
+
+# A module and its input for every torch.nn class we vouch for; containers compute nothing themselves.
+VOUCHED = {
+    "activation.GELU": (nn.GELU, normal(2, 3)),
+    "activation.GLU": (nn.GLU, normal(2, 4)),
+    "activation.ReLU": (nn.ReLU, normal(2, 3)),
+    "activation.Sigmoid": (nn.Sigmoid, normal(2, 3)),
+    "activation.Softmax": (partial(nn.Softmax, dim=-1), normal(2, 3)),
+    "activation.Tanh": (nn.Tanh, normal(2, 3)),
+    "conv.Conv1d": (partial(nn.Conv1d, 2, 2, 2, padding=1), normal(1, 2, 3)),
+    "conv.Conv2d": (partial(nn.Conv2d, 2, 2, 2), normal(1, 2, 3, 3)),
+    "dropout.Dropout": (partial(nn.Dropout, 0.5), normal(3, 3)),
+    "linear.Identity": (nn.Identity, normal(2, 3)),
+    "linear.Linear": (partial(nn.Linear, 3, 2), normal(2, 3)),
+    "normalization.LayerNorm": (partial(nn.LayerNorm, 3), normal(2, 3)),
+    "rnn.LSTM": (partial(nn.LSTM, 1, 1, num_layers=2, bidirectional=True), normal(2, 1, 1)),
+    "rnn.LSTMCell": (partial(nn.LSTMCell, 2, 2), normal(2, 2)),
+    "sparse.Embedding": (partial(nn.Embedding, 4, 2, padding_idx=0), torch.tensor([[0, 1], [3, 1]])),
+}
+CONTAINERS = {f"container.{name}" for name in ("ModuleDict", "ModuleList", "ParameterList", "Sequential")}
+
+
+def test_every_vouched_module_is_tested():
+    assert {f"torch.nn.modules.{name}" for name in {*VOUCHED, *CONTAINERS}} == VOUCHED_TORCH_MODULES
+
+
+@pytest.mark.parametrize("name", VOUCHED)
+def test_vouched_module(name):
+    make, value = VOUCHED[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        module = make().double()
+    parameters = dict(module.named_parameters())
+
+    def outputs(value: torch.Tensor, *weights: torch.Tensor):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            found = functional_call(module, dict(zip(parameters, weights, strict=True)), (value,))
+        while isinstance(found, tuple):
+            found = found[0]
+        return found * found  # so that linear modules have a second derivative at all
+
+    weights = tuple(parameter.detach().clone().requires_grad_() for parameter in parameters.values())
+    with twice_differentiable():
+        assert torch.autograd.gradgradcheck(outputs, (value, *weights))
+
+
+def vector_products(node: type[torch.autograd.Function], scale: float) -> tuple[float, float]:
+    """Return ``v . (J^T u)`` by double backward and ``u . (J v)`` by differences of the real update.
+
+    J is the Jacobian of a gradient that passes through ``node`` between two layers.
+    """
+    student = ToyStudent("scaled")
+    student.model.node = node
+    student.model.forward = lambda words: student.model.output(node.apply(student.model.middle(words), scale))
+    start, batch = student.omega.clone(), student.next_batch()[:1]
+    generator = torch.Generator().manual_seed(4)
+    u, v = (torch.randn(start.shape, generator=generator, dtype=start.dtype) for _ in range(2))
+
+    def gradient(*, graph: bool) -> torch.Tensor:
+        with student.replay(0):
+            loss = sum(part.total for part in student.losses(batch, None, measure=False))
+        return student.parameters.gather(torch.autograd.grad(loss, student.parameters.parameters, create_graph=graph))
+
+    def moved(distance: float) -> float:
+        student.set_omega(start + distance * v)
+        return float(gradient(graph=False) @ u)
+
+    jacobian_first = five_point_slope(moved, 1e-3)
+    student.set_omega(start)
+    inner = gradient(graph=True)
+    with outer_gradient():
+        pulled = torch.autograd.grad(inner, student.parameters.parameters, grad_outputs=u)
+    return float(student.parameters.gather(pulled) @ v), jacobian_first
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.5])
+def test_scaled_gradient(scale):
+    by_double_backward, by_differences = vector_products(ScaledGradient, scale)
+    assert by_double_backward == pytest.approx(by_differences, rel=1e-8)
+
+
+def test_scaled_gradient_control_the_plain_node_is_wrong():
+    by_double_backward, by_differences = vector_products(PlainScaling, 0.3)
+    assert abs(by_double_backward - by_differences) > 0.05 * abs(by_differences)
+    # where it does nothing, both agree
+    by_double_backward, by_differences = vector_products(PlainScaling, 1.0)
+    assert by_double_backward == pytest.approx(by_differences, rel=1e-8)
+
+
+def test_scaled_gradient_values():
+    value = normal(3)
+    result = ScaledGradient.apply(value, 0.25)
+    assert torch.equal(result, value)
+    assert torch.autograd.grad(result.sum(), value, retain_graph=True)[0].tolist() == [0.25] * 3
+    with outer_gradient():
+        assert torch.autograd.grad(result.sum(), value)[0].tolist() == [1.0] * 3
+
+
+def test_marks_and_replacements_end_with_their_block():
+    value, before = normal(3), WEIGHT_NORM_MODULE._weight_norm
+    with pytest.raises(KeyError), twice_differentiable(), outer_gradient(), outer_gradient():
+        raise KeyError
+    assert torch.autograd.grad(ScaledGradient.apply(value, 0.5).sum(), value)[0].tolist() == [0.5] * 3
+    assert WEIGHT_NORM_MODULE._weight_norm is before
+    with twice_differentiable():
+        with twice_differentiable():
+            pass
+        assert WEIGHT_NORM_MODULE._weight_norm is not before
+    assert WEIGHT_NORM_MODULE._weight_norm is before
+
+
+class _Strange(nn.Module):
+    """A module nobody has vouched for."""
+
+
+def test_unvouched_modules_are_named():
+    model = nn.ModuleDict({"first": nn.Linear(1, 1), "inner": nn.Sequential(nn.Tanh(), _Strange())})
+    model["attention"] = nn.MultiheadAttention(2, 1)
+    strange, attention = f"{_Strange.__module__}._Strange", "torch.nn.modules.activation.MultiheadAttention"
+    projection = ("attention.out_proj", "torch.nn.modules.linear.NonDynamicallyQuantizableLinear")
+    assert unvouched_modules(model) == [("inner.1", strange), ("attention", attention), projection]
+    assert unvouched_modules(model, vouched=[strange]) == [("attention", attention), projection]
+    with pytest.raises(NotTwiceDifferentiableError) as caught:
+        refuse_unvouched(model)
+    assert str(caught.value) == (
+        f"second derivatives are not known to be right through: inner.1 ({strange}); attention ({attention}); "
+        f"{projection[0]} ({projection[1]})"
+    )
+    assert unvouched_modules(_Strange()) == [("(the model)", strange)]
+    with pytest.raises(NotTwiceDifferentiableError, match=r"\(the model\) \(.*_Strange\)"):
+        refuse_unvouched(_Strange())
+
+
+def test_vouched_models_pass():
+    model = nn.Sequential(nn.Linear(1, 1), nn.LSTM(1, 1))
+    refuse_unvouched(model)
+    assert unvouched_modules(model) == []
+    perceptron = MODELS["tanh"]()
+    assert unvouched_modules(perceptron) == [("(the model)", "fairseq_l2t.testing.toy_student.Perceptron")]
+    with pytest.raises(NotTwiceDifferentiableError):
+        refuse_unvouched(perceptron)
+    refuse_unvouched(MODELS["tanh"](), vouched=["fairseq_l2t.testing.toy_student.Perceptron"])

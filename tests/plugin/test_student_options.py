@@ -1,0 +1,211 @@
+"""What cannot be taught exactly is refused by the name of its option, where possible before data is read."""
+
+import shutil
+
+import pytest
+import torch
+from fairseq.tasks.translation import TranslationTask
+from torch import nn
+
+import fairseq_l2t.plugin.student.fairseq_student as student_module
+from fairseq_l2t.core import hypergradient, unroll
+from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
+from fairseq_l2t.plugin import FairseqStudent, OptionError
+from fairseq_l2t.plugin.student.data import DevData
+from fairseq_l2t.plugin.student_options import parse_student_options
+from fairseq_l2t.testing.tiny_students import FAMILIES, arguments, make_student, spread_teacher
+
+# What is given, and what the message must hold: option, value, range.
+REFUSED = [
+    ("--fp16", ["--fp16:", "--bf16 or float32"]),
+    ("--memory-efficient-fp16", ["fp16:", "--bf16 or float32"]),
+    ("--amp", ["--amp:", "--bf16 or float32"]),
+    ("--memory-efficient-bf16", ["--memory-efficient-bf16:", "--bf16 or float32"]),
+    ("--lr 0", ["--lr:", " 0", "above 0"]),
+    ("--lr=-1", ["--lr:", "-1", "above 0"]),
+    ("--lr nan", ["--lr:", "nan", "above 0"]),
+    ("--lr inf", ["--lr:", "inf", "above 0"]),
+    ("--lr 0.1,nan", ["--lr:", "nan", "above 0"]),
+    ("--total-updates 0", ["--total-updates: 0", "at least 1"]),
+    ("--total-updates=-3", ["--total-updates: -3", "at least 1"]),
+    ("--cross-entropy-updates 20", ["--cross-entropy-updates", ": 20", "0 to 19"]),
+    ("--cross-entropy-updates=-1", ["--cross-entropy-updates", ": -1", "0 to 19"]),
+    ("--dev-holdout 0", ["--dev-holdout: 0", "above 0 and below 1"]),
+    ("--dev-holdout 1", ["--dev-holdout: 1", "above 0 and below 1"]),
+    ("--dev-holdout nan", ["--dev-holdout: nan", "above 0 and below 1"]),
+    ("--dev-batch 0", ["--dev-batch: 0", "at least 1"]),
+    ("--initial-coefficient 0", ["--initial-coefficient: 0", "above 0"]),
+    ("--initial-coefficient nan", ["--initial-coefficient: nan", "above 0"]),
+    ("--initial-off-diagonal 0.1", ["--initial-off-diagonal: 0.1", "0 unless --coefficient-form is smoothed"]),
+    ("--coefficient-form smoothed --initial-off-diagonal nan", ["--initial-off-diagonal: nan", "finite"]),
+    ("--loss-scale=-1", ["--loss-scale: -1", "above 0"]),
+    ("--loss-scale inf", ["--loss-scale: inf", "above 0"]),
+    ("--cross-entropy-mix 1.5", ["--cross-entropy-mix: 1.5", "[0, 1]"]),
+    ("--encoder-layerdrop 0.1", ["--encoder-layerdrop: 0.1", "expected 0"]),
+    ("--decoder-layerdrop 0.1", ["--decoder-layerdrop: 0.1", "expected 0"]),
+    ("--checkpoint-activations", ["--checkpoint-activations:", "not supported"]),
+    ("--grouped-shuffling", ["--grouped-shuffling:", "not supported"]),
+    ("--update-ordered-indices-seed", ["--update-ordered-indices-seed:", "not supported"]),
+    ("--seed 4294967295", ["--seed: 4294967295", "0 to 2147483647"]),
+    ("--lr-scheduler reduce_lr_on_plateau", ["--lr-scheduler: reduce_lr_on_plateau", "such as fixed"]),
+    ("--no-such-option 1", ["--no-such-option"]),
+    ("--dropuot 0.1", ["--dropuot"]),
+    ("--user-dir no/such/folder", ["--user-dir: ", "no/such/folder", "not found"]),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), REFUSED, ids=[given for given, _ in REFUSED])
+def test_refused_before_data_is_read(data_bin, monkeypatch, given, expected):
+    read = []
+    monkeypatch.setattr(student_module.tasks, "setup_task", lambda *arguments: read.append(arguments))
+    with pytest.raises(ValueError) as raised:
+        make_student(data_bin, "transformer", "adam", *given.split())
+    message = str(raised.value)
+    assert all(part in message for part in expected), message
+    assert "\n" not in message
+    assert not read
+
+
+def test_no_arch():
+    with pytest.raises(OptionError, match="^--arch: not given; expected an architecture"):
+        parse_student_options(["data", "--max-tokens", "100"])
+
+
+def test_the_accepted_neighbours(data_bin):
+    # The control: values just inside the ranges pass the same checks.
+    more = "--dev-holdout 0.5 --cross-entropy-updates 19 --cross-entropy-mix 1 --loss-scale 0.1 --encoder-layerdrop 0"
+    more += " --loss-level sentence"
+    options = parse_student_options(arguments(data_bin, "transformer", "adam", *more.split()))
+    assert (options.total_updates, options.cross_entropy_updates) == (20, 19)
+    assert (options.loss_shape.scale, options.loss_shape.cross_entropy_mix) == (0.1, 1.0)
+    assert options.loss_shape.level == "sentence"
+
+
+def test_defaults_follow_other_options(data_bin):
+    base = [str(data_bin), *FAMILIES["fconv"], "--batch-size", "8", "--optimizer", "nag", "--lr", "0.1"]
+    options = parse_student_options([*base, "--max-update", "50", "--initial-coefficient", "0.2"])
+    assert (options.total_updates, options.cross_entropy_updates, options.loss_shape.scale) == (50, 0, 20.0)
+    warm = parse_student_options([*base, "--max-update", "50", "--lr-scheduler", "inverse_sqrt", "--warmup-updates=7"])
+    assert warm.cross_entropy_updates == 7
+
+
+def test_no_batch_size(data_bin):
+    base = [str(data_bin), *FAMILIES["fconv"], "--optimizer", "nag", "--lr", "0.1"]
+    with pytest.raises(OptionError, match="--max-tokens / --batch-size: neither"):
+        parse_student_options(base)
+
+
+def test_own_folder_as_user_dir(data_bin, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    for given in (["--user-dir", "fairseq_l2t"], [f"--user-dir={repository / 'fairseq_l2t'}"]):
+        options = parse_student_options(arguments(data_bin, "fconv", "nag", *given))
+        assert options.namespace.user_dir is None
+        assert options.cfg.task._name == "translation"
+
+
+def test_plugin_task_and_criterion_are_taken(data_bin):
+    more = ["--task", "l2t_dlf", "--criterion", "dynamic_teacher_loss"]
+    options = parse_student_options(arguments(data_bin, "fconv", "nag", *more))
+    assert (options.cfg.task._name, options.namespace.criterion) == ("translation", "cross_entropy")
+
+
+# --- row 18 -------------------------------------------------------------------------------------------------------
+
+
+def test_optimizer_without_adjoint(data_bin):
+    base = [str(data_bin), *FAMILIES["fconv"], "--batch-size", "8", "--lr", "0.1"]
+    for name in ("adamax", "adadelta"):
+        with pytest.raises(OptionError, match=f"--optimizer: {name} .* no adjoint; expected adam, nag, sgd or adagrad"):
+            FairseqStudent.from_args([*base, "--optimizer", name])
+
+
+class Doubling(nn.Module):
+    """A module nobody has vouched for."""
+
+    def forward(self, value):
+        return 2 * value
+
+
+def test_custom_module(data_bin, monkeypatch):
+    original = TranslationTask.build_model
+
+    def build_model(self, *given, **named):
+        model = original(self, *given, **named)
+        model.decoder.doubling = Doubling()
+        return model
+
+    monkeypatch.setattr(TranslationTask, "build_model", build_model)
+    with pytest.raises(NotTwiceDifferentiableError, match=r"decoder\.doubling \(.*\.Doubling\)"):
+        make_student(data_bin, "transformer", "adam")
+
+
+def test_adaptive_softmax(data_bin):
+    with pytest.raises(NotTwiceDifferentiableError, match=r"adaptive_softmax .*AdaptiveSoftmax"):
+        make_student(data_bin, "transformer", "adam", "--adaptive-softmax-cutoff", "50,100")
+    with pytest.raises(OptionError, match="--criterion: adaptive_loss; expected cross_entropy"):
+        make_student(data_bin, "lstm", "adam", "--criterion", "adaptive_loss", "--adaptive-softmax-cutoff", "50,100")
+
+
+# --- dev data (rows 11 and 12) -----------------------------------------------------------------------------------
+
+
+def test_dev_emptied_by_length(data_bin):
+    with pytest.raises(OptionError, match="dev split valid: none of its 60 pairs .*--max-source-positions"):
+        make_student(data_bin, "transformer", "adam", "--max-source-positions", "2")
+
+
+class _NoPairs:
+    def __len__(self):
+        return 0
+
+
+class _EmptyTask:
+    def dataset(self, split):
+        return _NoPairs()
+
+
+def test_empty_dev_set():
+    with pytest.raises(OptionError, match="dev split valid: 0 pairs"):
+        DevData(_EmptyTask(), "valid", (10, 10), holdout=0.2, seed=1, allow_overlap=False, train_split="train")
+
+
+def test_holdout_of_too_few_pairs(data_bin):
+    with pytest.raises(OptionError, match="--dev-holdout: 0.001 of 60 usable pairs of split valid"):
+        make_student(data_bin, "transformer", "adam", "--dev-holdout", "0.001")
+
+
+def test_dev_parts(data_bin):
+    student = make_student(data_bin, "fconv", "nag", "--dev-holdout", "0.25")
+    assert len(student.dev.holdout) == 15 and len(student.dev.teaching) == 45
+    assert sorted(student.dev.holdout + student.dev.teaching) == list(range(60))
+
+
+def test_dev_pairs_in_train(data_bin, tmp_path, caplog):
+    folder = shutil.copytree(data_bin, tmp_path / "bin")
+    for part in data_bin.glob("train.*"):
+        shutil.copy(part, folder / part.name.replace("train", "valid"))
+    with pytest.raises(OptionError, match=r"valid: \d+ of its pairs also stand.*--allow-dev-overlap") as raised:
+        make_student(folder, "fconv", "nag")
+    counted = int(str(raised.value).split("valid: ")[1].split()[0])
+    assert 300 < counted <= 400  # distinct pairs; the generator may repeat a sentence
+    make_student(folder, "fconv", "nag", "--allow-dev-overlap")
+    assert f"dev split valid: {counted} of its pairs" in caplog.text
+
+
+# --- bfloat16 -----------------------------------------------------------------------------------------------------
+
+
+def test_bf16(data_bin):
+    student = make_student(data_bin, "transformer", "adam", "--bf16")
+    assert student.parameters.buffer.dtype == torch.bfloat16
+    assert student.omega.dtype == torch.float32
+    start = student.omega.clone()
+    trajectory = unroll(student, spread_teacher(student), 2)
+    value, grad_omega = student.dev_objective("likelihood")
+    ours = hypergradient(trajectory, grad_omega)
+    assert 0 < value < 1
+    assert all(bool(torch.isfinite(part).all()) and bool(part.any()) for part in ours.values())
+    # the master copy keeps what bfloat16 would round away
+    assert not torch.equal(student.omega, student.omega.bfloat16().float())
+    assert torch.equal(student.parameters.buffer, student.omega.bfloat16())
+    assert not torch.equal(student.omega, start)
