@@ -1,14 +1,14 @@
-# `make demo` and `make test` are the two commands; both make .venv first if it is missing or out of date.
+# `make demo`, `make test` and `make docs`; each makes .venv first if it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Also holds inside the isolated environments in which pip builds fairseq, so that their contents are pinned.
+# Holds also inside the isolated environments in which pip builds fairseq, so that their contents are pinned.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test test-slow bench lint clean
+.PHONY: install demo test test-slow bench lint docs clean
 
 install: $(STAMP)
 
@@ -16,14 +16,14 @@ install: $(STAMP)
 $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip<24.1" setuptools wheel
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,inspection,classification]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,docs,inspection,classification]"
 	touch $(STAMP)
 
 demo: install
 	$(BIN)/python examples/translation/demo.py
 
-# Two processes of one thread each are faster on two cores than one of two, and do not fight.
-test: install
+# On two cores, two processes of one thread each are faster than one process of two threads.
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not very_slow"
 
 test-slow: install
@@ -34,9 +34,16 @@ bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
 	$(BIN)/python benchmarks/unroll.py --json out/unroll.jsonl --plot out/unroll.png $(BENCH)
 
+# Style, layout and types.
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The documentation, in site/; a warning is an error.
+docs: install
+	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
