@@ -1,7 +1,13 @@
 """What an installation contains, and that the environment is the one ``constraints.txt`` describes."""
 
+import ast
+import importlib
 import re
 import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
 import zipfile
 from importlib import metadata
 
@@ -9,7 +15,30 @@ import pytest
 
 import fairseq_l2t
 
-BUILD_INPUTS = ["setup.py", "pyproject.toml", "LICENSE", "_fairseq_l2t_startup.py", "fairseq_l2t"]
+BUILD_INPUTS = [
+    *("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md"),
+    *("_fairseq_l2t_startup.py", "fairseq_l2t", "toy_corpus"),
+]
+PACKAGE_EXTRAS = ("classification", "inspection")
+DEVELOPMENT_EXTRAS = ("dev", "peers")
+PACKAGE_SOURCES = ("fairseq_l2t", "toy_corpus", "_fairseq_l2t_startup.py")
+DEVELOPMENT_SOURCES = ("tests", "experiments", "benchmarks", "examples")
+
+# Import name -> distribution, where the environment cannot say it: parts of another distribution, and libraries of the
+# extra `peers`, which `make install` does not install.
+DISTRIBUTION_OF_IMPORT = {"pydantic_core": "pydantic", "higher": "higher", "torchopt": "torchopt"}
+# Declared and imported by no line here, with the reason.
+NOT_IMPORTED = {
+    "hydra-core": "fairseq's configuration, held at the releases that fairseq was written for",
+    "tensorboard": "imported by torch.utils.tensorboard",
+    "mypy": "make lint",
+    "pre-commit": "a command",
+    "pytest-xdist": "the option -n of pytest",
+    "ruff": "make lint",
+    "types-psutil": "read by mypy",
+    "types-pyyaml": "read by mypy",
+    "types-tabulate": "read by mypy",
+}
 
 
 def canonical(name):
@@ -64,11 +93,108 @@ def test_wheel_works_unpacked(wheel, tmp_path, run_command):
     assert "fairseq_l2t" not in modules
 
 
+def test_wheel_holds_the_packages_and_their_data(wheel):
+    """The lexicon and py.typed are in; experiments, benchmarks, examples and tests are not."""
+    if any(name.startswith("__editable__") for name in wheel.namelist()):
+        pytest.skip("an editable wheel holds no modules")
+    names = [name for name in wheel.namelist() if ".dist-info/" not in name]
+    assert {name.partition("/")[0] for name in names} == {
+        *("fairseq_l2t", "toy_corpus", "_fairseq_l2t_startup.py", "fairseq_l2t_startup.pth")
+    }
+    assert {"fairseq_l2t/py.typed", "toy_corpus/lexicon/nouns.csv", "toy_corpus/corpus.py"} <= set(names)
+
+
+@pytest.mark.slow
+def test_source_distribution_is_complete(repository, tmp_path, run_command):
+    """Every tracked file is in it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a checkout")
+    tracked = [name for name in listed.stdout.splitlines() if (repository / name).exists()]
+    for name in tracked:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(repository / name, tmp_path / name)
+    run_command(["python", "-c", "from setuptools import build_meta; build_meta.build_sdist('.')"], cwd=tmp_path)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert not set(tracked) - held
+
+
+def project(repository):
+    return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def names_of(requirements):
+    return {canonical(re.match(r"[A-Za-z0-9._-]+", requirement).group()) for requirement in requirements}
+
+
+def extras(repository, names):
+    declared = project(repository)["optional-dependencies"]
+    return set().union(*(names_of(declared[name]) for name in names))
+
+
+def imported_distributions(paths, local):
+    """Distributions that the Python files under ``paths`` import; ``local`` names are modules of this repository."""
+    known = metadata.packages_distributions()
+    found = set()
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            siblings = {sibling.stem for sibling in file.parent.glob("*.py")}
+            for name in top_level_imports(file) - siblings - local - sys.stdlib_module_names:
+                distribution = DISTRIBUTION_OF_IMPORT.get(name) or known.get(name, [name])[0]
+                found.add(canonical(distribution))
+    return found
+
+
+def top_level_imports(file):
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def local_names(repository):
+    return {path.stem for path in repository.iterdir() if path.is_dir() or path.suffix == ".py"}
+
+
+def test_declared_dependencies_are_those_the_package_imports(repository):
+    declared = names_of(project(repository)["dependencies"]) | extras(repository, PACKAGE_EXTRAS)
+    paths = [repository / name for name in PACKAGE_SOURCES]
+    assert declared - set(NOT_IMPORTED) == imported_distributions(paths, local_names(repository))
+
+
+def test_declared_development_dependencies_are_those_imported(repository):
+    package = names_of(project(repository)["dependencies"]) | extras(repository, PACKAGE_EXTRAS)
+    paths = [path for path in (repository / name for name in DEVELOPMENT_SOURCES) if path.exists()]
+    imported = imported_distributions(paths, local_names(repository)) - package - {"setuptools"}
+    assert extras(repository, DEVELOPMENT_EXTRAS) - set(NOT_IMPORTED) == imported
+
+
+def test_an_undeclared_import_is_found(repository, tmp_path):
+    """The control of the two tests above; a module beside the file and one of the repository do not count."""
+    (tmp_path / "sibling.py").write_text("import os.path, torch.nn\n")
+    (tmp_path / "file.py").write_text(
+        "from . import other\nimport sibling\nfrom fairseq_l2t import core\n"
+        "def late():\n    from yaml.loader import SafeLoader\n    import sklearn.datasets, absent_library\n"
+    )
+    found = imported_distributions([tmp_path], local_names(repository))
+    assert found == {"torch", "pyyaml", "scikit-learn", "absent-library"}
+
+
+def test_reasons_are_given_for_declared_dependencies_only(repository):
+    declared = names_of(project(repository)["dependencies"]) | extras(repository, PACKAGE_EXTRAS + DEVELOPMENT_EXTRAS)
+    assert set(NOT_IMPORTED) <= declared
+
+
 def test_every_dependency_is_pinned(repository):
-    requirements = metadata.requires("fairseq_l2t")
-    direct = {canonical(re.match(r"[A-Za-z0-9._-]+", requirement).group()) for requirement in requirements}
+    direct = names_of(project(repository)["dependencies"])
+    direct |= extras(repository, project(repository)["optional-dependencies"])
     assert direct <= set(pinned(repository))
-    assert {"torch", "fairseq", "pytest", "matplotlib", "scikit-learn"} <= direct
+    assert {"torch", "fairseq", "pytest", "matplotlib", "scikit-learn", "mkdocs-material"} <= direct
 
 
 def test_environment_is_the_pinned_one(repository):
@@ -93,8 +219,11 @@ def test_build_uses_the_pinned_setuptools(repository):
     assert f'"setuptools=={pinned(repository)["setuptools"]}"' in build_system
 
 
-def test_version_is_said_once(run_command):
+def test_versions_agree(repository):
     assert metadata.version("fairseq_l2t") == fairseq_l2t.__version__
+    assert "version" in project(repository)["dynamic"]
+    citation = (repository / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [fairseq_l2t.__version__]
 
 
 def test_module_prints_the_user_dir(run_command, tmp_path):
@@ -102,13 +231,24 @@ def test_module_prints_the_user_dir(run_command, tmp_path):
     assert printed == f"{fairseq_l2t.__path__[0]}\n"
 
 
-def test_console_commands_exist():
-    commands = {entry.name: entry.load() for entry in metadata.distribution("fairseq_l2t").entry_points}
+def test_console_commands_exist(repository):
+    commands = project(repository)["scripts"]
     assert set(commands) == {"l2t-train-teacher", "l2t-doctor", "l2t-inspect", "l2t-compare", "l2t-classify"}
-    assert all(callable(main) for main in commands.values())
+    assert {entry.name for entry in metadata.distribution("fairseq_l2t").entry_points} == set(commands)
+    for place in commands.values():
+        module, _, function = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_ci_calls_make_test_and_nothing_else(repository):
     lines = (repository / ".ci" / "run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
     assert commands == ["make test"]
+
+
+def test_make_test_checks_style_and_types_first(repository):
+    lines = (repository / "Makefile").read_text().splitlines()
+    assert "test: lint" in lines
+    start = lines.index("lint: install")
+    recipe = [line.removeprefix("\t$(BIN)/") for line in lines[start + 1 : lines.index("", start)]]
+    assert recipe == ["ruff check .", "ruff format --check .", "mypy"]
