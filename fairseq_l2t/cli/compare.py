@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
+from tabulate import tabulate
 
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.storage.atomic import write_atomically
@@ -105,13 +106,10 @@ def table(comparison: dict) -> str:
             # Without any difference sacrebleu's test gives its least p-value, which would read as significant.
             row += [f"{score:.2f}", f"{delta:+.2f}", f"{p_value:.4f}" if delta else "-"]
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = tabulate(
+        rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * (len(rows[0]) - 1))
+    ).split("\n")
+    lines = [line.rstrip() for line in lines]
     lines.append("")
     lines.append(f"delta and p (paired bootstrap) are against {baseline['name']}")
     return "\n".join(lines + [f"{metric}: {text}" for metric, text in comparison["signatures"].items()])

@@ -14,14 +14,14 @@ from fairseq_l2t.storage import TeacherFile
 
 __all__ = ["format_report"]
 
-_LABEL = 30
-_NUMBER = 10
-_WORD = 12
-_WEIGHT = 6
-_WIDTH = 100
-_HARDLY = 0.01
-"""Changes of weight below this are called none: 1 % of the pull of cross-entropy."""
-_NAMED = 5
+_WORD_COLUMNS = 12
+"""Terminal columns for a word in the lists per stage; longer words are cut."""
+_MOVER_COLUMNS = 18
+"""The same in the list of words whose weight changes most."""
+_LINE_COLUMNS = 100
+_LEAST_CHANGE = 0.01
+"""Smaller changes of weight count as none: 1 % of the pull of cross-entropy."""
+_NAMED_WORDS = 5
 """Words named in a sentence."""
 
 
@@ -106,7 +106,7 @@ def _stages(source: StateSource, weights: WordWeights) -> list[str]:
     if weights.smoothing is not None:
         rows.append(["psi, of all words", *(f"{value:.4f}" for value in weights.smoothing)])
         rows.append(["weight of all words", *(f"{value:.3f}" for value in weights.smoothing_weights)])
-    return ["Stages of a student's life", *columns(rows, [_LABEL, *[_NUMBER] * len(weights.progress)])]
+    return ["Stages of a student's life", *columns(rows, "l" + "r" * len(weights.progress))]
 
 
 def _mean_in_text(weights: WordWeights) -> np.ndarray | None:
@@ -121,7 +121,7 @@ def _in_words(weights: WordWeights) -> list[str]:
     largest = float(np.abs(change).max())
     if len(weights.progress) < 2:
         sentences.append("One stage only: nothing to compare.")
-    elif largest < _HARDLY:
+    elif largest < _LEAST_CHANGE:
         sentences.append(
             f"The loss hardly changes during a life: from progress {first:g} to {last:g} no weight moves by "
             f"more than {largest:.2g} (1 is the pull of cross-entropy)."
@@ -133,7 +133,7 @@ def _in_words(weights: WordWeights) -> list[str]:
         )
         sentences += _named_movers(weights)
     low, high = np.percentile(weight[-1], [5, 95])
-    if high - low < _HARDLY:
+    if high - low < _LEAST_CHANGE:
         sentences.append("At the last stage nearly all words weigh the same: the teacher does not tell them apart.")
     smoothing = weights.smoothing_weights
     if smoothing is not None:
@@ -154,8 +154,8 @@ def _in_words(weights: WordWeights) -> list[str]:
 def _named_movers(weights: WordWeights) -> list[str]:
     change, weight = weights.change, weights.weights
     sentences = []
-    for verb, order, sign in zip(("gain", "lose"), weights.ranked(change, _NAMED), (1, -1), strict=True):
-        moved = [index for index in order if sign * change[index] >= _HARDLY]
+    for verb, order, sign in zip(("gain", "lose"), weights.ranked(change, _NAMED_WORDS), (1, -1), strict=True):
+        moved = [index for index in order if sign * change[index] >= _LEAST_CHANGE]
         if moved:
             named = ", ".join(
                 f"{printable(weights.words[index])} ({weight[0, index]:.2f} to {weight[-1, index]:.2f})"
@@ -163,7 +163,7 @@ def _named_movers(weights: WordWeights) -> list[str]:
             )
             sentences.append(f"The words that {verb} most: {named}.")
         else:
-            sentences.append(f"No word {verb}s {_HARDLY:g} or more.")
+            sentences.append(f"No word {verb}s {_LEAST_CHANGE:g} or more.")
     return sentences
 
 
@@ -179,36 +179,35 @@ def _word_lists(weights: WordWeights, top: int, rare_below: int) -> list[list[st
 
 
 def _word_list(title: str, weights: WordWeights, orders: Sequence[np.ndarray], rare_below: int) -> list[str]:
-    weight = weights.weights
-    rows = [["", *(f"at {value:.2f}" for value in weights.progress)]]
+    rows = [["", *(cell for value in weights.progress for cell in (f"at {value:.2f}", ""))]]
     for rank in range(len(orders[0])):
-        cells = [
-            fit(weights.words[order[rank]], _WORD)
-            + f"{weight[stage, order[rank]]:{_WEIGHT}.2f}{_mark(weights, order[rank], rare_below)}"
-            for stage, order in enumerate(orders)
-        ]
-        rows.append([f"{rank + 1:>3}", *cells])
-    return [title, *columns(rows, [3, *[_WORD + _WEIGHT + 1] * len(orders)])]
+        row = [str(rank + 1)]
+        for stage, order in enumerate(orders):
+            index = order[rank]
+            row += [_word(weights, index, _WORD_COLUMNS, rare_below), f"{weights.weights[stage, index]:.2f}"]
+        rows.append(row)
+    return [title, *columns(rows, "r" + "lr" * len(orders))]
 
 
 def _movers(weights: WordWeights, top: int, rare_below: int) -> list[str]:
+    title = "Words whose weight changes most: gains, then losses"
     if len(weights.progress) < 2:
-        return ["Words that move most: one stage only"]
+        return [f"{title}: one stage only, nothing to compare"]
     change, weight = weights.change, weights.weights
     rows = [["word", "count", *(f"at {value:.2f}" for value in weights.progress), "change"]]
     for order in weights.ranked(change, top):
         for index in order:
             count = "?" if weights.counts[index] < 0 else str(weights.counts[index])
-            count += _mark(weights, index, rare_below)
-            cells = [f"{value:.2f}" for value in weight[:, index]]
-            rows.append([weights.words[index], count, *cells, f"{change[index]:+.2f}"])
+            word = _word(weights, index, _MOVER_COLUMNS, rare_below)
+            rows.append([word, count, *(f"{value:.2f}" for value in weight[:, index]), f"{change[index]:+.2f}"])
         rows.append([""] * len(rows[0]))
-    widths = [_WORD + 6, 8, *[8] * (len(weights.progress) + 1)]
-    return ["Words whose weight moves most, up and then down", *columns(rows[:-1], widths)]
+    return [title, *columns(rows[:-1], "l" + "r" * (len(rows[0]) - 1))]
 
 
-def _mark(weights: WordWeights, index: int, rare_below: int) -> str:
-    return "*" if 0 <= weights.counts[index] < rare_below else ""
+def _word(weights: WordWeights, index: int, width: int, rare_below: int) -> str:
+    """A word as a table shows it, with an asterisk where it is rare."""
+    mark = "*" if 0 <= weights.counts[index] < rare_below else ""
+    return fit(weights.words[index], width) + mark
 
 
 def _legend(rare_below: int) -> list[str]:
@@ -226,7 +225,7 @@ def _wrap(text: str, start: str = "") -> list[str]:
     # Neither cross-entropy nor a path may be broken in two.
     return textwrap.wrap(
         text,
-        _WIDTH,
+        _LINE_COLUMNS,
         initial_indent=start,
         subsequent_indent=" " * len(start),
         break_on_hyphens=False,

@@ -1,84 +1,85 @@
-"""One run a folder: an advisory lock that dies with its process, however that ends."""
+"""One run per folder: an advisory lock that ends with its process, even by SIGKILL."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from fairseq_l2t.storage.atomic import remove_leftovers
 
 __all__ = ["LOCK_NAME", "RunFolderError", "lock_run_folder"]
 
 LOCK_NAME = ".l2t.lock"
-
-_held: set[int] = set()
+_LONGEST_PROCESS_ID = 32
+"""Bytes of the lock file that are read: a number and a newline."""
 
 
 class RunFolderError(OSError):
-    """A folder that a run cannot have for itself; one line that names it."""
-
-
-def _forget_locks() -> None:
-    # A forked worker shares the lock: had it a copy, the folder would stay locked after the run's own death.
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forget_locks)
+    """A run folder that cannot be locked or written to; the message is one line that names the folder."""
 
 
 @contextmanager
 def lock_run_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make ``folder`` where absent, lock it and yield its path; unlock it at the end.
+    """Create ``folder`` if it is absent, lock it, yield its path, and unlock it at the end.
 
-    The lock is `flock`'s: the kernel drops it with the process, so that no stale lock outlives a SIGKILL; the
-    file `LOCK_NAME` stays. Temporary files that a killed run left inside a write are removed.
+    The lock is ``flock`` by the library filelock: the kernel releases it with the process, and forked children do not
+    keep it. The lock file `LOCK_NAME` stays and holds the owner's process number, for the error that a second run
+    gets. Temporary files of a run that was killed while it wrote are removed.
 
     Raises:
-        RunFolderError: another run holds it, or nothing can be written there.
+        RunFolderError: another run has locked the folder, or it cannot be written to.
     """
     folder = Path(folder)
-    descriptor = _open_lock_file(folder)
+    _require_writable(folder)
+    # A folder is locked for the process, not for a thread; a file system without flock is refused (no soft lock).
+    lock = FileLock(
+        folder / LOCK_NAME,
+        blocking=False,
+        thread_local=False,
+        preserve_lock_file=True,
+        fallback_to_soft=False,
+        on_acquired=_write_process_id,
+    )
     try:
-        _take_lock(folder, descriptor)
-        _held.add(descriptor)
+        lock.acquire()
+    except Timeout as error:
+        raise RunFolderError(f"{folder}: another run{_owner(folder)} is using this folder") from error
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be locked: {error.strerror or error}") from error
+    try:
         remove_leftovers(folder)
         yield folder
     finally:
-        # Not held any more in a forked child that leaves this block: it has closed the descriptor already.
-        if descriptor in _held:
-            _held.remove(descriptor)
-            os.close(descriptor)
+        lock.release()
 
 
-def _open_lock_file(folder: Path) -> int:
+def _require_writable(folder: Path) -> None:
+    """Create the folder and a new file in it: a lock file may be writable where the folder is not."""
+    probe = folder / f".probe.{secrets.token_hex(8)}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A lock file can be writable where the folder is not: try what writing a result will need, a new
-        # name.
-        probe = folder / f".probe.{secrets.token_hex(8)}.partial"
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        probe.touch(mode=0o600, exist_ok=False)
         probe.unlink()
-        return os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunFolderError(f"{folder}: {reason}; expected a folder that can be written to") from error
 
 
-def _take_lock(folder: Path, descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise RunFolderError(f"{folder}: cannot be locked: {error.strerror}") from error
-        process = f" (process {owner})" if owner.isdigit() else ""
-        raise RunFolderError(f"{folder}: another run{process} is using this folder") from error
+def _write_process_id(descriptor: int) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+
+
+def _owner(folder: Path) -> str:
+    """The process in the lock file, as words for an error; empty where the file does not say."""
+    try:
+        with open(folder / LOCK_NAME, "rb") as file:
+            text = file.read(_LONGEST_PROCESS_ID).decode("ascii", "replace").strip()
+    except OSError:
+        return ""
+    return f" (process {text})" if text.isdigit() else ""

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_the_lock_dies_with_its_process(tmp_path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
+
+
+def test_a_forked_child_that_leaves_the_block_does_not_unlock(tmp_path):
+    with ExitStack() as block:
+        block.enter_context(lock_run_folder(tmp_path))
+        child = os.fork()
+        if child == 0:
+            try:
+                block.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(RunFolderError, match=f"process {os.getpid()}"), lock_run_folder(tmp_path):
+            pass
+    with lock_run_folder(tmp_path):
+        pass
 
 
 def test_read_only_folder(open_folder):
