@@ -54,7 +54,7 @@ def log_line(update, progress, **changes):
         "phi_mean": 0.1,
         "phi_max": 0.2,
         "seconds": 1.5,
-        "state": state(progress, life),
+        "states": [state(progress, life)],
     }
     return {**line, **changes}
 

@@ -23,9 +23,8 @@ def test_states_of_the_log_are_averaged_over_lives_and_interpolated(tmp_path, te
     np.testing.assert_allclose(source.at([0.0, 0.125, 1.0]), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("wrap", [lambda p: state(p), lambda p: {"progress": p, "state": state(p)}])
-def test_states_recorded_in_the_teacher_file(tmp_path, wrap):
-    teacher_file = load_teacher(write_teacher(tmp_path / "t", {"states": [wrap(0.0), wrap(1.0)]}))
+def test_states_recorded_in_the_teacher_file(tmp_path):
+    teacher_file = load_teacher(write_teacher(tmp_path / "t", {"states": [state(0.0), state(1.0)]}))
     source = choose_states(teacher_file, None)
     assert "recorded in the teacher file at training (2 points)" in source.description
     np.testing.assert_allclose(source.at([0.5]), [[0.5, 0.25, 0.7, 0.2, 0.75]])
@@ -34,8 +33,7 @@ def test_states_recorded_in_the_teacher_file(tmp_path, wrap):
 def test_states_inside_a_window(tmp_path, teacher_file):
     lines = [log_line(0, 1.0), log_line(1, 1.0)]
     for line in lines:
-        end = line.pop("state")
-        line["states"] = [state(0.0), {**state(0.5), "train_accuracy": 0.9}, end]
+        line["states"] = [state(0.0), {**state(0.5), "train_accuracy": 0.9}, *line["states"]]
     source = choose_states(teacher_file, read_training_log(write_log(tmp_path / "log", lines)))
     assert "6 states of" in source.description
     assert source.progress.tolist() == [0.0, 0.5, 1.0]
@@ -44,7 +42,7 @@ def test_states_inside_a_window(tmp_path, teacher_file):
 
 def test_a_log_without_states_leaves_the_next_source(tmp_path, teacher_file):
     line = log_line(0, 0.0)
-    del line["state"]
+    del line["states"]
     source = choose_states(teacher_file, read_training_log(write_log(tmp_path / "log", [line])))
     assert source.description.startswith("ASSUMED")
 
@@ -59,7 +57,7 @@ def test_assumed_states_say_so(teacher_file):
 
 @pytest.mark.parametrize("value", [None, "0.5", True, -0.1, 1.5, float("nan")])
 def test_states_outside_their_range_are_named(tmp_path, teacher_file, value):
-    bad = log_line(0, 0.0, state={**state(0.0), "dev_loss": value})
+    bad = log_line(0, 0.0, states=[{**state(0.0), "dev_loss": value}])
     with pytest.raises(InspectionError, match="state feature 'dev_loss'"):
         choose_states(teacher_file, read_training_log(write_log(tmp_path / "log", [bad])))
 
