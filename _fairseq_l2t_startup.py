@@ -1,49 +1,58 @@
 """Makes stock fairseq work in every interpreter of this environment, at no cost to other programs.
 
-A one-line ``.pth`` file imports this module when Python starts. All that happens then is one more entry in
-``sys.meta_path``; the mends themselves (``fairseq_l2t/compat``) are loaded when the module they mend is.
+A one-line ``.pth`` file imports this module when Python starts. It adds one entry to ``sys.meta_path`` and does nothing
+else; a patch (a function of ``fairseq_l2t/compat``) is loaded when the module it patches is imported.
 
-The module stands outside the package because ``fairseq-train --user-dir fairseq_l2t`` refuses a folder whose
-name is already in ``sys.modules``: nothing here, nor anything it loads, may carry the name ``fairseq_l2t``.
+The module stands outside the package because ``fairseq-train --user-dir fairseq_l2t`` refuses a folder whose name is
+already in ``sys.modules``: neither this module nor anything it loads may have the name ``fairseq_l2t``. It imports
+nothing but ``sys``, and its annotations are strings, because it runs at every start of Python.
 """
 
 import sys
 
-# Module -> (file in fairseq_l2t/compat, function). These get the module's name, before it is looked up,
-_MENDS_BEFORE = {
-    "antlr4": ("typing_io", "mend_antlr"),
-    "fairseq": ("dataclass_defaults", "mend_package"),
-    "hydra": ("dataclass_defaults", "mend_package"),
+TYPE_CHECKING = False  # type checkers take a variable of this name as true; `typing` would cost a millisecond
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+# Module -> (file in fairseq_l2t/compat, function). The function gets the name of the module before its first import.
+_PATCHES_BEFORE = {
+    "fairseq": ("dataclass_defaults", "patch_package"),
+    "hydra": ("dataclass_defaults", "patch_package"),
 }
-# and these, one after the other, the module itself, once it has been executed.
-_MENDS_AFTER = {
-    "_pytest.assertion.rewrite": [("pytest_import_hook", "mend_rewriting_hook")],
-    "fairseq.checkpoint_utils": [("checkpoint_types", "mend_torch_load")],
-    "fairseq_cli.train": [("empty_hypotheses", "mend_validation"), ("early_stopping", "mend_resume")],
-    "fairseq.modules.transformer_layer": [("encoder_fast_path", "mend_encoder_layers")],
-    "hydra.core.plugins": [("plugin_scan", "mend_plugin_scan")],
+# The functions get the module itself after it has been executed, in this order.
+_PATCHES_AFTER = {
+    "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
+    "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
+    "fairseq_cli.train": [("empty_hypotheses", "patch_validation"), ("early_stopping", "patch_resume")],
+    "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
+    "hydra.core.plugins": [("plugin_scan", "patch_plugin_scan")],
 }
 
 
-class _MendOnImport:
-    """Meta-path finder that finds nothing of its own: it mends modules that the other finders find."""
+class _PatchOnImport:
+    """Meta-path finder that locates no module itself: it patches modules that the other finders locate."""
 
-    def __init__(self):
-        self._before = dict(_MENDS_BEFORE)
+    def __init__(self) -> None:
+        self._before = dict(_PATCHES_BEFORE)
         self._asking_others = False
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         if self._asking_others:
             return None
         if fullname in self._before:
-            # Taken out first: the mend looks the same module up, and must not come back here.
+            # Removed first, because the patch looks up the same module and would arrive here again.
             _apply(self._before.pop(fullname), fullname)
-        if fullname in _MENDS_AFTER and fullname not in sys.modules:
-            return self._spec_that_mends(fullname)
+        if fullname in _PATCHES_AFTER and fullname not in sys.modules:
+            return self._patching_spec(fullname)
         return None
 
-    def _spec_that_mends(self, fullname):
-        """The spec the other finders give for a module, with a mend to follow its execution."""
+    def _patching_spec(self, fullname: str) -> "ModuleSpec | None":
+        """Return the spec that the other finders give for a module, with a loader that also patches it."""
         import importlib.util
 
         self._asking_others = True
@@ -52,37 +61,40 @@ class _MendOnImport:
         finally:
             self._asking_others = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _MendingLoader(spec.loader, _MENDS_AFTER[fullname])
+            loader = _PatchingLoader(spec.loader, _PATCHES_AFTER[fullname])
+            spec.loader = loader  # type: ignore[assignment]  # a Loader by its methods; importlib.abc costs start-up time
         return spec
 
 
-class _MendingLoader:
-    """Another loader, followed by mends; the module itself never sees this one."""
+class _PatchingLoader:
+    """Another loader, followed by patches; the module itself never sees this one."""
 
-    def __init__(self, loader, mends):
+    def __init__(self, loader: "Loader", patches: "Sequence[tuple[str, str]]") -> None:
         self._loader = loader
-        self._mends = mends
+        self._patches = patches
 
-    def create_module(self, spec):
+    def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return self._loader.create_module(spec)
 
-    def exec_module(self, module):
-        module.__spec__.loader = module.__loader__ = self._loader
+    def exec_module(self, module: "ModuleType") -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
         self._loader.exec_module(module)
-        for mend in self._mends:
-            _apply(mend, module)
+        for patch in self._patches:
+            _apply(patch, module)
 
 
-def _apply(mend, argument):
-    """Call a mend; do nothing when the package it belongs to has been removed."""
-    file_stem, function_name = mend
+def _apply(patch: "tuple[str, str]", argument: "str | ModuleType") -> None:
+    """Call a patch; do nothing when the package it belongs to has been removed."""
+    file_stem, function_name = patch
     compat = _load_compat(file_stem)
     if compat is not None:
         getattr(compat, function_name)(argument)
 
 
-def _load_compat(file_stem):
-    """Load one compat file under a private name; None when it is not there."""
+def _load_compat(file_stem: str) -> "ModuleType | None":
+    """Load one compat file under a private name; None when it does not exist."""
     import importlib.util
     import os
 
@@ -96,11 +108,13 @@ def _load_compat(file_stem):
     if not os.path.isfile(file_path):
         return None
     spec = importlib.util.spec_from_file_location(private_name, file_path)
+    if spec is None or spec.loader is None:
+        return None
     module = importlib.util.module_from_spec(spec)
     sys.modules[private_name] = module
     spec.loader.exec_module(module)
     return module
 
 
-FINDER = _MendOnImport()
+FINDER = _PatchOnImport()
 sys.meta_path.insert(0, FINDER)

@@ -3,7 +3,7 @@
 import os
 
 
-def main():
+def main() -> None:
     """Print the absolute folder of this package, and nothing else, so that a shell can use it."""
     print(os.path.dirname(os.path.abspath(__file__)))
 

@@ -1,1 +1,1 @@
-"""Mends for defects of the stack below us: one file a defect, each naming the versions it is for."""
+"""Patches for defects of the libraries below: one file per defect, with the versions it is for and a test."""

@@ -1,7 +1,7 @@
 """The Transformer encoder's fused evaluation path, which fails on padded batches.
 
 Versions: fairseq 0.12.2 with PyTorch >= 1.13, where ``torch._transformer_encoder_layer_fwd`` must be told
-what kind of mask it gets, and fairseq does not say: ``RuntimeError: Mask Type should be defined``, in
+which kind of mask it gets, and fairseq does not pass it: ``RuntimeError: Mask Type should be defined``, in
 fairseq-generate and fairseq-validate, as soon as one batch holds sentences of different lengths.
 Links: https://github.com/facebookresearch/fairseq/issues/4858 and /4899.
 Without it fails: tests/compat/test_encoder_fast_path.py::test_padded_batch_is_encoded.
@@ -10,13 +10,15 @@ This file is loaded by path, before the package may be imported.
 """
 
 import functools
+from types import ModuleType
+from typing import Any
 
 _FIRST_VERSION_THAT_FAILS = (1, 13)
 _MARK = "fairseq_l2t_without_fast_path"
 
 
-def mend_encoder_layers(transformer_layer):
-    """Have Transformer encoder layers evaluate as they train; nothing before PyTorch 1.13.
+def patch_encoder_layers(transformer_layer: ModuleType) -> None:
+    """Make Transformer encoder layers evaluate by the path they train by; do nothing before PyTorch 1.13.
 
     ``transformer_layer`` is the module ``fairseq.modules.transformer_layer``, just executed. Results stay the
     same up to rounding, and evaluation takes as long as the forward pass of training.
@@ -29,7 +31,7 @@ def mend_encoder_layers(transformer_layer):
         return
 
     @functools.wraps(original)
-    def __init__(self, *args, **kwargs):
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         self.can_use_fastpath = False
 

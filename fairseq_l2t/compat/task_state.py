@@ -8,15 +8,16 @@ Without it fails: tests/compat/test_task_state.py::test_resume_restores_task_sta
 
 import functools
 import zipfile
+from typing import Any
 
 _MARK = "fairseq_l2t_restores_task_state"
 
 
-def restore_task_state():
+def restore_task_state() -> None:
     """Make ``fairseq.trainer.Trainer.load_checkpoint`` restore the task's state; a second call does nothing.
 
-    The state is restored where the optimizer's is: not with ``--reset-optimizer`` (a new life starts from
-    old weights), and not when there is no checkpoint.
+    The state is restored where the optimizer's is: not with ``--reset-optimizer`` (a new training from old weights),
+    and not without a checkpoint.
     """
     from fairseq.trainer import Trainer
 
@@ -25,7 +26,7 @@ def restore_task_state():
         return
 
     @functools.wraps(original)
-    def load_checkpoint(self, filename, reset_optimizer=False, *args, **kwargs):
+    def load_checkpoint(self: Any, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
         extra_state = original(self, filename, reset_optimizer, *args, **kwargs)
         if extra_state is not None and not reset_optimizer:
             task_state = _read_task_state(filename)
@@ -37,11 +38,11 @@ def restore_task_state():
     Trainer.load_checkpoint = load_checkpoint
 
 
-def _read_task_state(filename):
-    """The checkpoint's ``task_state``, or None where it has none.
+def _read_task_state(filename: str) -> dict[str, Any] | None:
+    """Return the checkpoint's ``task_state``, or None where it has none.
 
-    Every rank reads for itself, as ``load_checkpoint`` too looks for the file on every rank. Memory-mapped:
-    the weights, which make up the file, are not read a second time.
+    Every rank reads the file, as ``load_checkpoint`` looks for it on every rank too. The file is memory-mapped, so that
+    the weights, which are most of it, are not read a second time.
     """
     import torch
     from fairseq.file_io import PathManager
@@ -50,4 +51,5 @@ def _read_task_state(filename):
     # torch.load maps only the zip format; checkpoints in the older one (PyTorch < 1.6) are read whole.
     is_mappable = zipfile.is_zipfile(local_path)
     state = torch.load(local_path, map_location="cpu", weights_only=True, mmap=is_mappable)
-    return state.get("task_state")
+    task_state: dict[str, Any] | None = state.get("task_state")
+    return task_state

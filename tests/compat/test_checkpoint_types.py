@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from fairseq_l2t.compat.checkpoint_types import checkpoint_types, mend_torch_load
+from fairseq_l2t.compat.checkpoint_types import checkpoint_types, patch_torch_load
 
 
 def name_of(checkpoint_type):
@@ -73,5 +73,5 @@ def test_only_stacks_that_refuse_are_touched(version, touched):
     calls = []
     serialization = SimpleNamespace(add_safe_globals=calls.append)
     stand_in = SimpleNamespace(__version__=TorchVersion(version), serialization=serialization)
-    mend_torch_load(SimpleNamespace(torch=stand_in))
+    patch_torch_load(SimpleNamespace(torch=stand_in))
     assert bool(calls) == touched

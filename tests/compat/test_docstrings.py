@@ -8,7 +8,7 @@ def compat_files(repository):
     return [path for path in (repository / "fairseq_l2t" / "compat").glob("*.py") if path.name != "__init__.py"]
 
 
-def test_each_mend_names_versions_and_a_test_that_exists(repository):
+def test_each_patch_names_versions_and_a_test_that_exists(repository):
     files = compat_files(repository)
     assert len(files) >= 6
     for path in files:
@@ -19,5 +19,5 @@ def test_each_mend_names_versions_and_a_test_that_exists(repository):
 
 
 @pytest.mark.parametrize("forbidden", ["weights_only=False", "except Exception"])
-def test_no_mend_lowers_the_guard(repository, forbidden):
+def test_no_patch_lowers_the_guard(repository, forbidden):
     assert not [path for path in compat_files(repository) if forbidden in path.read_text()]

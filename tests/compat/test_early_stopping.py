@@ -8,7 +8,7 @@ import pytest
 from fairseq_cli import train
 from omegaconf import OmegaConf
 
-from fairseq_l2t.compat.early_stopping import mend_resume
+from fairseq_l2t.compat.early_stopping import patch_resume
 from tests.compat.conftest import TINY_TRANSFORMER, TRAINING
 
 # A student that learns nothing, validated every second update: --patience 2 ends it at update 6.
@@ -42,7 +42,7 @@ train.cli_main()
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run_command, tmp_path, binarised_corpus):
     """Ended after two validations and resumed, it ends after the third; resumed again, it does nothing. Stock fairseq,
     the control, goes on for three further validations."""
-    folder, stock = tmp_path / "mended", tmp_path / "stock"
+    folder, stock = tmp_path / "patched", tmp_path / "stock"
 
     def validated(*program, save_dir=folder, max_update=40):
         options = [*TRAINING, *IDLE, "--max-update", max_update, "--save-dir", save_dir]
@@ -59,8 +59,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(run_command, tmp_pat
 
 
 @pytest.fixture
-def mended(monkeypatch):
-    """A module that looks like fairseq_cli.train, mended, and what its own functions were called with."""
+def patched(monkeypatch):
+    """A module that looks like fairseq_cli.train, patched, and what its own functions were called with."""
     seen = []
 
     class Trainer:
@@ -73,12 +73,12 @@ def mended(monkeypatch):
     module = SimpleNamespace(
         Trainer=Trainer, should_stop_early=lambda cfg, loss: False, train=lambda cfg, trainer, *rest: ([1.0], False)
     )
-    mend_resume(module)
+    patch_resume(module)
     return module, seen
 
 
-def test_the_count_goes_into_checkpoints_and_comes_back(mended):
-    module, seen = mended
+def test_the_count_goes_into_checkpoints_and_comes_back(patched):
+    module, seen = patched
     count, trainer = module.should_stop_early, module.Trainer()
     trainer.save_checkpoint("f", {"val_loss": 1.0})
     assert seen == [{"val_loss": 1.0}]  # before the first validation there is none
@@ -104,16 +104,16 @@ def test_the_count_goes_into_checkpoints_and_comes_back(mended):
         (9, 10, 3, 2, True),
     ],
 )
-def test_what_had_ended_is_not_trained_on(mended, updates, max_update, patience, runs, goes_on):
+def test_what_had_ended_is_not_trained_on(patched, updates, max_update, patience, runs, goes_on):
     """A longer --max-update or --patience goes on."""
-    module, _ = mended
+    module, _ = patched
     module.should_stop_early.num_runs = runs
     cfg = OmegaConf.create({"optimization": {"max_update": max_update}, "checkpoint": {"patience": patience}})
     found = module.train(cfg, SimpleNamespace(get_num_updates=lambda: updates), None, None)
     assert found == (([1.0], False) if goes_on else ([None], True))
 
 
-def test_a_second_mend_changes_nothing():
+def test_a_second_patch_changes_nothing():
     before = train.train, train.Trainer.save_checkpoint
-    mend_resume(train)
+    patch_resume(train)
     assert (train.train, train.Trainer.save_checkpoint) == before

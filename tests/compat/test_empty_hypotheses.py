@@ -4,7 +4,7 @@ import pytest
 from fairseq_cli import train
 from omegaconf import OmegaConf
 
-from fairseq_l2t.compat.empty_hypotheses import mend_validation
+from fairseq_l2t.compat.empty_hypotheses import patch_validation
 
 
 def configuration(metric="bleu", eval_bleu=True):
@@ -37,11 +37,11 @@ def test_stock_validation_fails(best_so_far):
 def test_other_metrics_are_left_alone(cfg):
     stats = {"loss": 2.0}
     module = SimpleNamespace(get_valid_stats=lambda cfg, trainer, stats, tracking_best: stats)
-    mend_validation(module)
+    patch_validation(module)
     assert module.get_valid_stats(cfg, None, stats, True) == {"loss": 2.0}
 
 
-def test_a_second_mend_changes_nothing():
+def test_a_second_patch_changes_nothing():
     before = train.get_valid_stats
-    mend_validation(train)
+    patch_validation(train)
     assert train.get_valid_stats is before

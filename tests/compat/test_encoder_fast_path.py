@@ -6,7 +6,7 @@ from fairseq.models.transformer import TransformerConfig
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch.torch_version import TorchVersion
 
-from fairseq_l2t.compat.encoder_fast_path import mend_encoder_layers
+from fairseq_l2t.compat.encoder_fast_path import patch_encoder_layers
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_only_stacks_that_fail_are_touched(version, touched):
 
     original = Layer.__init__
     stand_in = SimpleNamespace(__version__=TorchVersion(version))
-    mend_encoder_layers(SimpleNamespace(torch=stand_in, TransformerEncoderLayerBase=Layer))
+    patch_encoder_layers(SimpleNamespace(torch=stand_in, TransformerEncoderLayerBase=Layer))
     assert (Layer.__init__ is not original) == touched
 
 
@@ -62,5 +62,5 @@ def test_layers_without_the_fused_path_are_left_alone():
             return None
 
     original = Layer.__init__
-    mend_encoder_layers(SimpleNamespace(torch=torch, TransformerEncoderLayerBase=Layer))
+    patch_encoder_layers(SimpleNamespace(torch=torch, TransformerEncoderLayerBase=Layer))
     assert Layer.__init__ is original

@@ -1,4 +1,4 @@
-"""Start-up and the mends that need no PyTorch, on every supported Python."""
+"""Start-up and the patches that need no PyTorch, on every supported Python."""
 
 import importlib.util
 import json
@@ -26,11 +26,11 @@ with initialize(config_path=None):
 
 @pytest.fixture
 def run_on(any_python, run_command, repository):
-    """``run_on(source, mended=True)``: run source on one Python that sees the checkout and hydra only."""
+    """``run_on(source, patched=True)``: run source on one Python that sees the checkout and hydra only."""
 
-    def run(source, mended=True, extra_path=(), **options):
+    def run(source, patched=True, extra_path=(), **options):
         path = [*map(str, extra_path), str(repository), SITE_PACKAGES]
-        start = "import _fairseq_l2t_startup\n" if mended else ""
+        start = "import _fairseq_l2t_startup\n" if patched else ""
         program = f"import sys\nsys.path[:0] = {path!r}\n{start}{source}"
         return run_command([any_python, "-I", "-S", "-B", "-c", program], **options)
 
@@ -41,20 +41,18 @@ def test_hydra_composes(run_on):
     assert run_on(COMPOSE).stdout.strip() == "0.5"
 
 
-def test_hydra_fails_without_the_mends_where_they_claim_so(run_on):
-    version = tuple(json.loads(run_on("print(list(sys.version_info[:2]))", mended=False).stdout))
-    result = run_on(COMPOSE, mended=False, expect=None)
-    assert (result.returncode == 0) == (version < (3, 11))
-    assert ("mutable default" in result.stderr) == (version >= (3, 11))
+def test_hydra_fails_without_the_patches_where_they_claim_so(run_on):
+    result = run_on(COMPOSE, patched=False, expect=1)
+    assert "mutable default" in result.stderr
 
 
 def test_start_up_imports_itself_only(run_on):
     source = "before = set(sys.modules)\nimport _fairseq_l2t_startup\nprint([*(set(sys.modules) - before)])"
-    assert run_on(source, mended=False).stdout.strip() == "['_fairseq_l2t_startup']"
+    assert run_on(source, patched=False).stdout.strip() == "['_fairseq_l2t_startup']"
 
 
 def test_classes_of_others_are_unchanged(run_on):
-    """After hydra has been mended, a class of any other module is treated as this Python treats it."""
+    """After hydra has been patched, a class of any other module is treated as this Python treats it."""
     source = """
 import dataclasses, json
 original = dataclasses._get_field
@@ -72,16 +70,15 @@ for module in ("__main__", "hydrated", "my.hydra", "fairseqs"):
     else:
         outcomes.append("accepted")
 touched = dataclasses._get_field is not original
-print(json.dumps([list(sys.version_info[:2]), touched, outcomes]))
+print(json.dumps([touched, outcomes]))
 """
-    version, touched, outcomes = json.loads(run_on(source).stdout)
-    needs_mending = tuple(version) >= (3, 11)
-    assert touched == needs_mending
-    assert outcomes == ["refused" if needs_mending else "accepted"] * 4
+    touched, outcomes = json.loads(run_on(source).stdout)
+    assert touched
+    assert outcomes == ["refused"] * 4
 
 
 def test_defaults_behave_as_on_python_3_10(run_on, tmp_path):
-    """What a mended class looks like is the same on every Python: literal expectations of 3.10."""
+    """What a patched class looks like is the same on every Python: literal expectations of 3.10."""
     package = tmp_path / "fairseq" / "dataclass"
     package.mkdir(parents=True)
     (tmp_path / "fairseq" / "__init__.py").write_text("from fairseq.dataclass import configs\n")
@@ -156,7 +153,7 @@ def test_packages_that_import_as_they_are_are_left_alone(run_on, tmp_path, packa
     assert run_on(source, extra_path=[tmp_path]).stdout.strip() == "True"
 
 
-def test_mends_are_gone_with_the_package(run_on, tmp_path):
+def test_patches_are_gone_with_the_package(run_on, tmp_path):
     """The start-up module alone, its package deleted: imports go on as if it were not there."""
     (tmp_path / "hydra").mkdir()
     (tmp_path / "hydra" / "__init__.py").write_text("answer = 42\n")

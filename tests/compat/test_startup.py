@@ -18,7 +18,7 @@ def test_every_interpreter_has_the_hook_and_nothing_else(run_command):
 
 
 def test_fairseq_imports_and_leaves_our_name_free(run_command):
-    """``--user-dir fairseq_l2t`` needs that name. A module looked up before it is imported is mended all the same."""
+    """``--user-dir fairseq_l2t`` needs that name. A module looked up before it is imported is patched all the same."""
     source = """
 import importlib.util, sys
 from importlib.machinery import SourceFileLoader

@@ -31,7 +31,7 @@ class CountingTask(TranslationTask):
 
 @pytest.mark.slow
 def test_resume_restores_task_state(run_command, tmp_path, monkeypatch, binarised_corpus):
-    """With the mend a resumed run counts on; the control shows that stock fairseq starts anew."""
+    """With the patch a resumed run counts on; the control shows that stock fairseq starts anew."""
     (tmp_path / "counting").mkdir()
     (tmp_path / "counting" / "__init__.py").write_text(COUNTING_TASK)
     checkpoint = tmp_path / "first" / "checkpoint_last.pt"
@@ -45,7 +45,7 @@ def test_resume_restores_task_state(run_command, tmp_path, monkeypatch, binarise
         return [int(count) for count in re.findall(r"STEPS (\d+)", output)]
 
     assert counts("first", "1", max_update=2) == [1, 2]
-    assert counts("mended", "1", max_update=4) == [3, 4]
+    assert counts("patched", "1", max_update=4) == [3, 4]
     assert counts("stock", "0", max_update=4) == [1, 2]
 
 
