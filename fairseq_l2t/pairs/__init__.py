@@ -1,1 +1,1 @@
-"""Sentence pairs as text: reading, noise, preparation for fairseq."""
+"""Sentence pairs as text: reading, misalignment, preparation for fairseq."""

@@ -1,4 +1,4 @@
-"""Reading and writing parallel text with clear errors, and the misalignment that makes it noisy."""
+"""Reads and writes parallel text, and misaligns a share of it to make noisy training data."""
 
 from __future__ import annotations
 
@@ -10,17 +10,35 @@ from typing import Any
 
 from fairseq_l2t.storage import write_atomically
 
+__all__ = [
+    "LANGUAGES",
+    "SPLITS",
+    "BadInput",
+    "BadOption",
+    "misalign",
+    "read_json",
+    "read_json_lines",
+    "read_lines",
+    "read_split",
+    "write_lines",
+]
+
 SPLITS = ("train", "valid", "test")
 LANGUAGES = ("de", "en")
 _ATTEMPTS = 100
 
 
 class BadInput(Exception):
-    """Input that a person can mend; the message names the file or option, what came and what is expected."""
+    """Invalid user input; the message names the file or option, the value received and the values allowed."""
 
 
 class BadOption(BadInput):
-    """A value that is refused, by the name it has in Python: a command line calls it otherwise than a grid does."""
+    """An invalid option value.
+
+    Args:
+        option: the option's Python name, such as ``noise_seed``; grids and command lines spell it differently.
+        reason: the value and the values allowed.
+    """
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"--{option.replace('_', '-')}: {reason}")
@@ -28,19 +46,19 @@ class BadOption(BadInput):
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write one line each; the file appears whole or not at all."""
+    """Write each of ``lines`` and a newline; the file is written completely or not at all."""
     write_atomically(path, ["".join(line + "\n" for line in lines).encode()])
 
 
 def read_json(path: Path, instead: str) -> Any:
-    """Read a JSON file that a program of ours has written.
+    """Return the content of a JSON file.
 
     Args:
         path: the file; it must exist.
-        instead: what a person can do where it is damaged.
+        instead: the remedy for a damaged file, for the error message.
 
     Raises:
-        BadInput: it is damaged.
+        BadInput: the file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -48,15 +66,15 @@ def read_json(path: Path, instead: str) -> Any:
         raise BadInput(f"{path}: damaged, expected JSON ({error}); {instead}") from None
 
 
-def read_json_lines(path: Path, expected: str) -> list[dict]:
-    """Read a file of one JSON object a line.
+def read_json_lines(path: Path, expected: str) -> list[dict[str, Any]]:
+    """Return the objects of a file with one JSON object per line.
 
     Args:
         path: the file; it must exist.
-        expected: what a line should have been, for the error.
+        expected: the description of a valid line, for the error message.
 
     Raises:
-        BadInput: a line is no JSON, such as one that was cut, or the file is not UTF-8.
+        BadInput: a line is not JSON, for example because it is incomplete, or the file is not UTF-8.
     """
     found = []
     try:
@@ -72,10 +90,10 @@ def read_json_lines(path: Path, expected: str) -> list[dict]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, split at newlines only (U+2028 and friends stay inside a line).
+    """Return the lines of a UTF-8 file, split at newlines only: other separators such as U+2028 stay in the line.
 
     Raises:
-        BadInput: the file is missing, a folder, empty or not UTF-8.
+        BadInput: the file is missing, a folder, unreadable, empty or not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -93,7 +111,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_split(folder: Path, split: str) -> tuple[list[str], list[str]]:
-    """Both sides of ``split`` (German, English).
+    """Return both sides of ``split``: German lines and English lines.
 
     Raises:
         BadInput: a file is missing or empty, or the sides differ in length.
@@ -102,20 +120,26 @@ def read_split(folder: Path, split: str) -> tuple[list[str], list[str]]:
     source, target = read_lines(source_path), read_lines(target_path)
     if len(source) != len(target):
         raise BadInput(
-            f"{source_path} has {len(source)} lines, {target_path} has {len(target)}; "
-            "a parallel corpus needs as many on both sides"
+            f"{source_path} has {len(source)} lines, {target_path} has {len(target)}; expected equal numbers of lines"
         )
     return source, target
 
 
 def misalign(targets: Sequence[str], share: float, rng: Random) -> tuple[list[str], list[int]]:
-    """Give a share of the lines the translation of another chosen line, as in badly crawled data.
+    """Give a share of the lines the translation of another line, as in badly crawled data.
 
-    Returns the new targets and the sorted indices (from 0) of the lines changed. The targets are permuted
-    among the chosen lines without a fixed point: all targets are still there, no chosen line keeps its text.
+    The targets of randomly chosen lines are permuted: every target still occurs, and no chosen line keeps its text.
+
+    Args:
+        targets: target lines.
+        share: share of the lines to misalign, in [0, 1].
+        rng: source of the choice.
+
+    Returns:
+        The new targets, and the sorted indices (from 0) of the lines changed.
 
     Raises:
-        BadInput: the share is outside [0, 1], or the lines are too few or too alike to be misaligned.
+        BadOption: the share is outside [0, 1], or too few lines differ for a permutation of that size.
     """
     if not 0.0 <= share <= 1.0:
         raise BadOption("noise", f"{share}, expected a share from 0 to 1")
@@ -124,11 +148,13 @@ def misalign(targets: Sequence[str], share: float, rng: Random) -> tuple[list[st
         return list(targets), []
     for _ in range(_ATTEMPTS):
         chosen = rng.sample(range(len(targets)), count)
-        # rotating a random order by one moves every line
+        # Rotating a random order by one moves every line.
         pairs = list(zip(chosen, chosen[1:] + chosen[:1], strict=True))
         if all(targets[here] != targets[there] for here, there in pairs):
             mixed = list(targets)
             for here, there in pairs:
                 mixed[here] = targets[there]
             return mixed, sorted(chosen)
-    raise BadOption("noise", f"{share}, cannot misalign {count} of {len(targets)} lines, too few or too alike")
+    raise BadOption(
+        "noise", f"{share}, {count} of {len(targets)} lines cannot be misaligned, because too few of them differ"
+    )

@@ -1,10 +1,9 @@
-#!/usr/bin/env python
-"""Raw parallel text to binarised fairseq data: overlap, noise, SentencePiece, fairseq-preprocess.
+"""Prepares raw parallel text for fairseq: removal of overlap, noise, SentencePiece, fairseq-preprocess.
 
-    python examples/translation/prepare.py RAW_DIR --output-dir out/multi30k --vocabulary 4000
+    python -m fairseq_l2t.pairs.prepare RAW_DIR --output-dir out/multi30k --vocabulary 4000
 
-RAW_DIR holds {train,valid,test}.{de,en}. The output folder gets ``text/`` (what is used of the raw text; the
-reference for scoring), ``pieces/`` (encoded), ``spm.model`` and ``bin/``, DATA_BIN of the fairseq programs.
+RAW_DIR holds {train,valid,test}.{de,en}. The output folder holds ``text/`` (the raw text that is used, and the
+reference for scoring), ``pieces/`` (the text in subwords), ``spm.model`` and ``bin/``, the DATA_BIN of fairseq.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import sentencepiece
 
@@ -39,17 +39,31 @@ from fairseq_l2t.pairs.parallel_text import (
 from fairseq_l2t.pairs.programs import StepFailed, console_script, die_with_parent
 from fairseq_l2t.storage import write_atomically
 
+__all__ = ["PART", "RECORD", "PrepareSettings", "Split", "main", "prepare", "reference_file", "train_pieces"]
+
 RECORD = "prepared.json"
+"""File in DATA_BIN with the settings and the digest of the text it was made from."""
 PART = "part"
+"""Name of the extra set that holds a share of the training pairs."""
 Split = tuple[list[str], list[str]]
-_SHOWN_LINES = 20
+"""Source lines and target lines."""
+_LOG_LINES = 20
+"""Last lines of a failed program's output that the error shows."""
+_COMMAND = "python -m fairseq_l2t.pairs.prepare"
+_USAGE_ERROR = 2
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """``vocabulary`` is for both languages; ``train_limit`` 0 is no limit; ``noise`` is a share of train.
+    """Settings of the preparation.
 
-    ``part`` is the share of the training pairs that also stand by themselves, as the set of that name.
+    Args:
+        vocabulary: greatest number of subwords, of both languages together.
+        joined_dictionary: whether both languages share one fairseq dictionary.
+        noise: share of the training targets to misalign, in [0, 1].
+        noise_seed: seed of the choice of misaligned lines.
+        train_limit: number of training pairs to use, from the first; 0 uses all.
+        part: share of the training pairs, from the first, that are also written as the set ``part``, in [0, 1].
     """
 
     vocabulary: int = 4000
@@ -60,10 +74,10 @@ class PrepareSettings:
     part: float = 0.0
 
     def check(self) -> None:
-        """Refuse values out of range.
+        """Check the ranges.
 
         Raises:
-            BadInput: naming the option, its value and the range.
+            BadOption: a value outside its range.
         """
         if self.vocabulary < 1:
             raise BadOption("vocabulary", f"{self.vocabulary}, expected at least 1")
@@ -75,17 +89,17 @@ class PrepareSettings:
 
 
 def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = True) -> Path:
-    """Prepare ``raw`` in ``output`` and return DATA_BIN; nothing is done where it stands from the same input.
+    """Prepare ``raw`` in ``output`` and return DATA_BIN; do nothing if it exists with the same text and settings.
 
     Args:
         raw: folder of the text.
-        output: folder to write to, made if missing.
-        settings: how.
-        replace: whether a DATA_BIN of other text or settings is made anew, or refused.
+        output: folder to write to, created if absent.
+        settings: the settings.
+        replace: True replaces a DATA_BIN of other text or settings, False refuses it.
 
     Raises:
-        BadInput: a file is missing, empty or not as long as its partner, a setting is out of range, or the folder
-            holds something else.
+        BadInput: a file is missing, empty or of another length than its partner, a setting is out of range, or
+            DATA_BIN was made by another program.
         StepFailed: fairseq-preprocess failed.
     """
     settings.check()
@@ -98,7 +112,7 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = 
             return data_bin
         if not replace:
             raise BadInput(
-                f"{data_bin}: made with other {', '.join(changed)}, and runs may stand on it; "
+                f"{data_bin}: was made with other {', '.join(changed)}, and runs may depend on it; "
                 f"remove {output.parent} or choose another --output-dir"
             )
         shutil.rmtree(data_bin)
@@ -109,25 +123,30 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = 
         splits[PART] = (splits["train"][0][:count], splits["train"][1][:count])
     _write_splits(_folder(output / "text"), splits)
     pieces = train_pieces(splits["train"], settings.vocabulary, output / "spm.model")
-    encoded = {
-        split: tuple([" ".join(line) for line in pieces.encode(side, out_type=str)] for side in sides)
-        for split, sides in splits.items()
-    }
+    encoded = {split: (_encode(pieces, source), _encode(pieces, target)) for split, (source, target) in splits.items()}
     _write_splits(_folder(output / "pieces"), encoded)
     _binarise(output / "pieces", data_bin, settings, record)
     return data_bin
 
 
+def _encode(pieces: sentencepiece.SentencePieceProcessor, lines: list[str]) -> list[str]:
+    return [" ".join(line) for line in pieces.encode(lines, out_type=str)]
+
+
 def reference_file(data_bin: Path, split: str = "test", language: str = LANGUAGES[1]) -> Path:
-    """The untouched target text of a split, which hypotheses are scored against."""
+    """Return the file with the original target text of a split, the reference for scoring."""
     return data_bin.parent / "text" / f"{split}.{language}"
 
 
-def _changed(path: Path, record: dict) -> list[str]:
-    """What was other than in ``record`` when the folder was made; one that is not ours is never removed."""
+def _changed(path: Path, record: dict[str, Any]) -> list[str]:
+    """Return the settings in which the file ``path`` differs from ``record``.
+
+    Raises:
+        BadInput: DATA_BIN was not made by this program, which never removes such a folder, or the file is damaged.
+    """
     if not path.exists():
         raise BadInput(
-            f"{path.parent}: exists and was not made by prepare.py (no {RECORD}); "
+            f"{path.parent}: exists and was not made by {_COMMAND} (no {RECORD}); "
             "move it away or choose another --output-dir"
         )
     before = read_json(path, f"remove {path.parent} to prepare it again")
@@ -141,7 +160,7 @@ def _changed(path: Path, record: dict) -> list[str]:
 
 
 def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tuple[Split, list[int]]:
-    """Training pairs without those of valid and test, limited, and misaligned as asked."""
+    """Return the training pairs without those of valid and test, limited and misaligned, and the misaligned indices."""
     for split in ("valid", "test"):
         for side, language in zip(splits[split], LANGUAGES, strict=True):
             for number, line in enumerate(side, 1):
@@ -153,7 +172,7 @@ def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tupl
     kept = [pair for pair in pairs if _key(pair[0]) not in held_out]
     print(
         f"train: {len(source)} pairs, {len(source) - len(pairs)} with an empty side left out, "
-        f"{len(pairs) - len(kept)} left out because their source also stands in valid or test",
+        f"{len(pairs) - len(kept)} left out because their source also occurs in valid or test",
         flush=True,
     )
     kept = kept[: settings.train_limit or None]
@@ -166,18 +185,22 @@ def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tupl
 
 
 def _key(line: str) -> str:
-    """A sentence as SentencePiece sees it: two that differ only in spaces or Unicode form are the same."""
+    """Return a sentence as SentencePiece reads it: differences in spaces and Unicode form are removed."""
     return " ".join(unicodedata.normalize("NFKC", line).split())
 
 
 def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.SentencePieceProcessor:
-    """Train one unigram model over both sides, write it to ``path`` and return it.
+    """Train one unigram model on both sides, write it to ``path`` and return it.
 
-    A single thread and no sampling make it a function of the text alone. ``vocabulary`` is an upper bound on
-    small text (``hard_vocab_limit`` off).
+    A single thread and no sampling make it depend on the text alone.
+
+    Args:
+        train: the training pairs.
+        vocabulary: greatest number of pieces; a small text gives fewer (``hard_vocab_limit`` is off).
+        path: file of the model.
 
     Raises:
-        BadInput: the size is too small for the characters of the text.
+        BadOption: the vocabulary is too small for the characters of the text.
     """
     model = io.BytesIO()
     try:
@@ -198,8 +221,8 @@ def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.Sen
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: dict) -> None:
-    """Run fairseq-preprocess; DATA_BIN appears whole, with the record in it."""
+def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: dict[str, Any]) -> None:
+    """Run fairseq-preprocess; DATA_BIN is created complete, with the record in it, or not at all."""
     partial = data_bin.with_name(data_bin.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     source, target = LANGUAGES
@@ -228,9 +251,9 @@ def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: d
         preexec_fn=die_with_parent(),
     )
     if result.returncode != 0:
-        tail = "\n".join(result.stdout.splitlines()[-_SHOWN_LINES:])
+        tail = "\n".join(result.stdout.splitlines()[-_LOG_LINES:])
         raise StepFailed(f"exit code {result.returncode} of\n$ {shlex.join(command)}\nlast lines:\n{tail}")
-    for path in partial.glob("valid1.*"):  # as fairseq-preprocess names what is no train, valid or test
+    for path in partial.glob("valid1.*"):  # the name fairseq-preprocess gives a second validation set
         path.rename(path.with_name(path.name.replace("valid1", PART, 1)))
     write_lines(partial / RECORD, [json.dumps(record)])
     partial.rename(data_bin)
@@ -256,36 +279,8 @@ def _write_splits(folder: Path, splits: dict[str, Split]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    default = PrepareSettings()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("raw", type=Path, metavar="RAW_DIR", help="folder with {train,valid,test}.{de,en}")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to, made if missing")
-    parser.add_argument(
-        "--vocabulary",
-        type=int,
-        default=default.vocabulary,
-        help="pieces of both languages together (default %(default)s)",
-    )
-    parser.add_argument("--separate-dictionaries", action="store_true", help="one dictionary a language")
-    parser.add_argument(
-        "--noise", type=float, default=default.noise, help="share of training targets to misalign (default %(default)s)"
-    )
-    parser.add_argument("--noise-seed", type=int, default=default.noise_seed, help="(default %(default)s)")
-    parser.add_argument(
-        "--train-limit",
-        type=int,
-        default=default.train_limit,
-        help="use the first pairs only; 0 uses all (default %(default)s)",
-    )
-    parser.add_argument(
-        "--part",
-        type=float,
-        default=default.part,
-        help="share of the training pairs that also become a set of their own, for --train-subset part "
-        "(default %(default)s, which is none)",
-    )
-    options = parser.parse_args(arguments)
+    """Run the command; return its exit code (2 for invalid input, 128 + SIGINT when interrupted)."""
+    options = _parser().parse_args(arguments)
     settings = PrepareSettings(
         options.vocabulary,
         not options.separate_dictionaries,
@@ -295,13 +290,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.part,
     )
     try:
-        data_bin = prepare(options.raw, options.output_dir, settings)
+        print(prepare(options.raw, options.output_dir, settings))
     except (BadInput, StepFailed, OSError) as error:
-        parser.error(str(error))
+        print(f"{_COMMAND}: error: {error}", file=sys.stderr)
+        return _USAGE_ERROR
     except KeyboardInterrupt:
-        parser.exit(128 + signal.SIGINT, "prepare.py: stopped by SIGINT\n")
-    print(data_bin)
+        print(f"{_COMMAND}: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = PrepareSettings()
+    parser = argparse.ArgumentParser(
+        prog=_COMMAND, description="Prepare raw parallel text for fairseq and print the folder DATA_BIN."
+    )
+    parser.add_argument("raw", type=Path, metavar="RAW_DIR", help="folder with {train,valid,test}.{de,en}")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to, created if absent")
+    parser.add_argument(
+        "--vocabulary",
+        type=int,
+        default=default.vocabulary,
+        help="greatest number of subwords of both languages together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--separate-dictionaries", action="store_true", help="write one dictionary per language (default: one for both)"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=default.noise,
+        help="share of training targets to misalign (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--noise-seed", type=int, default=default.noise_seed, help="seed of the misalignment (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--train-limit",
+        type=int,
+        default=default.train_limit,
+        help="number of training pairs to use, from the first; 0 uses all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--part",
+        type=float,
+        default=default.part,
+        help="share of the training pairs, from the first, to write also as a set for --train-subset part "
+        "(default: %(default)s)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Console scripts run as child processes that end with their parent."""
+"""Runs console scripts as child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class StepFailed(Exception):
-    """A command ended with an error; the message holds the command and the end of its log."""
+    """A command that failed; the message holds the command and the end of its log."""
 
 
 def console_script(name: str) -> str:
-    """The path of a console script in the environment that runs this program.
+    """Return the path of a console script in the environment of this interpreter.
 
     Raises:
-        StepFailed: there is none.
+        StepFailed: the environment has no such script.
     """
     path = Path(sys.executable).parent / name
     if not path.exists():
@@ -32,18 +32,22 @@ def console_script(name: str) -> str:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """Return what a new child calls before its program starts, so that a SIGKILL of this process ends it too.
+    """Return a ``preexec_fn`` for `subprocess` that ends the child when this process ends, even by SIGKILL.
 
-    Otherwise a killed experiment would leave trainings behind that the next one starts a second time in the same
-    folders. SIGKILL, since a program may take its time after a SIGTERM. Linux alone has it (``man 2 prctl``).
+    Without it a killed experiment leaves trainings running, and the next experiment starts them a second time in the
+    same folders. The child gets SIGKILL, because a program may take long to end after SIGTERM.
+
+    Returns:
+        None on systems other than Linux, which do not have ``PR_SET_PDEATHSIG`` (``man 2 prctl``).
     """
     if _LIBC is None:
         return None
+    libc = _LIBC
     parent = os.getpid()
 
-    def ask() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before it was asked for
+    def request_signal() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # the parent ended before the request
             os._exit(1)
 
-    return ask
+    return request_signal

@@ -1,4 +1,4 @@
-"""Files: teachers, states of interrupted runs, atomic writing. No pickle anywhere."""
+"""Files: teachers, states of interrupted runs, atomic writing, run folders. No file is a pickle."""
 
 from fairseq_l2t.storage.atomic import remove_leftovers, write_atomically
 from fairseq_l2t.storage.run_folder import RunFolderError, lock_run_folder

@@ -1,8 +1,7 @@
-"""Files that are either wholly written or not touched at all.
+"""Atomic writing: a file is either replaced completely or not changed.
 
-POSIX lets ``rename`` swap a file in one step; what must stand on the disk before is the new content (fsync of
-the file), and after it the name (fsync of the folder), or a power cut can leave an empty file behind the new
-name.
+``rename`` replaces a file in one step (POSIX). The new content is written to the disk before it (fsync of the file) and
+the new name after it (fsync of the folder); without that, a power failure can leave an empty file under the new name.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ def write_atomically(
     *,
     keep_previous: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write the concatenation of ``parts`` to ``path``; readers see the old content or the new, no mixture.
+    """Write the concatenation of ``parts`` to ``path``; readers see either the old content or the new content.
 
-    A symbolic link is followed, so that the file it points to is replaced and not the link.
+    A symbolic link is followed: the file it points to is replaced, not the link.
 
     Args:
         path: the file; its folder must exist.
         parts: the content, in order.
-        keep_previous: where the old content goes, in the same folder, once the new content is safely on the
+        keep_previous: path in the same folder to which the old file is renamed, after the new content is on the
             disk.
 
     Raises:
-        OSError: with ``path`` as its filename (disk full, read-only folder, not a regular file ...). The old
-            file is then as it was and the temporary file is gone; should only the folder's own fsync fail,
-            the new file is in place.
+        OSError: the file could not be written (full disk, read-only folder, not a regular file); its filename is
+            ``path``. The old file is unchanged and the temporary file is removed; if only the fsync of the folder
+            failed, the new file is in place.
     """
     target = Path(os.path.realpath(path))
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.partial"
@@ -50,19 +49,19 @@ def write_atomically(
             if keep_previous is not None and target.exists():
                 os.replace(target, keep_previous)
             os.replace(temporary, target)
-        except BaseException:  # also KeyboardInterrupt: nothing may be left lying about
+        except BaseException:  # KeyboardInterrupt too must not leave the temporary file
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)
     except OSError as error:
-        # The errors of write and fsync carry no name, that of the temporary file would mislead.
+        # Errors of write and fsync have no filename, and the name of the temporary file would mislead.
         raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
-    """Delete temporary files that killed processes left in ``folder``; return their names.
+    """Delete the temporary files that killed processes left in ``folder``; return their names.
 
-    Call it only where no other process can be writing (under `storage.lock_run_folder`).
+    No other process may write to the folder meanwhile (`storage.lock_run_folder`).
     """
     removed = []
     for entry in sorted(Path(folder).iterdir()):
@@ -73,7 +72,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _require_replaceable(target: Path) -> None:
-    """Refuse to rename over a folder, a device or a pipe (as root, ``/dev/null`` could be replaced)."""
+    """Refuse to replace a folder, a device or a pipe (root could replace ``/dev/null``)."""
     try:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
@@ -85,7 +84,7 @@ def _require_replaceable(target: Path) -> None:
 
 
 def _write_and_sync(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    # Not tempfile.mkstemp: its mode 0600 would outlive the renaming, whatever the umask allows.
+    # Not tempfile.mkstemp: the file would keep its mode 0600 after the renaming, whatever the umask allows.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with open(descriptor, "wb") as file:
         for part in parts:
@@ -99,7 +98,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network and overlay file systems cannot sync a folder; the rename is then theirs to keep.
+        # Some network and overlay file systems cannot sync a folder.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

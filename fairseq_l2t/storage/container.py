@@ -1,14 +1,14 @@
-"""A safetensors file whose header and tensors carry SHA-256 digests, read without trust.
+"""A safetensors file whose header and tensors have SHA-256 digests, checked when it is read.
 
-Layout (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header, the tensors. The
-library checks the structure; a flipped bit inside a tensor, or one that turns a header into another valid
-header, it cannot see. So the header's ``__metadata__`` holds one string, ``fairseq_l2t``, a JSON object (one
-string only: the library writes several in random order) with
+Layout (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header, the tensors. The library
+checks the structure. It cannot detect a flipped bit inside a tensor, or one that makes another valid header. So the
+header's ``__metadata__`` holds one string, ``fairseq_l2t`` (one only: the library writes several in random order). It is
+a JSON object with
 
-- ``header_sha256``: digest of length field and header, taken with 64 zeros in the place of this digest;
-- ``kind`` and ``format_version``: which program may read it;
+- ``header_sha256``: digest of length field and header, computed with 64 zeros in place of this digest;
+- ``kind`` and ``format_version``: the type of file;
 - ``tensor_sha256``: digest of each tensor's bytes, by name;
-- ``content``: all the rest.
+- ``content``: everything else.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = ["Container", "ContainerError", "VersionError", "open_container", "wri
 
 
 class ContainerError(ValueError):
-    """A file that cannot be used; one line that begins with its path."""
+    """A file that cannot be read; the message is one line that begins with its path."""
 
 
 class VersionError(ContainerError):
-    """A file of another format version, which may be perfectly whole."""
+    """An undamaged file of another format version."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Container:
     """An open file whose header has been verified; tensors are read on demand.
 
     Args:
-        path: where it was read from.
-        size: bytes of the file.
-        content: what the writer put in.
-        entries: dtype, shape and place of each tensor, by name.
+        path: the file.
+        size: its size in bytes.
+        content: the ``content`` given to `write_container`.
+        entries: dtype, shape and position of each tensor, by name.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Container:
     _file: BinaryIO
 
     def read(self) -> tuple[dict[str, Tensor], list[str]]:
-        """Return the tensors by name, and one line for each tensor whose content is not what was written.
+        """Return the tensors by name, and one line for each tensor whose digest does not match.
 
         Raises:
             ContainerError: the file became shorter while it was read, or the library refuses it.
@@ -79,7 +79,7 @@ class Container:
                 damaged.append(f"tensor {name!r} is damaged (SHA-256 {found}; expected {expected})")
         try:
             return safetensors.torch.load(self._header.raw + data), damaged
-        except safetensors.SafetensorError as error:  # stricter than we are: on further metadata, for one
+        except safetensors.SafetensorError as error:  # it checks more than `header`, for example further metadata
             raise ContainerError(f"{self.path}: the header is damaged: {error}") from error
 
 
@@ -92,11 +92,11 @@ def write_container(
     *,
     keep_previous: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Write tensors and a JSON-able ``content`` atomically (see `write_atomically` for ``keep_previous``).
+    """Write tensors and a JSON-serialisable ``content`` atomically (``keep_previous``: see `write_atomically`).
 
     Raises:
-        OSError: the file could not be written; the old one is intact.
-        TypeError, ValueError: ``content`` is not JSON-able.
+        OSError: the file could not be written; the old one is unchanged.
+        TypeError, ValueError: ``content`` cannot be written as JSON.
     """
     plain = _plain_tensors(tensors)
     digests = {name: hashlib.sha256(_bytes_of(tensor)).hexdigest() for name, tensor in plain.items()}
@@ -111,11 +111,12 @@ def write_container(
 
 @contextmanager
 def open_container(path: str | os.PathLike[str], kind: str, version: int) -> Iterator[Container]:
-    """Open a file of `write_container` and verify its header; no tensor is read, no memory taken for one.
+    """Open a file of `write_container` and verify its header, without reading a tensor.
 
     Raises:
-        ContainerError: absent, not a regular file, unreadable, cut, damaged header, claims beyond its size,
-            not a safetensors file (a pickle or zip archive is named as such and never opened), another kind.
+        ContainerError: the file is absent, not a regular file, unreadable or incomplete, its header is damaged or
+            names more bytes than the file has, it is not a safetensors file (a pickle or zip archive is reported as
+            such and never opened), or it is of another kind.
         VersionError: another format version.
     """
     path = Path(path)
@@ -131,7 +132,7 @@ def open_container(path: str | os.PathLike[str], kind: str, version: int) -> Ite
 @contextmanager
 def _open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: to open a pipe would wait for a writer
+        if not stat.S_ISREG(os.stat(path).st_mode):  # checked before opening: opening a pipe waits for a writer
             found = "a directory" if path.is_dir() else "a device or pipe"
             raise ContainerError(f"{path}: {found}; expected a file")
         file = open(path, "rb")  # noqa: SIM115  closed below
@@ -155,8 +156,7 @@ def _require_kind_and_version(path: Path, header: Header, kind: str, version: in
 
 
 def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return detached, contiguous CPU tensors that share no memory: the library refuses views of one
-    buffer."""
+    """Return detached, contiguous CPU tensors that share no memory, as the library requires."""
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().to("cpu").contiguous()
@@ -171,4 +171,4 @@ def _plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _bytes_of(tensor: Tensor) -> memoryview | bytes:
     if math.prod(tensor.shape) == 0:
         return b""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data

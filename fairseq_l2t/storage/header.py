@@ -1,7 +1,7 @@
-"""The header of our safetensors files: sealed with its own digest, checked before anything else is read.
+"""The header of this package's safetensors files: it holds its own digest and is checked before anything else is read.
 
-Nothing here trusts a number that came from the file: every one is compared with the size of the file first,
-so that a few bytes cannot make the program allocate gigabytes.
+Every number from the file is compared with the size of the file before it is used, so that a few bytes cannot make the
+program allocate gigabytes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 __all__ = ["Header", "HeaderError", "TensorEntry", "parse_header", "sealed_parts"]
 
 ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-"""Bytes an element, by the dtype names of safetensors."""
+"""Bytes per element, by the dtype names of safetensors."""
 
 _LENGTH_BYTES = 8
 _METADATA_KEY = "fairseq_l2t"
-# Unescaped quotes occur nowhere inside a JSON string: these bytes cannot be imitated by any content.
+# JSON strings contain no unescaped quote, so these bytes occur in no content.
 _DIGEST_MARK = b'"fairseq_l2t":"{\\"header_sha256\\":\\"'
 _NO_DIGEST = "0" * 64
 _FOREIGN = {
@@ -33,12 +33,12 @@ _FOREIGN = {
 
 
 class HeaderError(ValueError):
-    """What is wrong with a header, without the path."""
+    """A header that cannot be used; the message does not name the file."""
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What the header says of one tensor; ``begin`` and ``end`` are bytes after the header."""
+    """One tensor as the header describes it; ``begin`` and ``end`` are byte offsets after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,11 +48,17 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """A header of consistent structure; ``intact`` says whether its digest matches as well.
+    """A header of consistent structure.
 
     Args:
         raw: length field and header, as in the file.
-        data_size: bytes of tensors after it.
+        data_size: bytes of tensors after the header.
+        intact: whether the digest of the header matches.
+        kind: the type of file.
+        format_version: version of the format of that type.
+        content: see `container`.
+        tensor_digests: SHA-256 of each tensor, by name.
+        entries: each tensor, by name.
     """
 
     raw: bytes
@@ -66,14 +72,16 @@ class Header:
 
 
 def sealed_parts(tensors: dict[str, Tensor], document: Mapping[str, Any]) -> tuple[bytes, memoryview]:
-    """Return a file of ``tensors`` and a JSON-able ``document`` in two parts, header and tensors."""
+    """Return the file of ``tensors`` and a JSON-serialisable ``document`` as two parts, header and tensors."""
     text = json.dumps({"header_sha256": _NO_DIGEST, **document}, separators=(",", ":"))
     serialized = safetensors.torch.save(tensors, metadata={_METADATA_KEY: text})
     header_end = _LENGTH_BYTES + int.from_bytes(serialized[:_LENGTH_BYTES], "little")
     raw = serialized[:header_end]
     place = _digest_place(raw)
     if place is None:
-        raise RuntimeError("this version of safetensors writes its metadata in a way we cannot seal")
+        raise RuntimeError(
+            "safetensors: this version writes metadata in an unknown form, so that the header cannot hold its digest"
+        )
     digest = hashlib.sha256(raw).hexdigest().encode()
     return raw[:place] + digest + raw[place + len(digest) :], memoryview(serialized)[header_end:]
 
@@ -82,7 +90,7 @@ def parse_header(file: BinaryIO, size: int) -> Header:
     """Read the header of ``file``, open at its start and ``size`` bytes long.
 
     Raises:
-        HeaderError: cut, not JSON, not ours, or tensors that do not fill the file exactly.
+        HeaderError: the header is incomplete, not JSON or of another program, or the tensors do not fill the file.
     """
     start = file.read(_LENGTH_BYTES)
     if len(start) < _LENGTH_BYTES:
@@ -113,7 +121,7 @@ def parse_header(file: BinaryIO, size: int) -> Header:
 
 
 def _hint(start: bytes) -> str:
-    # Only once the file is known not to be ours: 0x80 0x02 also begins the length field of a 640-byte header.
+    # Called only for files that are not valid: 0x80 0x02 also begins the length field of a 640-byte header.
     for magic, what in _FOREIGN.items():
         if start.startswith(magic):
             return f"; it looks like {what}"
@@ -123,7 +131,7 @@ def _hint(start: bytes) -> str:
 def _parse_json(text: bytes, start: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and integers of absurd length
+    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 and integers with too many digits
         raise HeaderError(f"the header is damaged or this is no safetensors file: {error}{_hint(start)}") from error
     if not isinstance(values, dict):
         raise HeaderError(f"the header is damaged: a JSON {type(values).__name__}; expected an object")
@@ -180,7 +188,7 @@ def _document(metadata: Any) -> dict[str, Any]:
 
 
 def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    # Where it is something else the digest, checked by the caller, tells; an unknown version may well differ.
+    # Anything else shows in the digest, which the caller checks; another format version may have another type here.
     value = document.get(name)
     return value if isinstance(value, dict) else {}
 

@@ -1,8 +1,7 @@
-"""What an interrupted run needs to go on: tensors and values in a folder, with the state before kept beside.
+"""The state that an interrupted run resumes from: tensors and values in a folder, and the previous state beside it.
 
-`save_run_state` never overwrites the newest whole state: it becomes the previous one in the step that puts
-the new one in its place, and a damaged one that `load_run_state` meets is set aside before it could be taken
-for a whole one.
+`save_run_state` never overwrites the newest undamaged state: that state is renamed to the previous one before the new
+one takes its name. `load_run_state` renames a damaged newest state, so that it never becomes the previous one.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ _logger = logging.getLogger(__name__)
 
 
 class RunStateError(ValueError):
-    """A folder whose run states cannot be used; one line that names the files."""
+    """A folder whose run states cannot be read; the message is one line that names the files."""
 
 
 def save_run_state(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write a state into ``folder``, atomically; the one before stays as a second file.
+    """Write a state into ``folder`` atomically; the state before it stays as a second file.
 
     Args:
         folder: an existing folder.
-        tensors: by name, of any shape, in any dtype of float64 to bool (bfloat16 too); dtypes are kept.
-        values: JSON-able; infinity is allowed (the best measure so far starts there), NaN is not.
+        tensors: by name, of any shape and any dtype from float64 to bool (also bfloat16); dtypes are kept.
+        values: JSON-serialisable; infinity is allowed (the initial best measure is minus infinity), NaN is not.
 
     Raises:
-        ValueError: ``values`` would not come back as they are.
-        OSError: not written (path named); the states of before are intact.
+        ValueError: JSON would change ``values``.
+        OSError: the state could not be written (path named); the earlier states are unchanged.
     """
     values = dict(values)
     require_plain_json(values, "run state", allow_infinity=True)
@@ -67,14 +66,13 @@ def save_run_state(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor]
 
 
 def load_run_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return (tensors, values) of the newest whole state in ``folder``, or None where there is none.
+    """Return (tensors, values) of the newest undamaged state in ``folder``, or None if there is no state.
 
-    Where the newest file is damaged the previous one is taken, with a warning that names files and sizes; the
+    If the newest file is damaged, the previous one is read, with a warning that names files and sizes, and the
     damaged file is renamed to `DAMAGED_NAME`.
 
     Raises:
-        RunStateError: there are files, and none is whole; or the newest was written by another version of the
-            format.
+        RunStateError: all states are damaged, or the newest has another format version.
     """
     newest, previous = Path(folder, NEWEST_NAME), Path(folder, PREVIOUS_NAME)
     present = [path for path in (newest, previous) if os.path.lexists(path)]
@@ -82,16 +80,16 @@ def load_run_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
     for path in present:
         try:
             state = _read(path)
-        except VersionError as error:  # a whole file: falling back behind it would throw work away
+        except VersionError as error:  # not damaged: falling back to the previous state would lose work
             raise RunStateError(str(error)) from error
         except ContainerError as error:
             problems.append(str(error))
             continue
         if problems:
-            _logger.warning("%s; going on from %s (%d bytes)", problems[0], path, path.stat().st_size)
+            _logger.warning("%s; resuming from %s (%d bytes)", problems[0], path, path.stat().st_size)
             _set_aside(newest)
         elif path == previous:
-            _logger.warning("%s is absent (stopped inside a write); going on from %s", newest, path)
+            _logger.warning("%s is absent (the run ended during a write); resuming from %s", newest, path)
         return state
     if problems:
         raise RunStateError("no run state to resume from: " + "; ".join(problems))
@@ -110,7 +108,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _set_aside(damaged: Path) -> None:
-    """Rename the damaged newest state, lest the next save make it the previous one, over the whole one."""
+    """Rename the damaged newest state; the next save would otherwise replace the undamaged previous state by it."""
     try:
         os.replace(damaged, damaged.with_name(DAMAGED_NAME))
     except OSError as error:

@@ -1,8 +1,8 @@
 """The teacher file: a teacher, the vocabulary it belongs to and the settings its students need.
 
-A safetensors file (see `container`): tensors ``values`` (entries, keys), of a smoothed Phi (entries + 1, keys), of a
-full one (entries squared, keys), and ``queries`` (keys, features), both float32 or both float64, and metadata in JSON.
-There is no pickle in it and none is ever opened.
+It is a safetensors file (see `container`) with metadata in JSON and two tensors, both float32 or both float64:
+``queries`` (keys, features) and ``values``, which is (entries, keys) for a diagonal Phi, (entries + 1, keys) for a
+smoothed Phi and (entries squared, keys) for a full Phi. No pickle is written or opened.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,14 @@ _DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
 
 class TeacherFileError(ValueError):
-    """A teacher file that cannot be used; one line that begins with its path."""
+    """A teacher file that cannot be used; the message is one line that begins with its path."""
 
 
 def vocabulary_fingerprint(symbols: Iterable[str]) -> str:
     """Return the SHA-256, in hexadecimal, of the symbols in the order of their indices.
 
-    Each symbol enters as its length in UTF-8 bytes, a colon and these bytes (a netstring without the comma):
-    whatever a symbol contains, two different lists never give the same bytes, which joining by a separator
-    cannot promise.
+    Each symbol is hashed as its length in UTF-8 bytes, a colon and these bytes (a netstring without the comma). So two
+    different lists never give the same bytes, whatever the symbols contain; a separator would not ensure that.
     """
     digest = hashlib.sha256()
     for symbol in symbols:
@@ -60,10 +59,14 @@ def vocabulary_fingerprint(symbols: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A target vocabulary by size (all entries, also special symbols) and `vocabulary_fingerprint`.
+    """A target vocabulary, identified by its size and its fingerprint.
+
+    Args:
+        size: number of entries, special symbols included.
+        sha256: `vocabulary_fingerprint` of the symbols.
 
     Raises:
-        ValueError: a size below 1 or a fingerprint that is no SHA-256.
+        ValueError: a size below 1 or a fingerprint that is not a SHA-256.
     """
 
     size: int
@@ -85,18 +88,17 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """What a student must know to be taught as in training.
+    """The settings under which the teacher was trained, and its students are taught.
 
     Args:
         loss_scale, cross_entropy_mix: see `loss.dynamic_loss.LossShape`.
         total_updates: length of a student's life in updates, for the progress feature.
         cross_entropy_updates: updates of plain cross-entropy at the start of a life.
-        extra: any further training settings that JSON can hold (objective, unroll length, seeds, command
-            ...).
-        loss_level: see `loss.dynamic_loss.LossShape`; files from before it was recorded are of tokens.
+        extra: further training settings as plain JSON (objective, unroll length, seeds, command).
+        loss_level: see `loss.dynamic_loss.LossShape`.
 
     Raises:
-        ValueError: a value outside its range, or ``extra`` is no plain JSON.
+        ValueError: a value outside its range, or ``extra`` is not plain JSON.
     """
 
     loss_scale: float
@@ -122,13 +124,13 @@ class TeacherSettings:
 
     @property
     def loss_shape(self) -> LossShape:
-        """Scale, cross-entropy share and level, as `loss.dynamic_loss` takes them."""
+        """Scale, cross-entropy share and level as one argument of `loss.dynamic_loss`."""
         return LossShape(self.loss_scale, self.cross_entropy_mix, self.loss_level)
 
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """What `load_teacher` read; the teacher is frozen and in eval mode."""
+    """The content of a teacher file; the teacher is frozen and in eval mode."""
 
     teacher: Teacher
     vocabulary: Vocabulary
@@ -139,14 +141,14 @@ class TeacherFile:
 def save_teacher(
     path: str | os.PathLike[str], teacher: Teacher, vocabulary: Vocabulary, settings: TeacherSettings
 ) -> None:
-    """Write ``teacher`` to ``path`` atomically, in the dtype it has (float32 or float64).
+    """Write ``teacher`` to ``path`` atomically, in its dtype (float32 or float64).
 
     The same arguments give the same bytes.
 
     Raises:
-        ValueError: the vocabulary is not of the teacher's size, another dtype, or a coefficient that is not
-            finite (the last good file stays).
-        OSError: the file could not be written (path named); the old file is intact.
+        ValueError: the vocabulary has another size than the teacher, the dtype is another, or a coefficient is not
+            finite; the old file is unchanged.
+        OSError: the file could not be written (path named); the old file is unchanged.
     """
     tensors = {name: parameter.detach() for name, parameter in teacher.named_parameters()}
     dtypes = {tensor.dtype for tensor in tensors.values()}
@@ -156,7 +158,7 @@ def save_teacher(
         raise ValueError(f"{path}: teacher of {teacher.entries} entries; the vocabulary has {vocabulary.size}")
     bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
-        raise ValueError(f"{path}: tensors {', '.join(bad)} hold NaN or infinity; the file is left as it was")
+        raise ValueError(f"{path}: tensors {', '.join(bad)} hold NaN or infinity; the file is unchanged")
     content = {
         "coefficient_form": teacher.form,
         "features": list(teacher.features),
@@ -174,17 +176,17 @@ def load_teacher(
     dtype: torch.dtype = torch.float32,
     forms: Sequence[str] = VOCABULARY_FORMS,
 ) -> TeacherFile:
-    """Read a teacher file; nothing is returned unless every check passes, and no other path is ever tried.
+    """Read and check a teacher file.
 
     Args:
         path: the file.
-        vocabulary: that of the student; must be the teacher's.
-        dtype: of the teacher returned, whatever the file holds.
-        forms: those of `loss.teacher.COEFFICIENT_FORMS` that are accepted.
+        vocabulary: vocabulary of the student; it must equal the teacher's.
+        dtype: dtype of the teacher returned, whatever the file holds.
+        forms: the forms of `loss.teacher.COEFFICIENT_FORMS` that are accepted.
 
     Raises:
-        TeacherFileError: absent, cut, damaged, of another format version or vocabulary, or with wrong tensors
-            (all of them listed).
+        TeacherFileError: the file is absent, incomplete, damaged, of another format version or vocabulary, or its
+            tensors are wrong (all problems are listed).
     """
     try:
         with open_container(path, _KIND, FORMAT_VERSION) as container:
@@ -204,7 +206,7 @@ def _teacher_of(
         raise TeacherFileError(f"{path}: metadata: {problem}") from error
     if vocabulary is not None:
         _require_same_vocabulary(path, own, vocabulary)
-    # The shapes are compared before a Teacher is made: its constructor allocates what the metadata say.
+    # The shapes are compared before a Teacher is created, because its constructor allocates what the metadata say.
     expected = {"values": (coefficient_count(form, own.size), keys), "queries": (keys, len(features))}
     problems = _layout_problems(container, expected)
     if not problems:
@@ -231,7 +233,16 @@ def _parse_content(
         raise ValueError(f"features {json.dumps(features)}; expected at least one name, none twice")
     if type(keys) is not int or keys < 1:
         raise ValueError(f"keys {keys!r}; expected a whole number above 0")
-    return form, features, keys, Vocabulary(**content["vocabulary"]), TeacherSettings(**content["settings"])
+    return form, features, keys, Vocabulary(**content["vocabulary"]), _settings_of(content["settings"])
+
+
+def _settings_of(values: Any) -> TeacherSettings:
+    if not isinstance(values, dict):
+        raise ValueError(f"settings {values!r}; expected an object")
+    names = {setting.name for setting in fields(TeacherSettings)}
+    if set(values) != names:
+        raise ValueError(f"settings {', '.join(sorted(values))}; expected {', '.join(sorted(names))}")
+    return TeacherSettings(**values)
 
 
 def _require_same_vocabulary(path: Path, own: Vocabulary, wanted: Vocabulary) -> None:
@@ -262,5 +273,5 @@ def _layout_problems(container: Container, expected: Mapping[str, tuple[int, int
 
 
 def _not_finite(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> list[str]:
-    # In the dtype asked for: a float64 of 1e300 becomes infinite in float32.
+    # In the dtype requested: a float64 of 1e300 becomes infinite in float32.
     return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor.to(dtype)).all())]

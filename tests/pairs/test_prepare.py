@@ -1,4 +1,4 @@
-"""Raw text to DATA_BIN: what is dropped, what is refused, and that the same input gives the same bytes."""
+"""Preparation of raw text: dropped pairs, refused input, and equal bytes from equal input."""
 
 import shutil
 
@@ -72,7 +72,7 @@ def test_finished_work_is_kept_and_redone_for_other_settings(prepared, raw_corpu
 def test_a_foreign_folder_is_not_removed(raw_corpus, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "precious").touch()
-    with pytest.raises(BadInput, match="was not made by prepare.py"):
+    with pytest.raises(BadInput, match="was not made by python -m fairseq_l2t.pairs.prepare"):
         prepare(raw_corpus, tmp_path, SETTINGS)
     assert (tmp_path / "bin" / "precious").exists()
 
@@ -82,8 +82,7 @@ def test_a_damaged_record_is_named(raw_corpus, tmp_path, capsys):
     record.parent.mkdir()
     for content in ('{"vocab', "[1]", "\udcff"):
         record.write_bytes(content.encode("utf-8", "surrogateescape"))
-        with pytest.raises(SystemExit):
-            main([str(raw_corpus), "--output-dir", str(tmp_path)])
+        assert main([str(raw_corpus), "--output-dir", str(tmp_path)]) == 2
         assert f"{record}: " in capsys.readouterr().err
         assert record.exists()
 
@@ -161,10 +160,8 @@ def _latin(raw):
 )
 def test_bad_text_is_refused_in_words(raw, tmp_path, capsys, damage, words):
     damage(raw)
-    with pytest.raises(SystemExit) as stop:
-        main([str(raw), "--output-dir", str(tmp_path / "out"), "--vocabulary", "150"])
-    assert stop.value.code == 2
-    message = capsys.readouterr().err.splitlines()[-1]
+    assert main([str(raw), "--output-dir", str(tmp_path / "out"), "--vocabulary", "150"]) == 2
+    (message,) = capsys.readouterr().err.splitlines()
     assert all(word in message for word in words), message
     assert not (tmp_path / "out" / "bin").exists()
 
@@ -174,9 +171,13 @@ def test_bad_text_is_refused_in_words(raw, tmp_path, capsys, damage, words):
     [("--vocabulary", "0"), ("--noise", "2.0"), ("--part", "nan"), ("--train-limit", "-1"), ("--vocabulary", "20")],
 )
 def test_bad_options_are_named(raw_corpus, tmp_path, capsys, option, value):
-    with pytest.raises(SystemExit) as stop:
-        main([str(raw_corpus), "--output-dir", str(tmp_path), option, value])
-    assert stop.value.code == 2
+    assert main([str(raw_corpus), "--output-dir", str(tmp_path), option, value]) == 2
     message = capsys.readouterr().err
+    assert message.startswith("python -m fairseq_l2t.pairs.prepare: error: ")
     assert f"{option}: {value}, " in message
     assert option not in ("--noise", "--part") or "expected 0 (none) or a share up to 1" in message
+
+
+def test_the_module_is_a_command(run_command, tmp_path):
+    shown = run_command(["python", "-m", "fairseq_l2t.pairs.prepare", "--help"], cwd=tmp_path).stdout
+    assert shown.startswith("usage: python -m fairseq_l2t.pairs.prepare ")

@@ -42,6 +42,7 @@ def content(**changes):
         "settings": {
             "loss_scale": 40.0,
             "cross_entropy_mix": 0.25,
+            "loss_level": "token",
             "total_updates": 1000,
             "cross_entropy_updates": 50,
             "extra": {},

@@ -165,7 +165,7 @@ def test_stopped_between_the_two_renames(tmp_path, caplog):
     save(tmp_path, 1)
     os.replace(tmp_path / NEWEST_NAME, tmp_path / PREVIOUS_NAME)
     load(tmp_path, 1)
-    assert "stopped inside a write" in caplog.text
+    assert "the run ended during a write" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [{"best": math.nan}, {"pair": (1, 2)}, {1: 2}, {"tensor": torch.ones(1)}])

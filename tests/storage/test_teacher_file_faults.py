@@ -190,6 +190,15 @@ def test_row_7_other_format_versions(tmp_path, version, shown):
     load_teacher(write(tmp_path / "t", version=1))
 
 
+def test_settings_are_complete(tmp_path):
+    settings = {"loss_scale": 40.0, "cross_entropy_mix": 0.0, "total_updates": 5, "cross_entropy_updates": 0}
+    settings |= {"extra": {}, "loss_level": "sentence"}
+    assert load_teacher(write(tmp_path / "t", settings=settings)).settings.loss_level == "sentence"
+    del settings["loss_level"]
+    assert "metadata: settings cross_entropy_mix, " in refusal(write(tmp_path / "t", settings=settings))
+    assert "settings None; expected an object" in refusal(write(tmp_path / "t", settings=None))
+
+
 def test_row_8_other_vocabularies(path):
     longer = Vocabulary.of_symbols([*SYMBOLS, "new"])
     message = refusal(path, vocabulary=longer)
