@@ -1,7 +1,7 @@
-"""``l2t-compare``: BLEU and chrF of several systems against a baseline, with paired bootstrap p-values.
+"""``l2t-compare``: BLEU and chrF of several systems against a baseline, with p-values of the paired bootstrap test.
 
-Scores, signatures and tests are sacrebleu's own; Koehn (2004), "Statistical Significance Tests for Machine
-Translation Evaluation".
+Scores, signatures and tests are sacrebleu's. The test is that of Koehn (2004), "Statistical Significance Tests for
+Machine Translation Evaluation".
 """
 
 from __future__ import annotations
@@ -13,28 +13,27 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.significance import PairedTest, Result
 from tabulate import tabulate
 
 from fairseq_l2t.cli.one_line_parser import OneLineParser
+from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.storage.atomic import write_atomically
 
 __all__ = ["compare", "main", "read_segments", "table"]
 
-# sacrebleu's own defaults, so that its command line gives the same numbers
+# The defaults of the command sacrebleu, which then gives the same numbers.
 _SAMPLES = 1000
 _SEED = 12345
 _SEED_VARIABLE = "SACREBLEU_SEED"
 
 
-class BadInput(Exception):
-    """A file or option that cannot be compared; the message says which, what it is and what it should be."""
-
-
 def read_segments(path: str) -> list[str]:
-    """The lines of a text file, one segment each; only newlines end a line.
+    """Return the segments of a text file, one per line; only newlines end a line.
 
     Raises:
         BadInput: the file is missing, a folder, unreadable, empty or not UTF-8.
@@ -45,13 +44,13 @@ def read_segments(path: str) -> list[str]:
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise BadInput(f"{path}: a folder, expected a text file with one segment a line") from None
+        raise BadInput(f"{path}: a folder, expected a text file with one segment per line") from None
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: byte {error.start} is not UTF-8 text") from None
     if not text:
-        raise BadInput(f"{path}: empty, expected one segment a line")
+        raise BadInput(f"{path}: empty, expected one segment per line")
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
@@ -60,14 +59,14 @@ def compare(
     named_systems: Sequence[tuple[str, Sequence[str]]],
     samples: int = _SAMPLES,
     seed: int = _SEED,
-) -> dict:
-    """Score systems and test each but the first, the baseline, against it.
+) -> dict[str, Any]:
+    """Score systems and test each against the first, the baseline.
 
     Args:
-        reference: one segment an entry.
-        named_systems: (name, segments) of the baseline, then of the others; names are distinct.
-        samples: bootstrap resamples, at least 1.
-        seed: of the resampling, at least 1 (to sacrebleu 0 means a random one).
+        reference: the reference segments.
+        named_systems: (name, segments) of the baseline, then of the other systems; names are distinct.
+        samples: number of bootstrap resamples, at least 1.
+        seed: seed of the resampling, at least 1 (sacrebleu takes 0 as a random seed).
 
     Returns:
         ``{"signatures": {metric: text}, "systems": [{"name": ..., metric: {"score", "p_value", "mean",
@@ -87,12 +86,13 @@ def compare(
     systems = []
     for index, name in enumerate(scores.pop("System")):
         results = {metric: column[index] for metric, column in scores.items()}
-        systems.append({"name": name, **{metric: _as_plain(result) for metric, result in results.items()}})
+        plain = {metric: _as_plain(result) for metric, result in results.items() if isinstance(result, Result)}
+        systems.append({"name": name, **plain})
     return {"signatures": {metric: str(signature) for metric, signature in signatures.items()}, "systems": systems}
 
 
-def table(comparison: dict) -> str:
-    """The comparison as text: score, difference to the baseline and p-value a metric, then signatures."""
+def table(comparison: dict[str, Any]) -> str:
+    """Return a comparison as text: score, difference to the baseline and p-value per metric, then signatures."""
     baseline, metrics = comparison["systems"][0], list(comparison["signatures"])
     rows = [["system"] + [title for metric in metrics for title in (metric, "delta", "p")]]
     for system in comparison["systems"]:
@@ -103,31 +103,26 @@ def table(comparison: dict) -> str:
                 row += [f"{score:.2f}", "", ""]
                 continue
             delta = score - baseline[metric]["score"]
-            # Without any difference sacrebleu's test gives its least p-value, which would read as significant.
+            # For equal scores sacrebleu's test gives its lowest p-value, which would look significant.
             row += [f"{score:.2f}", f"{delta:+.2f}", f"{p_value:.4f}" if delta else "-"]
         rows.append(row)
-    lines = tabulate(
-        rows, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * (len(rows[0]) - 1))
-    ).split("\n")
-    lines = [line.rstrip() for line in lines]
+    sides = ("left", *["right"] * (len(rows[0]) - 1))
+    text = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=sides)
+    lines = [line.rstrip() for line in text.split("\n")]
     lines.append("")
     lines.append(f"delta and p (paired bootstrap) are against {baseline['name']}")
     return "\n".join(lines + [f"{metric}: {text}" for metric, text in comparison["signatures"].items()])
 
 
-def _as_plain(result) -> dict[str, float | None]:
-    p_value = None if result.p_value is None else float(result.p_value)
-    return {
-        "score": float(result.score),
-        "p_value": p_value,
-        "mean": float(result.mean),
-        "confidence": float(result.ci),
-    }
+def _as_plain(result: Result) -> dict[str, float | None]:
+    """Return a result as numbers that JSON can hold; sacrebleu's are NumPy's in part."""
+    values = {"score": result.score, "p_value": result.p_value, "mean": result.mean, "confidence": result.ci}
+    return {name: None if value is None else float(value) for name, value in values.items()}
 
 
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """The environment variable is the only way to seed sacrebleu's tests."""
+    """Set the seed of sacrebleu's tests, which read it from an environment variable only."""
     before = os.environ.get(_SEED_VARIABLE)
     os.environ[_SEED_VARIABLE] = str(seed)
     try:
@@ -140,31 +135,33 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
 
 
 def _read_all(options: argparse.Namespace) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The reference and the named systems, as many segments each."""
+    """Return the reference and the named systems, all with the same number of segments."""
     if options.samples < 1:
         raise BadInput(f"--samples: {options.samples}, expected at least 1")
     if options.seed < 1:
-        raise BadInput(f"--seed: {options.seed}, expected at least 1 (0 would be random to sacrebleu)")
+        raise BadInput(f"--seed: {options.seed}, expected at least 1 (sacrebleu takes 0 as a random seed)")
     reference = read_segments(options.ref)
     if not any(line.strip() for line in reference):
-        raise BadInput(f"{options.ref}: only blank lines, expected one reference a line")
+        raise BadInput(f"{options.ref}: only blank lines, expected one reference per line")
     paths = [options.baseline, *options.systems]
     systems = [read_segments(path) for path in paths]
     for path, segments in zip(paths, systems, strict=True):
         if len(segments) != len(reference):
-            raise BadInput(f"{options.ref} has {len(reference)} lines, {path} has {len(segments)}; expected as many")
+            raise BadInput(
+                f"{options.ref} has {len(reference)} lines, {path} has {len(segments)}; expected equal numbers of lines"
+            )
     return reference, list(zip(_names(paths), systems, strict=True))
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """File names where they tell the systems apart, else the paths as they were given.
+    """Return the file names, or the paths as given where file names are equal.
 
     Raises:
         BadInput: a path is given twice.
     """
     if len(set(paths)) < len(paths):
         twice = next(path for index, path in enumerate(paths) if path in paths[:index])
-        raise BadInput(f"{twice}: given twice, expected a baseline and other systems")
+        raise BadInput(f"{twice}: given twice, expected different files")
     names = [Path(path).name for path in paths]
     return names if len(set(names)) == len(names) else list(paths)
 
@@ -172,20 +169,24 @@ def _names(paths: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="l2t-compare",
-        description="Compare systems with a baseline by sacrebleu: "
-        "BLEU, chrF, signatures and paired bootstrap p-values.",
+        description="Compare systems with a baseline by BLEU and chrF (sacrebleu), with signatures and p-values of "
+        "the paired bootstrap test.",
     )
-    parser.add_argument("--ref", required=True, metavar="FILE", help="references, one segment a line")
-    parser.add_argument("--baseline", required=True, metavar="FILE", help="its detokenised hypotheses")
-    parser.add_argument("--systems", required=True, nargs="+", metavar="FILE", help="those of the others")
-    parser.add_argument("--json", metavar="FILE", help="also write the unrounded numbers here")
-    parser.add_argument("--samples", type=int, default=_SAMPLES, help="resamples (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=_SEED, help="of the resampling (default %(default)s)")
+    parser.add_argument("--ref", required=True, metavar="FILE", help="references, one segment per line")
+    parser.add_argument("--baseline", required=True, metavar="FILE", help="detokenised hypotheses of the baseline")
+    parser.add_argument(
+        "--systems", required=True, nargs="+", metavar="FILE", help="detokenised hypotheses of the other systems"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the unrounded numbers to FILE")
+    parser.add_argument(
+        "--samples", type=int, default=_SAMPLES, help="number of bootstrap resamples (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=_SEED, help="seed of the resampling (default: %(default)s)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

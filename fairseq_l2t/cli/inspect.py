@@ -1,4 +1,4 @@
-"""``l2t-inspect``: what a teacher has learned, as a text table and as plots."""
+"""``l2t-inspect``: the coefficients of a teacher, as text tables and as plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -29,8 +29,9 @@ from fairseq_l2t.storage import TeacherFile, TeacherFileError, load_teacher
 __all__ = ["main"]
 
 _MOST_STAGES = 8
-"""More columns fit no terminal."""
+"""More columns do not fit a terminal."""
 _CURVE_POINTS = 101
+"""Stages per curve in plots."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _inspect(options)
     except (InspectionError, TeacherFileError) as error:
         parser.error(str(error))
-    except BrokenPipeError:  # `l2t-inspect ... | head`: the reader has seen enough
+    except BrokenPipeError:  # `l2t-inspect ... | head`: a closed pipe is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         parser.error(f"--plots: {error.filename}: {error.strerror}")
@@ -51,38 +52,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="l2t-inspect",
-        description="Show which target words a teacher weights most and least at stages of a student's life.",
+        description="Show the target words with the highest and lowest weights at stages of a student's life.",
     )
-    parser.add_argument("teacher", metavar="FILE", help="teacher file, as l2t-train-teacher writes it")
-    parser.add_argument("--dict", required=True, metavar="FILE", help="target dictionary, as dict.en.txt")
-    parser.add_argument("--log", metavar="FILE", help="JSON lines of the teacher's training: states and curve")
-    parser.add_argument("--top", type=_whole(1), default=15, metavar="N", help="words a list (default: 15)")
+    parser.add_argument("teacher", metavar="FILE", help="teacher file of l2t-train-teacher")
+    parser.add_argument("--dict", required=True, metavar="FILE", help="target dictionary, for example dict.en.txt")
+    parser.add_argument(
+        "--log", metavar="FILE", help="log of the teacher's training (teacher_log.jsonl), for student states and plots"
+    )
+    parser.add_argument("--top", type=_whole(1), default=15, metavar="N", help="words per list (default: %(default)s)")
     parser.add_argument(
         "--stages",
         type=_stages,
         default=(0.0, 0.25, 0.5, 0.75, 1.0),
         metavar="P,P,...",
-        help=f"progress values in [0, 1], at most {_MOST_STAGES} (default: 0,0.25,0.5,0.75,1)",
+        help=f"progress values in [0, 1] to show, at most {_MOST_STAGES} (default: 0,0.25,0.5,0.75,1)",
     )
     parser.add_argument(
         "--min-count",
         type=_whole(0),
         default=1,
         metavar="N",
-        help="leave out words with fewer occurrences in the training text (default: 1)",
+        help="leave out words with fewer occurrences in the training text (default: %(default)s)",
     )
     parser.add_argument(
         "--rare-below",
         type=_whole(0),
         default=10,
         metavar="N",
-        help="mark words with fewer occurrences by an asterisk (default: 10)",
+        help="mark words with fewer occurrences with an asterisk (default: %(default)s)",
     )
     parser.add_argument("--plots", metavar="DIR", help="write PNG plots into DIR (needs matplotlib)")
     return parser
 
 
-def _whole(least: int):
+def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.strip().lstrip("-").isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least {least}")
@@ -98,7 +101,7 @@ def _stages(text: str) -> tuple[float, ...]:
         stages = [math.nan]
     if not all(0 <= stage <= 1 for stage in stages) or len(stages) > _MOST_STAGES:
         raise argparse.ArgumentTypeError(
-            f"{text!r}; expected at most {_MOST_STAGES} numbers in [0, 1] with commas between them"
+            f"{text!r}; expected at most {_MOST_STAGES} numbers in [0, 1], separated by commas"
         )
     return tuple(stages)
 
@@ -114,22 +117,23 @@ def _inspect(options: argparse.Namespace) -> None:
     weights = word_weights(teacher_file, dictionary, stages, source.at(stages), min_count=options.min_count)
     report = format_report(teacher_file, source, weights, top=options.top, rare_below=options.rare_below)
     _print(report)
-    for note in () if log is None else log.notes:
-        _print(f"Note on {log.path}: {note}.\n")
+    if log is not None:
+        for note in log.notes:
+            _print(f"Note on {log.path}: {note}.\n")
     if plots is not None:
         _plot(plots, options, teacher_file, dictionary, source, log)
     sys.stdout.flush()
 
 
 def _print(text: str) -> None:
-    # A terminal that cannot show a word's letters shows question marks instead of ending the program.
+    # Letters that the terminal's encoding lacks become question marks instead of ending the program.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
 
 
 def _import_plots() -> ModuleType:
     try:
-        from fairseq_l2t.inspection import plots  # takes a second: only where plots are asked for
+        from fairseq_l2t.inspection import plots  # takes a second, so it is imported only for plots
     except ImportError as error:
         raise InspectionError(
             f"--plots: matplotlib cannot be imported ({error}); pip install 'fairseq_l2t[inspection]'"
@@ -160,7 +164,7 @@ def _plot(
     for name in written:
         _print(f"Plot: {folder / name}\n")
     if log is None:
-        _print("No plot of the teacher's training: it is drawn from --log.\n")
+        _print("No plot of the teacher's training: it is drawn from --log, which is not given.\n")
 
 
 if __name__ == "__main__":

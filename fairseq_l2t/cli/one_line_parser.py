@@ -1,4 +1,4 @@
-"""The option parser of our commands."""
+"""An option parser whose errors are one line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["OneLineParser"]
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Errors in one line: argparse's usage before it takes more lines than what is wrong."""
+    """An argument parser that prints errors in one line, without the usage before them."""
 
     def error(self, message: str) -> NoReturn:
-        """Print ``message`` on stderr and exit with code 2."""
+        """Print ``message`` to stderr and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")

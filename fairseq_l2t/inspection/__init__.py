@@ -1,4 +1,4 @@
-"""Tables and plots from saved files. matplotlib is imported by `fairseq_l2t.inspection.plots` alone."""
+"""Tables and plots from saved files. Only `plots` and `classifier_plots` import matplotlib."""
 
 from fairseq_l2t.inspection.dictionary import TargetDictionary, read_dictionary
 from fairseq_l2t.inspection.errors import InspectionError

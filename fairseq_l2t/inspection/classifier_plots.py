@@ -1,10 +1,11 @@
-"""PNG plots of a teacher of classifiers: its training, and rows of its full Phi over a student's life."""
+"""PNG plots of a classifier's teacher: its training, and rows of its full Phi over a student's life."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,32 +30,34 @@ def plot_run(
     """Draw the figures of a ``train-teacher`` run into ``output``; return their paths.
 
     Args:
-        folder: of the run.
-        output: made where absent.
+        folder: folder of the run.
+        output: folder of the figures, created if absent.
         classes: names of the classes whose rows of Phi are shown; None: the first four.
 
     Raises:
-        InspectionError, TeacherFileError: a file of the run that cannot be read, or a class it does not have.
+        InspectionError, TeacherFileError: a file of the run cannot be read, or the run has no such class.
         OSError: a figure could not be written.
     """
     folder, output = Path(folder), Path(output)
     file = load_teacher(folder / "teacher.safetensors", forms=("full",))
     names = file.settings.extra.get("classes")
     if not isinstance(names, list) or len(names) != file.teacher.entries:
-        raise InspectionError(f"{file.path}: names no classes; was it written by l2t-classify train-teacher?")
+        raise InspectionError(f"{file.path}: no class names; expected a file of l2t-classify train-teacher")
     wanted = list(names[:_MOST_CLASSES] if classes is None else classes)
     unknown = [name for name in wanted if name not in names]
     if unknown:
-        raise InspectionError(f"--classes: {', '.join(unknown)}; expected some of {', '.join(names)}")
+        raise InspectionError(f"--classes: {', '.join(unknown)}; expected names among {', '.join(names)}")
     path = folder / "teacher_log.jsonl"
     log = read_training_log(path) if path.exists() else None  # an untrained teacher has none
-    # A teacher that was never bettered was kept before the first life had been recorded.
+    # The untrained teacher, if no update improves on it, is saved before the first life is recorded.
     known = file.settings.extra.get("states") or _states_of_last_life(log)
     states = stages_of(file.path, known, file.teacher.features)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InspectionError(f"--output-dir: {output}: {error.strerror}; expected a folder, or a new one") from None
+        raise InspectionError(
+            f"--output-dir: {output}: {error.strerror}; expected a folder, or a path where one can be created"
+        ) from None
     paths = [output / "phi.png"]
     plot_rows(paths[0], file.teacher, names, [names.index(name) for name in wanted], states)
     if log is not None:
@@ -63,20 +66,20 @@ def plot_run(
     return paths
 
 
-def _states_of_last_life(log: TrainingLog | None) -> list:
+def _states_of_last_life(log: TrainingLog | None) -> list[Any]:
     lines = () if log is None else log.lines
     last = [line for line in lines if line.get("student_life") == lines[-1].get("student_life")]
     return [state for line in last for state in line.get("states") or []]
 
 
 def stages_of(path: Path, states: object, features: Sequence[str]) -> list[dict[str, float]]:
-    """Return up to three of the states a student went through: early, in the middle and late.
+    """Return up to three of a student's states: the first, the middle and the last.
 
     Raises:
-        InspectionError: no states with these features.
+        InspectionError: there are no states, or a state lacks a feature.
     """
     if not isinstance(states, list) or not states:
-        raise InspectionError(f"{path}: holds no states of a student; was it trained (--teacher-updates above 0)?")
+        raise InspectionError(f"{path}: no states of a student; expected a trained teacher (--teacher-updates above 0)")
     for state in states:
         if not isinstance(state, dict) or any(not isinstance(state.get(name), (int, float)) for name in features):
             raise InspectionError(f"{path}: a state lacks one of the features {', '.join(features)}")
@@ -91,16 +94,16 @@ def plot_rows(
     rows: Sequence[int],
     states: Sequence[dict[str, float]],
 ) -> None:
-    """Draw Phi_t(i, j) for chosen classes i against all j, one colour a stage (Wu et al. 2018, Figure 4).
+    """Draw Phi_t(i, j) for chosen classes i against all j, one colour per stage (Wu et al. 2018, Figure 4).
 
-    The diagonal, ten times the others and more, stands in figures above each panel.
+    The diagonal entry is more than ten times the others, so it is written above each panel instead of drawn.
 
     Args:
         path: the PNG file, written atomically.
-        teacher: of a full Phi.
-        names: of all classes.
-        rows: numbers i of the classes shown.
-        states: by feature name, early ones first.
+        teacher: a teacher with a full Phi.
+        names: names of all classes.
+        rows: indices i of the classes shown.
+        states: one state per stage, by feature name, in order of progress.
     """
     columns = min(2, len(rows))
     figure = Figure(figsize=(5.2 * columns + 0.5, 2.6 * -(-len(rows) // columns) + 0.6), layout="constrained")
@@ -122,11 +125,11 @@ def plot_rows(
             continue
         axes.axhline(0, color="black", linewidth=0.8)
         finish_axes(axes, "class", "Phi")
-        axes.set_xlim(-0.6, len(names) - 0.4)  # also where the first or last class is the label, and has no bar
+        axes.set_xlim(-0.6, len(names) - 0.4)  # also if the first or last class is the label and has no bar
         rotation = 0 if len(names) <= 10 else 90
         axes.set_xticks(places, [shown_word(name) for name in names], rotation=rotation, fontsize=7)
         own = ", ".join(diagonals[rows[number]])
         axes.set_title(f"label {shown_word(names[rows[number]])}; its own Phi: {own}", loc="left", fontsize=10)
-    figure.suptitle("What the loss makes of each class's log-probability, early and late", fontsize=11)
+    figure.suptitle("Coefficients of each class's log-probability, early and late in a student's life", fontsize=11)
     figure.legend(loc="outside lower center", ncols=len(states), fontsize=8, frameon=False)
     save_figure(figure, path)

@@ -1,7 +1,6 @@
 """The target dictionary as fairseq-preprocess writes it, read without fairseq.
 
-Source: fairseq 0.12.2, data/dictionary.py: four special symbols come first, then one symbol a line with its
-    count.
+Source: fairseq 0.12.2, data/dictionary.py: four special symbols, then one symbol per line with its count.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ __all__ = ["NEVER_TARGETS", "TargetDictionary", "read_dictionary", "require_dict
 
 SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 NEVER_TARGETS = ("<s>", "<pad>")
-"""A target sentence never contains the first; the second is ignored by the loss."""
+"""No target sentence contains the first; the loss ignores the second."""
 
 _OVERWRITE = "#fairseq:overwrite"
 
@@ -27,8 +26,7 @@ class TargetDictionary:
 
     Args:
         symbols: special ones included.
-        counts: occurrences in the training text; None for the special symbols, of which the file says
-            nothing.
+        counts: occurrences in the training text; None for the special symbols, which the file does not list.
     """
 
     symbols: tuple[str, ...]
@@ -36,7 +34,7 @@ class TargetDictionary:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Size and fingerprint, as a teacher file keeps them."""
+        """Size and fingerprint, as in a teacher file."""
         return Vocabulary.of_symbols(self.symbols)
 
 
@@ -44,7 +42,7 @@ def read_dictionary(path: str | os.PathLike[str]) -> TargetDictionary:
     """Read a dictionary such as ``dict.en.txt``.
 
     Raises:
-        InspectionError: unreadable, not UTF-8, or a line that is not ``<symbol> <count>``, with its number.
+        InspectionError: the file is unreadable or not UTF-8, or a line is not ``<symbol> <count>``.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -59,7 +57,7 @@ def read_dictionary(path: str | os.PathLike[str]) -> TargetDictionary:
     for number, line in enumerate(lines, start=1):
         symbol, count, overwrite = _parse(line, f"--dict {os.fspath(path)}, line {number}")
         if symbol in seen and not overwrite:
-            raise InspectionError(f"--dict {os.fspath(path)}, line {number}: {symbol!r} stands there twice")
+            raise InspectionError(f"--dict {os.fspath(path)}, line {number}: {symbol!r} occurs twice")
         seen.add(symbol)
         symbols.append(symbol)
         counts.append(count)
@@ -67,7 +65,11 @@ def read_dictionary(path: str | os.PathLike[str]) -> TargetDictionary:
 
 
 def require_dictionary_of(teacher_file: TeacherFile, dictionary: TargetDictionary, path: str) -> None:
-    """Raise InspectionError where ``dictionary``, read from ``path``, is not the one of the teacher."""
+    """Check that ``dictionary``, read from ``path``, is the teacher's.
+
+    Raises:
+        InspectionError: its size, symbols or their order differ.
+    """
     own, given = teacher_file.vocabulary, dictionary.vocabulary
     if own.size != given.size:
         raise InspectionError(
@@ -77,12 +79,12 @@ def require_dictionary_of(teacher_file: TeacherFile, dictionary: TargetDictionar
     if own.sha256 != given.sha256:
         raise InspectionError(
             f"--dict {path}: fingerprint {given.sha256}; the teacher {teacher_file.path} has {own.sha256}: "
-            "other symbols, or the same in another order (the target language's dictionary is wanted)"
+            "other symbols, or the same in another order; expected the dictionary of the target language"
         )
 
 
 def _parse(line: str, place: str) -> tuple[str, int, bool]:
-    # rsplit at the last space, as fairseq does: a symbol may contain spaces.
+    # Split at the last space, as in fairseq: a symbol may contain spaces.
     symbol, _, field = line.rstrip().rpartition(" ")
     overwrite = field == _OVERWRITE
     if overwrite:

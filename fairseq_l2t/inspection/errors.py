@@ -1,7 +1,7 @@
-"""What inspection raises."""
+"""The error that inspection raises."""
 
 __all__ = ["InspectionError"]
 
 
 class InspectionError(ValueError):
-    """Input that cannot be inspected; one line that names the file or option."""
+    """Invalid user input; the message is one line that names the file or option."""

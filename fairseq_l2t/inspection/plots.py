@@ -1,4 +1,4 @@
-"""PNG plots of a teacher and of its training. matplotlib is imported in this room alone."""
+"""PNG plots of a teacher and of its training."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from matplotlib.figure import Figure
 
 from fairseq_l2t.inspection.text_table import printable
 from fairseq_l2t.inspection.training_log import TrainingLog
-from fairseq_l2t.inspection.weights import WordWeights
+from fairseq_l2t.inspection.weights import Floats, WordWeights
 from fairseq_l2t.storage import write_atomically
 
 __all__ = ["finish_axes", "plot_coefficients", "plot_training", "plot_words", "save_figure", "shown_word"]
 
-# Okabe and Ito's palette, told apart also without red-green vision.
+# Colours of the Okabe-Ito palette, which readers without red-green vision can distinguish.
 _UP = ("#0072B2", "#56B4E9", "#009E73", "#004D73")
 _DOWN = ("#D55E00", "#E69F00", "#CC79A7", "#8C3B00")
 _GREY = "#444444"
 _DOTS_PER_INCH = 130
 _LABEL_GAP = 0.045
-"""Least distance of two labels, as a share of the height of the axes."""
+"""Smallest distance of two labels, as a share of the height of the axes."""
 _MOST_ROWS = 40
-"""Words each way in the heat map, however many the text lists."""
+"""Most words in each direction in the heat map."""
 
 
 def plot_coefficients(
     path: str | os.PathLike[str], weights: WordWeights, *, words: int = 4, cross_entropy_until: float = 0.0
 ) -> None:
-    """Draw Phi over a student's life: mean, percentiles, and the words that gain and lose most.
+    """Draw Phi over a student's life: mean, percentiles, and the words whose weight rises and falls most.
 
     Args:
         path: the PNG file, written atomically.
-        weights: at many stages.
-        words: how many words each way.
-        cross_entropy_until: progress up to which students are taught by plain cross-entropy; shaded.
+        weights: weights at many stages.
+        words: number of words in each direction.
+        cross_entropy_until: progress up to which students train with plain cross-entropy; shaded.
 
     Raises:
         OSError: the file could not be written.
@@ -64,10 +64,10 @@ def plot_coefficients(
     _label_ends(axes, progress[-1], np.array(ends), labels)
     _second_scale(axes, weights)
     if cross_entropy_until > 0:
-        style = {"fill": False, "hatch": "//", "edgecolor": "0.75", "linewidth": 0}
-        axes.axvspan(0, cross_entropy_until, **style, label="plain cross-entropy instead")
+        label = "plain cross-entropy instead"
+        axes.axvspan(0, cross_entropy_until, fill=False, hatch="//", edgecolor="0.75", linewidth=0, label=label)
     finish_axes(axes, "progress of the student's life", "coefficient Phi")
-    axes.set_title("What the teacher makes of each word over a student's life", loc="left", fontsize=11)
+    axes.set_title("Coefficients of words over a student's life", loc="left", fontsize=11)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     save_figure(figure, path)
 
@@ -82,7 +82,7 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     chosen = [*high, *reversed(low)]
     weight = weights.weights
     relative = (weight - weight.mean(axis=1, keepdims=True))[:, chosen].T
-    # 1e-9: a teacher whose words all weigh the same would leave the scale without extent.
+    # 1e-9: the scale needs an extent also if all words have the same weight.
     limit = max(float(np.abs(relative).max()), 1e-9)
     figure = Figure(figsize=(9, 1.2 + 0.22 * len(chosen)), layout="constrained")
     axes = figure.add_subplot()
@@ -94,20 +94,20 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     axes.invert_yaxis()
     axes.axhline(len(high) - 0.5, color="black", linewidth=0.8)
     axes.set_xlabel("progress of the student's life")
-    title = "Weight of words against the mean word (red: favoured), ordered by the end"
+    title = "Weight of words minus the mean (red: above it), ordered by the last stage"
     axes.set_title(title, loc="left", fontsize=11)
-    figure.colorbar(mesh, ax=axes, label="weight less the mean weight", pad=0.02)
+    figure.colorbar(mesh, ax=axes, label="weight minus the mean weight", pad=0.02)
     save_figure(figure, path)
 
 
 def plot_training(path: str | os.PathLike[str], log: TrainingLog, *, entry: str = "word", pair: str = "pair") -> None:
-    """Draw the training of the teacher from its log: measures, hypergradient norm, range of Phi.
+    """Draw the training of a teacher from its log: measures, hypergradient norm, range of Phi.
 
     Args:
         path: the PNG file, written atomically.
-        log: as `read_training_log` returns it.
-        entry: what has a coefficient of its own.
-        pair: what dev consists of.
+        log: the log.
+        entry: name of the unit that has a coefficient.
+        pair: name of the unit of the dev set.
 
     Raises:
         OSError: the file could not be written.
@@ -117,8 +117,8 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog, *, entry: str 
     updates = log.column("teacher_update")
     for axes in (measure, norms, phi):
         _mark_lives(axes, log, updates)
-    _draw(measure, log, "measure", f"dev {pair}s that train the teacher", _UP[1])
-    _draw(measure, log, "holdout_measure", f"held-out dev {pair}s", _DOWN[0], marker="o")
+    _draw(measure, log, "measure", f"measure on the dev {pair}s for training", _UP[1])
+    _draw(measure, log, "holdout_measure", f"measure on the held-out dev {pair}s", _DOWN[0], marker="o")
     _draw_means(measure, log, updates)
     _draw(norms, log, "hypergradient_norm", "hypergradient (d measure / d theta)", _UP[0])
     _draw(norms, log, "adjoint_norm", "adjoint (d measure / d omega)", _DOWN[1])
@@ -128,12 +128,12 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog, *, entry: str 
     low, high = log.column("phi_min"), log.column("phi_max")
     phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label=f"lowest to highest {entry}")
     _draw(phi, log, "phi_mean", f"mean over the {entry}s", "black")
-    _draw(phi, log, "phi_off_diagonal", "mean beside the diagonal", _UP[0])
+    _draw(phi, log, "phi_off_diagonal", "mean off the diagonal", _UP[0])
     for axes, label in ((measure, "measure"), (norms, "norm"), (phi, "coefficient Phi")):
         finish_axes(axes, "", label)
-        # Above the panel: inside it would lie on some curve.
+        # Above the panel, because inside it would cover a curve.
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": 3}
-        if axes.get_legend_handles_labels()[0]:  # a log may lack all the fields of a panel
+        if axes.get_legend_handles_labels()[0]:  # a log may lack all fields of a panel
             axes.legend(**place, fontsize=8, frameon=False)
     phi.set_xlabel("teacher update (dotted: a new student begins)")
     figure.suptitle("Training of the teacher", fontsize=11)
@@ -141,32 +141,32 @@ def plot_training(path: str | os.PathLike[str], log: TrainingLog, *, entry: str 
 
 
 def _draw(axes: Axes, log: TrainingLog, name: str, label: str, color: str, marker: str | None = None) -> None:
-    """Draw one field of the log, one line a student life: the fall back to a new student is no course."""
+    """Draw one field of the log, one line per student life, so that no line joins two students."""
     x, y, lives = log.column("teacher_update"), log.column(name), log.column("student_life")
     known = np.isfinite(y)
     x, y, lives = x[known], y[known], lives[known]
     breaks = np.flatnonzero(np.diff(lives) != 0) + 1
     for number, part in enumerate(np.split(np.arange(len(x)), breaks)):
         if len(part):
-            # A single point draws no line.
+            # A single point has no line.
             own_marker = marker or ("o" if len(part) == 1 else None)
             own_label = label if number == 0 else None
             axes.plot(x[part], y[part], color=color, label=own_label, linewidth=1.4, marker=own_marker, markersize=4)
 
 
-def _draw_means(axes: Axes, log: TrainingLog, updates: np.ndarray) -> None:
-    """Draw the mean measure of each student life of several windows, which rises where teaching gets better."""
+def _draw_means(axes: Axes, log: TrainingLog, updates: Floats) -> None:
+    """Draw the mean measure of each student life of several windows; it rises as the teacher improves."""
     measures, lives = log.column("measure"), log.column("student_life")
-    label = "mean of the first over a student's life"
+    label: str | None = "mean of the training measure over a student's life"
     for life in np.unique(lives[np.isfinite(lives)]):
         own = (lives == life) & np.isfinite(measures)
-        if own.sum() > 1:  # the mean of one would hide it
+        if own.sum() > 1:  # the mean of one point would hide it
             ends = [updates[own].min() - 0.4, updates[own].max() + 0.4]
             axes.plot(ends, [measures[own].mean()] * 2, color="black", linewidth=2, label=label)
             label = None
 
 
-def _mark_lives(axes: Axes, log: TrainingLog, updates: np.ndarray) -> None:
+def _mark_lives(axes: Axes, log: TrainingLog, updates: Floats) -> None:
     lives = log.column("student_life")
     starts = updates[1:][np.diff(lives) != 0]
     # With very many lives the lines would hide the curves.
@@ -191,8 +191,8 @@ def _second_scale(axes: Axes, weights: WordWeights) -> None:
     scale.set_ylabel("weight (1: as plain cross-entropy)")
 
 
-def _label_ends(axes: Axes, x: float, ends: np.ndarray, labels: Sequence[tuple[str, str]]) -> None:
-    """Write each label at the right end of its line, moved apart where they would overlap."""
+def _label_ends(axes: Axes, x: float, ends: Floats, labels: Sequence[tuple[str, str]]) -> None:
+    """Write each label at the right end of its line; labels that would overlap are moved apart."""
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top)
     places = _spread((ends - bottom) / (top - bottom), _LABEL_GAP)
@@ -210,13 +210,13 @@ def _label_ends(axes: Axes, x: float, ends: np.ndarray, labels: Sequence[tuple[s
         )
 
 
-def _spread(places: np.ndarray, gap: float) -> np.ndarray:
-    """Return ``places`` at least ``gap`` apart, in their order, around where they were."""
+def _spread(places: Floats, gap: float) -> Floats:
+    """Return ``places`` moved apart, in their order, so that neighbours are at least ``gap`` apart."""
     order = np.argsort(places, kind="stable")
     spread = places[order]
     for index in range(1, len(spread)):
         spread[index] = max(spread[index], spread[index - 1] + gap)
-    # What was pushed above the top comes back down, pushing the others.
+    # Labels above the top move down and push the others down.
     ceiling = max(1.0, float(places.max(initial=0.0)))
     for index in range(len(spread) - 1, -1, -1):
         spread[index] = min(spread[index], ceiling)
@@ -227,7 +227,7 @@ def _spread(places: np.ndarray, gap: float) -> np.ndarray:
 
 
 def finish_axes(axes: Axes, x: str, y: str) -> None:
-    """Label the axes and take away what is not needed to read them."""
+    """Label the axes, draw a grid and remove the upper and right borders."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.margins(x=0.01)
@@ -236,16 +236,16 @@ def finish_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def shown_word(word: str) -> str:
-    """Return a word as a label shows it, cut and on one line; a dollar sign would begin a formula."""
+    """Return a word as a label shows it: cut, on one line, without dollar signs, which begin formulas."""
     shown = printable(word)
     return (shown if len(shown) <= 18 else shown[:17] + "…").replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG, whole or not at all; the same figure gives the same bytes."""
+    """Write a PNG file atomically; the same figure gives the same bytes."""
     image = io.BytesIO()
     with warnings.catch_warnings():
-        # A word in a script the font lacks is drawn as boxes; the text table shows it.
+        # Words in scripts that the font lacks are drawn as boxes; the text table shows them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     write_atomically(Path(path), [image.getbuffer()])

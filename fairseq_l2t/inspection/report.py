@@ -1,15 +1,16 @@
-"""A teacher in words: what its loss favours, and when."""
+"""A report on a teacher as text: the weights of words at stages of a student's life."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fairseq_l2t.inspection.stages import PROGRESS, StateSource
 from fairseq_l2t.inspection.text_table import columns, fit, printable
-from fairseq_l2t.inspection.weights import WordWeights
+from fairseq_l2t.inspection.weights import Floats, Indices, WordWeights
 from fairseq_l2t.storage import TeacherFile
 
 __all__ = ["format_report"]
@@ -28,13 +29,13 @@ _NAMED_WORDS = 5
 def format_report(
     teacher_file: TeacherFile, source: StateSource, weights: WordWeights, *, top: int, rare_below: int
 ) -> str:
-    """Return the whole text table.
+    """Return the report.
 
     Args:
         teacher_file: the teacher.
-        source: where the states are from.
-        weights: at the stages to show.
-        top: words a list.
+        source: the states and their source.
+        weights: weights at the stages to show.
+        top: number of words per list.
         rare_below: words with fewer occurrences in the training text get an asterisk.
     """
     sections = [
@@ -54,13 +55,13 @@ def _facts(teacher_file: TeacherFile, source: StateSource) -> list[str]:
     argument = "Phi * log p + psi * mean log p of all words" if smoothed else "Phi * log p"
     if settings.loss_level == "sentence":
         argument = f"mean of {argument} over the sentence"
-    loss = f"-{settings.loss_scale:g} * sigmoid({argument}) a target token"
+    loss = f"-{settings.loss_scale:g} * sigmoid({argument}) per target token"
     if settings.cross_entropy_mix:
         loss += f", mixed with {100 * settings.cross_entropy_mix:g} % cross-entropy"
     life = f"{settings.total_updates} updates"
     if settings.cross_entropy_updates:
         share = settings.cross_entropy_updates / settings.total_updates
-        life += f"; the first {settings.cross_entropy_updates} (to progress {share:.2g}) by plain cross-entropy"
+        life += f"; the first {settings.cross_entropy_updates} (to progress {share:.2g}) with plain cross-entropy"
     fingerprint = teacher_file.vocabulary.sha256[:16]
     facts = {
         "coefficients": f"{teacher.form} Phi, from {teacher.keys} keys",
@@ -78,8 +79,8 @@ def _facts(teacher_file: TeacherFile, source: StateSource) -> list[str]:
     return lines
 
 
-def _training(extra: dict) -> str:
-    # Only what is short: lists (seeds, states) and the command line would bury the rest.
+def _training(extra: dict[str, Any]) -> str:
+    # Only short values: lists (seeds, states) and the command line would hide the others.
     shown = {
         name: value
         for name, value in extra.items()
@@ -105,13 +106,16 @@ def _stages(source: StateSource, weights: WordWeights) -> list[str]:
     rows.append(["weight of 90 % of the words", *spread])
     if weights.smoothing is not None:
         rows.append(["psi, of all words", *(f"{value:.4f}" for value in weights.smoothing)])
+    if weights.smoothing_weights is not None:
         rows.append(["weight of all words", *(f"{value:.3f}" for value in weights.smoothing_weights)])
     return ["Stages of a student's life", *columns(rows, "l" + "r" * len(weights.progress))]
 
 
-def _mean_in_text(weights: WordWeights) -> np.ndarray | None:
+def _mean_in_text(weights: WordWeights) -> Floats | None:
+    """Mean weight over the occurrences in the training text, (stages,); None without counts."""
     known = np.clip(weights.counts, 0, None)
-    return weights.weights @ known / known.sum() if known.sum() > 0 else None
+    mean: Floats | None = weights.weights @ known / known.sum() if known.sum() > 0 else None
+    return mean
 
 
 def _in_words(weights: WordWeights) -> list[str]:
@@ -120,31 +124,33 @@ def _in_words(weights: WordWeights) -> list[str]:
     sentences = []
     largest = float(np.abs(change).max())
     if len(weights.progress) < 2:
-        sentences.append("One stage only: nothing to compare.")
+        sentences.append("Only one stage: nothing to compare.")
     elif largest < _LEAST_CHANGE:
         sentences.append(
-            f"The loss hardly changes during a life: from progress {first:g} to {last:g} no weight moves by "
-            f"more than {largest:.2g} (1 is the pull of cross-entropy)."
+            f"The loss hardly changes during a life: from progress {first:g} to {last:g} no weight changes by "
+            f"more than {largest:.2g} (1 is the weight under cross-entropy)."
         )
     else:
         sentences.append(
-            f"From progress {first:g} to {last:g} the mean weight of a word goes from {weight[0].mean():.2f} "
-            f"to {weight[-1].mean():.2f} (1 is the pull of cross-entropy)."
+            f"From progress {first:g} to {last:g} the mean weight of a word changes from "
+            f"{weight[0].mean():.2f} to {weight[-1].mean():.2f} (1 is the weight under cross-entropy)."
         )
         sentences += _named_movers(weights)
     low, high = np.percentile(weight[-1], [5, 95])
     if high - low < _LEAST_CHANGE:
-        sentences.append("At the last stage nearly all words weigh the same: the teacher does not tell them apart.")
+        sentences.append("At the last stage nearly all words have the same weight.")
     smoothing = weights.smoothing_weights
     if smoothing is not None:
         shares = [value / (value + mean) for value, mean in zip(smoothing, weight.mean(1), strict=True)]
         sentences.append(
-            f"All words together weigh {smoothing[0]:.2f} at progress {first:g} and {smoothing[-1]:.2f} at {last:g}, "
-            f"{100 * shares[0]:.0f} % and {100 * shares[-1]:.0f} % of the whole: the E of label smoothing."
+            f"All words together have weight {smoothing[0]:.2f} at progress {first:g} and {smoothing[-1]:.2f} at "
+            f"{last:g}, {100 * shares[0]:.0f} % and {100 * shares[-1]:.0f} % of the total (E in label smoothing)."
         )
     negative = int((weight[-1] < 0).sum())
     if negative:
-        sentences.append(f"{negative} of {len(weights.words)} words end with a weight below 0: they are unlearned.")
+        sentences.append(
+            f"{negative} of {len(weights.words)} words end with a weight below 0: the loss makes them less likely."
+        )
     return [
         "In words",
         *_wrap(" ".join(sentences), "  "),
@@ -178,7 +184,7 @@ def _word_lists(weights: WordWeights, top: int, rare_below: int) -> list[list[st
     ]
 
 
-def _word_list(title: str, weights: WordWeights, orders: Sequence[np.ndarray], rare_below: int) -> list[str]:
+def _word_list(title: str, weights: WordWeights, orders: Sequence[Indices], rare_below: int) -> list[str]:
     rows = [["", *(cell for value in weights.progress for cell in (f"at {value:.2f}", ""))]]
     for rank in range(len(orders[0])):
         row = [str(rank + 1)]
@@ -204,25 +210,25 @@ def _movers(weights: WordWeights, top: int, rare_below: int) -> list[str]:
     return [title, *columns(rows[:-1], "l" + "r" * (len(rows[0]) - 1))]
 
 
-def _word(weights: WordWeights, index: int, width: int, rare_below: int) -> str:
-    """A word as a table shows it, with an asterisk where it is rare."""
+def _word(weights: WordWeights, index: np.int64, width: int, rare_below: int) -> str:
+    """Return a word as a table shows it, with an asterisk if it is rare."""
     mark = "*" if 0 <= weights.counts[index] < rare_below else ""
     return fit(weights.words[index], width) + mark
 
 
 def _legend(rare_below: int) -> list[str]:
     text = (
-        "weight: pull of the loss on a token that the student already finds likely, relative to plain "
-        "cross-entropy: mix + (1 - mix) * scale * Phi / 4. 1: as cross-entropy; 2: twice; 0: ignored; "
-        "below 0: unlearned. The less likely the token, the weaker the pull of the sigmoid. "
-        f"*: fewer than {rare_below} occurrences in the training text, so the teacher has seen little of the "
-        "word. ▁: SentencePiece's sign for the beginning of a word."
+        "weight: derivative of the loss at a token that the student finds likely, relative to plain cross-entropy: "
+        "mix + (1 - mix) * scale * Phi / 4. 1: as cross-entropy; 2: twice as much; 0: ignored; below 0: made less "
+        "likely. The less likely the token, the smaller the derivative of the sigmoid. "
+        f"*: fewer than {rare_below} occurrences in the training text, so the word's weight is based on few examples. "
+        "▁: SentencePiece's mark for the beginning of a word."
     )
     return _wrap(text)
 
 
 def _wrap(text: str, start: str = "") -> list[str]:
-    # Neither cross-entropy nor a path may be broken in two.
+    # Do not break "cross-entropy" or a path.
     return textwrap.wrap(
         text,
         _LINE_COLUMNS,

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fairseq_l2t.inspection.errors import InspectionError
 from fairseq_l2t.inspection.training_log import TrainingLog
+from fairseq_l2t.inspection.weights import Floats
 from fairseq_l2t.storage import TeacherFile
 
 __all__ = ["ASSUMED_END", "StateSource", "choose_states"]
 
-Floats = NDArray[np.float64]
 PROGRESS = "progress"
 
 ASSUMED_END = {"accuracy": 0.6, "loss": 0.3, "bleu": 0.3}

@@ -1,4 +1,4 @@
-"""The JSON lines that teacher training writes, one a teacher update."""
+"""The log of a teacher training: JSON lines, one per teacher update."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairseq_l2t.inspection.errors import InspectionError
 
@@ -24,29 +25,29 @@ class TrainingLog:
     Args:
         path: the file.
         lines: the JSON objects.
-        notes: what was left out, and why; for the reader of a report.
+        notes: lines that were left out, with the reason, for a report.
     """
 
     path: Path
     lines: tuple[dict[str, Any], ...]
     notes: tuple[str, ...] = ()
 
-    def column(self, name: str) -> np.ndarray:
+    def column(self, name: str) -> NDArray[np.float64]:
         """Return the values of one field, (lines,) in float64; NaN where it is absent or null."""
         return np.array([_number(line.get(name)) for line in self.lines], dtype=np.float64)
 
     @property
     def lives(self) -> int:
-        """Number of student lives the lines tell of."""
+        """Number of student lives in the lines."""
         return len({line.get("student_life") for line in self.lines})
 
 
 def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a log. A resumed run repeats updates: of several lines for one update, the last holds.
+    """Read a log. A resumed run repeats updates: of several lines for one update, the last counts.
 
     Raises:
-        InspectionError: unreadable, empty, or a line (not the last: a run may have been killed while it
-            wrote) that is no JSON object.
+        InspectionError: the file is unreadable or empty, or a line is not a JSON object. The last line may be
+            incomplete, as a run may be killed while it writes.
     """
     path = Path(path)
     try:
@@ -64,7 +65,7 @@ def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
         except (ValueError, RecursionError) as error:
             if number < len(rows):
                 raise InspectionError(f"--log {path}, line {number}: {error}") from error
-            notes.append(f"line {number} is cut and was left out")
+            notes.append(f"line {number} is incomplete and was left out")
             continue
         if not isinstance(line, dict):
             raise InspectionError(f"--log {path}, line {number}: {type(line).__name__}; expected a JSON object")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import shlex
 import shutil
@@ -24,8 +23,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import sentencepiece
-
 from fairseq_l2t.pairs.parallel_text import (
     LANGUAGES,
     SPLITS,
@@ -37,9 +34,9 @@ from fairseq_l2t.pairs.parallel_text import (
     write_lines,
 )
 from fairseq_l2t.pairs.programs import StepFailed, console_script, die_with_parent
-from fairseq_l2t.storage import write_atomically
+from fairseq_l2t.pairs.subwords import encode, train_pieces
 
-__all__ = ["PART", "RECORD", "PrepareSettings", "Split", "main", "prepare", "reference_file", "train_pieces"]
+__all__ = ["PART", "RECORD", "PrepareSettings", "Split", "main", "prepare", "reference_file"]
 
 RECORD = "prepared.json"
 """File in DATA_BIN with the settings and the digest of the text it was made from."""
@@ -123,14 +120,10 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, replace: bool = 
         splits[PART] = (splits["train"][0][:count], splits["train"][1][:count])
     _write_splits(_folder(output / "text"), splits)
     pieces = train_pieces(splits["train"], settings.vocabulary, output / "spm.model")
-    encoded = {split: (_encode(pieces, source), _encode(pieces, target)) for split, (source, target) in splits.items()}
+    encoded = {split: (encode(pieces, source), encode(pieces, target)) for split, (source, target) in splits.items()}
     _write_splits(_folder(output / "pieces"), encoded)
     _binarise(output / "pieces", data_bin, settings, record)
     return data_bin
-
-
-def _encode(pieces: sentencepiece.SentencePieceProcessor, lines: list[str]) -> list[str]:
-    return [" ".join(line) for line in pieces.encode(lines, out_type=str)]
 
 
 def reference_file(data_bin: Path, split: str = "test", language: str = LANGUAGES[1]) -> Path:
@@ -187,38 +180,6 @@ def _training_pairs(splits: dict[str, Split], settings: PrepareSettings) -> tupl
 def _key(line: str) -> str:
     """Return a sentence as SentencePiece reads it: differences in spaces and Unicode form are removed."""
     return " ".join(unicodedata.normalize("NFKC", line).split())
-
-
-def train_pieces(train: Split, vocabulary: int, path: Path) -> sentencepiece.SentencePieceProcessor:
-    """Train one unigram model on both sides, write it to ``path`` and return it.
-
-    A single thread and no sampling make it depend on the text alone.
-
-    Args:
-        train: the training pairs.
-        vocabulary: greatest number of pieces; a small text gives fewer (``hard_vocab_limit`` is off).
-        path: file of the model.
-
-    Raises:
-        BadOption: the vocabulary is too small for the characters of the text.
-    """
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(train[0] + train[1]),
-            model_writer=model,
-            vocab_size=vocabulary,
-            model_type="unigram",
-            character_coverage=1.0,
-            hard_vocab_limit=False,
-            num_threads=1,
-            shuffle_input_sentence=False,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise BadOption("vocabulary", f"{vocabulary}, refused by SentencePiece: {error}") from None
-    write_atomically(path, [model.getvalue()])
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 
 
 def _binarise(pieces: Path, data_bin: Path, settings: PrepareSettings, record: dict[str, Any]) -> None:

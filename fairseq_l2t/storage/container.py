@@ -2,8 +2,8 @@
 
 Layout (https://huggingface.co/docs/safetensors): 8 bytes of header length, a JSON header, the tensors. The library
 checks the structure. It cannot detect a flipped bit inside a tensor, or one that makes another valid header. So the
-header's ``__metadata__`` holds one string, ``fairseq_l2t`` (one only: the library writes several in random order). It is
-a JSON object with
+header's ``__metadata__`` holds one string, ``fairseq_l2t`` (one only: the library writes several in random order). It
+is a JSON object with
 
 - ``header_sha256``: digest of length field and header, computed with 64 zeros in place of this digest;
 - ``kind`` and ``format_version``: the type of file;

@@ -33,7 +33,7 @@ def test_table_in_words(files, capsys):
         "vocabulary 11 target entries",
         "diagonal Phi, from 2 keys",
         "objective likelihood",
-        "1000 updates; the first 100 (to progress 0.1) by plain cross-entropy",
+        "1000 updates; the first 100 (to progress 0.1) with plain cross-entropy",
         "12 states of 3 student lives",
         "The words that gain most: the (1.00 to 3.00).",
         "The words that lose most: house (2.00 to 0.50).",
@@ -55,9 +55,9 @@ def test_a_smoothed_teacher_in_words(files, tmp_path, capsys):
     assert "Phi, lowest over the words -0.1000 -0.1000".split() in rows
     prose = " ".join(shown.split())
     assert "smoothed Phi, from 2 keys" in prose
-    assert "-40 * sigmoid(Phi * log p + psi * mean log p of all words) a target token" in prose
-    # Words weigh 0.875 and 0.938 in the mean.
-    assert "All words together weigh 0.20 at progress 0 and 1.00 at 1, 19 % and 52 % of the whole" in prose
+    assert "-40 * sigmoid(Phi * log p + psi * mean log p of all words) per target token" in prose
+    # The mean weights of words are 0.875 and 0.938.
+    assert "All words together have weight 0.20 at progress 0 and 1.00 at 1, 19 % and 52 % of the total" in prose
 
 
 def test_plots(files, capsys, tmp_path):

@@ -67,7 +67,7 @@ def test_log_of_a_resumed_and_of_a_killed_run(tmp_path):
     log = read_training_log(write_log(tmp_path / "log", lines, tail='{"teacher_update": 2, "mea'))
     assert log.column("measure").tolist() == [0.2, 0.9]
     assert np.isnan(log.column("holdout_measure")).tolist() == [False, True]
-    assert log.notes == ("line 5 is cut and was left out",)
+    assert log.notes == ("line 5 is incomplete and was left out",)
 
 
 def test_bad_logs(tmp_path):
