@@ -17,17 +17,21 @@ def files(tmp_path):
     }
 
 
+def rows_of(shown):
+    """Lines with one space between cells."""
+    return [" ".join(line.split()) for line in shown.splitlines()]
+
+
 def test_table_in_words(files, capsys):
     assert main([files["teacher"], "--dict", files["dict"], "--log", files["log"], "--stages", "0,1"]) == 0
     shown = capsys.readouterr().out
-    rows = [line.split() for line in shown.splitlines()]
     for row in (
         "Phi, lowest over the words -0.1000 -0.1000",
         "1 house 2.00 the 3.00",
         "1 rare* -1.00 rare* -1.00",
         "the 900 1.00 3.00 +2.00",
     ):
-        assert row.split() in rows
+        assert row in rows_of(shown)
     prose = " ".join(shown.split())
     for text in (
         "vocabulary 11 target entries",
@@ -49,10 +53,9 @@ def test_a_smoothed_teacher_in_words(files, tmp_path, capsys):
     teacher = str(write_teacher(tmp_path / "smoothed", form="smoothed"))
     assert main([teacher, "--dict", files["dict"], "--stages", "0,1"]) == 0
     shown = capsys.readouterr().out
-    rows = [line.split() for line in shown.splitlines()]
-    assert "psi, of all words 0.0200 0.1000".split() in rows
-    assert "weight of all words 0.200 1.000".split() in rows
-    assert "Phi, lowest over the words -0.1000 -0.1000".split() in rows
+    assert "psi, of all words 0.0200 0.1000" in rows_of(shown)
+    assert "weight of all words 0.200 1.000" in rows_of(shown)
+    assert "Phi, lowest over the words -0.1000 -0.1000" in rows_of(shown)
     prose = " ".join(shown.split())
     assert "smoothed Phi, from 2 keys" in prose
     assert "-40 * sigmoid(Phi * log p + psi * mean log p of all words) per target token" in prose

@@ -139,7 +139,7 @@ def test_wrong_files_are_told_in_one_line(trained, tmp_path):
     told = forked(["plot", trained / "teacher", "--output-dir", tmp_path / "file"], tmp_path, expect=2)
     assert (
         told.stderr == f"l2t-classify: error: --output-dir: {tmp_path / 'file'}: File exists; "
-        "expected a folder, or a new one\n"
+        "expected a folder, or a path where one can be created\n"
     )
     (tmp_path / "cut").write_bytes(teacher.read_bytes()[:-10])
     told = forked(

@@ -160,6 +160,6 @@ def test_damaged_state_and_folder_in_use(data_bin, uninterrupted, tmp_path):
     assert f"another run (process {running.process.pid}) is using this folder" in second.stderr
     running.signal(signal.SIGCONT)
     running.end()
-    assert f"going on from {RUN_FOLDER}/run_state_previous.safetensors" in running.stdout
+    assert f"resuming from {RUN_FOLDER}/run_state_previous.safetensors" in running.stdout
     assert "resumed at teacher update 7" in running.stdout
     assert_same_outcome(folder, uninterrupted)
