@@ -18,12 +18,12 @@ FOR_DIFFERENCES = MemoryPlan(for_differences=True)
 
 def errors(monkeypatch, trajectory, radii):
     """Return the relative error for each radius, with every number of v in its place."""
-    monkeypatch.setattr(products, "_SMALL", 0.0)
-    monkeypatch.setattr(products, "_ROUNDING", 0.0)
+    monkeypatch.setattr(products, "SMALL_ELEMENT_SHARE", 0.0)
+    monkeypatch.setattr(products, "ROUNDING_SHARE", 0.0)
     grad_omega, found = dev_gradient(trajectory.student), []
     exact = hypergradient_with_adjoint(trajectory, grad_omega)
     for radius in radii:
-        monkeypatch.setattr(products, "RADIUS", radius)
+        monkeypatch.setattr(products, "RELATIVE_DISTANCE", radius)
         found.append(hypergradient_with_adjoint(trajectory, grad_omega, PRODUCTS[1]).relative_error(exact))
     return found
 
@@ -64,7 +64,7 @@ def test_cotangents_of_rounding_are_left_out():
     gradient[3], gradient[7] = 0.0, 1e-3
     last = student.parameters.split(gradient)[-1]
     last.fill_(1e-7)
-    kept = products._where_gradients_are_real(student, gradient, torch.ones_like(gradient))
+    kept = products._without_rounding_errors(student, gradient, torch.ones_like(gradient))
     expected = torch.ones_like(gradient)
     expected[3] = expected[7] = 0.0
     student.parameters.split(expected)[-1].fill_(0.0)

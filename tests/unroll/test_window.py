@@ -13,7 +13,7 @@ from fairseq_l2t.testing.toy_student import MODELS, ToyStudent
 from fairseq_l2t.unroll.adjoint_sweep import adjoint_sweep
 from fairseq_l2t.unroll.gradients import bytes_of_graph
 from fairseq_l2t.unroll.memory.budget import memory_plan
-from fairseq_l2t.unroll.memory.plan import _GRAPH_MARGIN, _LOST, MemoryPlan, layout_for
+from fairseq_l2t.unroll.memory.plan import GRAPH_SIZE_MARGIN, LOST_BUDGET_SHARE, MemoryPlan, layout_for
 from fairseq_l2t.unroll.update_rules import SGD, Adam
 
 STEPS = 13
@@ -34,7 +34,7 @@ def swept(student, plan, steps=STEPS):
 
 def gross(net):
     """Return the budget that ``net`` usable bytes are of."""
-    return math.ceil(net / (1 - _LOST))
+    return math.ceil(net / (1 - LOST_BUDGET_SHARE))
 
 
 def smallest_budget(student, steps, slots):
@@ -42,7 +42,7 @@ def smallest_budget(student, steps, slots):
     vector = student.omega.nbytes
     state = (1 + len(student.buffers)) * vector
     graph = bytes_of_graph(student, student.next_batch(), None, 0)
-    return gross(3 * state + 6 * vector + round(_GRAPH_MARGIN * graph) + slots * state)
+    return gross(3 * state + 6 * vector + round(GRAPH_SIZE_MARGIN * graph) + slots * state)
 
 
 def assert_same(found, expected):
