@@ -31,9 +31,9 @@ def test_closed_form():
     assert gradient[0].tolist() == pytest.approx([-1 / 8, 3 / 4, -5 / 8], rel=1e-14)
 
 
-@pytest.mark.parametrize("at_once", [1, 12, module._ELEMENTS_AT_ONCE])
+@pytest.mark.parametrize("at_once", [1, 12, module.CHUNK_ELEMENTS])
 def test_against_log_softmax(at_once):
-    with attribute_replaced(module, "_ELEMENTS_AT_ONCE", at_once):
+    with attribute_replaced(module, "CHUNK_ELEMENTS", at_once):
         for dtype, bound in ((torch.float64, 1e-14), (torch.float32, 1e-5)):
             logits = [normal(2, 3, 5, dtype=dtype)]
             assert largest_error(three_derivatives(fused, logits), three_derivatives(composed, logits)) < bound

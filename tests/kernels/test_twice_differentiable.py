@@ -241,7 +241,7 @@ def test_unvouched_modules_are_named():
     with pytest.raises(NotTwiceDifferentiableError) as caught:
         refuse_unvouched(model)
     assert str(caught.value) == (
-        f"second derivatives are not known to be right through: inner.1 ({strange}); attention ({attention}); "
+        f"second derivatives are not verified in: inner.1 ({strange}); attention ({attention}); "
         f"{projection[0]} ({projection[1]})"
     )
     assert unvouched_modules(_Strange()) == [("(the model)", strange)]

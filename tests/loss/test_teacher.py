@@ -192,5 +192,5 @@ def test_a_full_phi_may_start_beside_its_diagonal():
     phi = Teacher(["progress"], 3, keys=2, form="full", initial_off_diagonal=0.02)(torch.tensor([0.4])).view(3, 3)
     off = phi[~torch.eye(3, dtype=torch.bool)].detach()
     torch.testing.assert_close(off, torch.full((6,), 0.02))
-    with pytest.raises(ValueError, match=r"start beside the diagonal: 0\.02; a diagonal Phi has nothing there"):
+    with pytest.raises(ValueError, match=r"initial off-diagonal coefficient: 0\.02; expected 0 for a diagonal Phi"):
         Teacher(["progress"], 3, initial_off_diagonal=0.02)

@@ -56,7 +56,7 @@ def test_each_reference_is_counted_once(monkeypatch):
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr("fairseq_l2t.objectives.sentence_bleu._REFERENCES_KEPT", 3)
+    monkeypatch.setattr("fairseq_l2t.objectives.sentence_bleu.MAXIMUM_CACHED_REFERENCES", 3)
     reward = SentenceBleu()
     found = [reward("word 1 of it", f"word {number} of it") for number in range(9)]
     assert reward._metric_for.cache_info().currsize == 3
