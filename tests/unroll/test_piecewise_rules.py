@@ -1,4 +1,4 @@
-"""Rules of parts of the flat vector: against the parts by themselves, autograd, and finite differences."""
+"""Rules of parts of the flat vector: against separate parts, autograd, and finite differences."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ RULES = {"sgd": SGD(0.9, 0.01), "adam": Adam(eps=1e-3)}
 
 def draw(count, seed):
     generator = torch.Generator().manual_seed(seed)
-    # Second moments are squares: none is negative.
+    # Second moments are never negative.
     return [torch.rand(WEIGHTS + STATISTICS, generator=generator, dtype=torch.float64) + 0.1 for _ in range(count)]
 
 
@@ -27,7 +27,7 @@ def flat(omega, buffers):
 
 
 @pytest.mark.parametrize("inner", RULES.values(), ids=RULES)
-def test_each_part_moves_by_its_own_rule(inner):
+def test_each_part_follows_its_own_rule(inner):
     omega, gradient, *buffers = draw(2 + inner.buffer_count, 0)
     moved, moments = piecewise(inner).apply(omega, tuple(buffers), gradient, SIZE)
     alone, own = inner.apply(omega[:WEIGHTS], tuple(b[:WEIGHTS] for b in buffers), gradient[:WEIGHTS], SIZE)
@@ -40,7 +40,7 @@ def test_each_part_moves_by_its_own_rule(inner):
 
 
 @pytest.mark.parametrize("inner", RULES.values(), ids=RULES)
-def test_adjoint_is_that_of_finite_differences(inner):
+def test_adjoint_against_finite_differences(inner):
     rule = piecewise(inner)
     point, direction, cotangent = (draw(2 + inner.buffer_count, seed) for seed in (1, 2, 3))
 
@@ -74,7 +74,7 @@ def test_in_place_is_the_same(inner):
     assert torch.equal(omega, moved) and all(map(torch.equal, buffers, moments))
 
 
-def test_an_average_of_what_it_is_shown():
+def test_a_running_average_in_closed_form():
     # Three values 1, 2, 3 from 0 with share 1/2: 0.5, 1.25, 2.125.
     average, rule = torch.zeros(1), RunningAverage(0.5)
     for value in (1.0, 2.0, 3.0):

@@ -63,7 +63,7 @@ class MemoryPlan:
 
     def __post_init__(self) -> None:
         if self.keep_graphs and self.budget is None:
-            raise ValueError("--keep-graphs: needs a --memory-budget; graphs take as much as they are given")
+            raise ValueError("--keep-graphs: needs a --memory-budget, which limits the memory of the graphs")
 
 
 @dataclass(frozen=True)
