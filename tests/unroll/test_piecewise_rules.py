@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fairseq_l2t.unroll.in_place_updates import adjoint_in_place, apply_in_place
 from fairseq_l2t.unroll.piecewise_rules import PiecewiseRule, RunningAverage, pieces
 from fairseq_l2t.unroll.update_rules import SGD, Adam, StepSize
 
@@ -57,21 +56,6 @@ def test_adjoint_against_finite_differences(inner):
     difference = (value(1e-5) - value(-1e-5)) / 2e-5
     assert ours == pytest.approx(difference, rel=1e-7)
     assert difference != pytest.approx((value(1e-5) - value(0)) / 2e-5, rel=1e-2)  # control: half of it
-
-
-@pytest.mark.parametrize("inner", RULES.values(), ids=RULES)
-def test_in_place_is_the_same(inner):
-    rule = piecewise(inner)
-    omega, gradient, omega_bar, *rest = draw(3 + 2 * inner.buffer_count, 4)
-    buffers, buffers_bar = tuple(rest[: inner.buffer_count]), tuple(rest[inner.buffer_count :])
-    moved, moments = rule.apply(omega, buffers, gradient, SIZE)
-    expected = rule.adjoint(omega, buffers, gradient, SIZE, omega_bar, buffers_bar)
-    bars = omega_bar.clone(), tuple(b.clone() for b in buffers_bar)
-    gradient_bar = adjoint_in_place(rule, omega, buffers, gradient, SIZE, *bars)
-    assert torch.equal(gradient_bar, expected[2]) and torch.equal(bars[0], expected[0])
-    assert all(map(torch.equal, bars[1], expected[1]))
-    apply_in_place(rule, omega, buffers, gradient, SIZE)
-    assert torch.equal(omega, moved) and all(map(torch.equal, buffers, moments))
 
 
 def test_a_running_average_in_closed_form():
