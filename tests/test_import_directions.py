@@ -30,6 +30,29 @@ ALLOWED = {
     "": {"compat", "plugin"},
 }
 
+# Room -> its floors, lowest first. A file imports only from floors below its own; a name stands for a file or a folder.
+FLOORS = {
+    "unroll": (
+        {"memory", "flat_parameters", "update_rules"},
+        {"piecewise_rules", "student"},
+        {"in_place_updates", "gradients"},
+        {"step_records"},
+        {"difference_products", "window"},
+        {"trajectory"},
+        {"adjoint_sweep"},
+    ),
+    "unroll.memory": (
+        {"packing", "peak", "stores"},
+        {"plan"},
+        {"budget"},
+    ),
+    "kernels": (
+        {"attention", "deferred_work", "layer_norm", "lstm_cells", "target_log_probs"},
+        {"lstm", "lstm_decoder"},
+        {"twice_differentiable"},
+    ),
+}
+
 # Top folder -> top folders it may import besides itself.
 ALLOWED_AT_THE_TOP = {
     PACKAGE: set(),
@@ -160,11 +183,52 @@ def test_no_files_import_each_other_in_a_circle(repository, folder):
     assert cycle_in(import_graph(repository, folder)) is None
 
 
-def test_memory_stands_below_the_rest_of_unroll(repository):
+def climbing_imports(graph, room, floors):
+    """One line for each import inside ``room`` that does not go to a lower floor, and for each file without a floor."""
+    prefix = f"{PACKAGE}.{room}."
+    level_of = {name: level for level, names in enumerate(floors) for name in names}
+
+    def name_in_room(module):
+        return module.removeprefix(prefix).partition(".")[0] if module.startswith(prefix) else None
+
+    for module, targets in sorted(graph.items()):
+        own = name_in_room(module)
+        if own is None:
+            continue
+        if own not in level_of:
+            yield f"{room}.{own} has no floor"
+            continue
+        for target in sorted(targets):
+            other = name_in_room(target)
+            if other not in (None, own) and level_of.get(other, len(floors)) >= level_of[own]:
+                yield f"{room}.{own} imports {other}"
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_files_import_from_lower_floors(repository, room):
+    graph = import_graph(repository, PACKAGE)
+    assert list(climbing_imports(graph, room, FLOORS[room])) == []
+    files = {module.removeprefix(f"{PACKAGE}.{room}.").partition(".")[0] for module in graph if f".{room}." in module}
+    assert set().union(*FLOORS[room]) == files
+
+
+def test_memory_imports_from_no_other_room(repository):
     graph = import_graph(repository, PACKAGE)
     inside = {module for module in graph if module.startswith("fairseq_l2t.unroll.memory")}
     reached = set().union(*(graph[module] for module in inside))
     assert {module for module in reached - inside if module.startswith(PACKAGE)} == set()
+
+
+def test_an_import_from_a_higher_floor_is_found():
+    """The control."""
+    graph = {
+        "fairseq_l2t.unroll.low": {"fairseq_l2t.unroll.high", "fairseq_l2t.loss.teacher"},
+        "fairseq_l2t.unroll.beside": {"fairseq_l2t.unroll.low"},
+        "fairseq_l2t.unroll.high": {"fairseq_l2t.unroll.low", "fairseq_l2t.unroll.beside"},
+        "fairseq_l2t.unroll.new": set(),
+    }
+    found = list(climbing_imports(graph, "unroll", ({"low", "beside"}, {"high"})))
+    assert found == ["unroll.beside imports low", "unroll.low imports high", "unroll.new has no floor"]
 
 
 def test_a_circle_is_found():

@@ -1,1 +1,1 @@
-"""Measurements that cannot share the engine's mistakes: finite differences and float64."""
+"""Checks that are independent of the engine: finite differences and float64."""

@@ -1,7 +1,7 @@
-"""Slopes by finite differences that know how far they can be trusted: what the reverse pass is checked against.
+"""Slopes by finite differences with an error estimate, the reference for the reverse pass.
 
 Source: C. J. F. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)", Advances in Engineering Software 4 (1982):
-central differences at shrinking distances, extrapolated, with the error estimated from how well they agree.
+extrapolated central differences at decreasing distances, with an error estimate from their agreement.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -32,13 +33,18 @@ __all__ = [
     "unit_direction",
 ]
 
-_ROUNDING = 2.0**-53
-"""Relative rounding of one float64 operation."""
+FLOAT64_ROUNDING = 2.0**-53
+"""Relative rounding error of one float64 operation."""
 
 
 @dataclass(frozen=True)
 class Slope:
-    """A derivative found by differences, and an estimate of its absolute error."""
+    """A derivative from differences.
+
+    Args:
+        value: the derivative.
+        uncertainty: estimate of its absolute error.
+    """
 
     value: float
     uncertainty: float
@@ -46,20 +52,20 @@ class Slope:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Our derivative along one direction beside that of finite differences."""
+    """Our derivative along one direction, and the one from finite differences."""
 
     ours: float
     slope: Slope
 
     @property
     def error(self) -> float:
-        """Relative difference of the two; 0 where both are 0."""
+        """Relative difference of the two; 0 if both are 0."""
         gap = abs(self.ours - self.slope.value)
         return gap / abs(self.slope.value) if self.slope.value else (0.0 if gap == 0 else math.inf)
 
     @property
     def resolution(self) -> float:
-        """Relative error the differences themselves may have."""
+        """Estimated relative error of the differences themselves."""
         if self.slope.value:
             return self.slope.uncertainty / abs(self.slope.value)
         return math.inf if self.slope.uncertainty > 0 else 0.0
@@ -76,31 +82,31 @@ def slope_at_zero(
     """Return the slope of ``function`` at 0.
 
     Args:
-        function: of one number; computed in float64.
-        largest: first distance to try. Later ones are smaller: where the function has a kink or a jump nearby, only
-            distances below it agree with each other.
-        tolerance: relative error to stop at.
-        halvings: distances to try at most.
-        shrink: how many times smaller each distance is than the last.
+        function: function of one number, computed in float64.
+        largest: first distance. Later distances are smaller: next to a kink or a jump of the function, only distances
+            below it agree with each other.
+        tolerance: relative error at which the search stops.
+        halvings: maximum number of distances.
+        shrink: ratio of a distance to the next.
     """
     best = Slope(math.nan, math.inf)
     row: list[float] = []
     distance, here, bend = largest, function(0.0), math.inf
     for _ in range(halvings):
         ahead, behind = function(distance), function(-distance)
-        rounding = _ROUNDING * max(abs(ahead), abs(behind)) / distance
-        # Half the difference of the slopes on both sides shrinks with the distance, unless there is a kink at 0 itself.
+        rounding = FLOAT64_ROUNDING * max(abs(ahead), abs(behind)) / distance
+        # Half the difference of the slopes on both sides decreases with the distance, except for a kink at 0 itself.
         last_bend, bend = bend, (ahead - 2 * here + behind) / (2 * distance)
         kink = max(0.0, abs(bend) - abs(last_bend) * (1 + shrink) / (2 * shrink))
         previous, row = row, [(ahead - behind) / (2 * distance)]
         for order, coarser in enumerate(previous):
             weight = shrink ** (2 * order + 2)
             row.append((weight * row[order] - coarser) / (weight - 1))
-            # Both neighbours in Ridders' tableau must agree: the coarser one of the same order, the finer of a lower.
+            # Both neighbours in Ridders' tableau must agree: the coarser of equal order, the finer of lower order.
             uncertainty = max(abs(row[-1] - row[order]), abs(row[-1] - coarser)) + rounding + kink
             if uncertainty < best.uncertainty:
                 best = Slope(row[-1], uncertainty)
-        # Two distances have one gap only, which may be small by accident.
+        # Two distances have only one difference, which may be small by chance.
         if len(row) > 2 and best.uncertainty <= tolerance * abs(best.value):
             break
         distance /= shrink
@@ -111,7 +117,8 @@ def unit_direction(like: Tensor, seed: int) -> Tensor:
     """Return a random direction of length 1, in the shape, dtype and device of ``like``."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    return (direction / direction.norm()).to(like)
+    unit: Tensor = direction / direction.norm()
+    return unit.to(like)
 
 
 def compare_hypergradient(
@@ -129,10 +136,11 @@ def compare_hypergradient(
     """Compare ``ours`` along ``direction`` of the teacher's tensor ``name`` with differences of whole unrolls.
 
     Args:
-        trajectory: of a float64 student.
+        trajectory: trajectory of a float64 student.
         ours: the hypergradient by name.
-        measure: the measure at the student's parameters as they are.
-        name, direction: along which tensor of the teacher, and which way in it.
+        measure: the measure at the student's current parameters.
+        name: name of a tensor of the teacher.
+        direction: direction, in the shape of that tensor.
         largest, tolerance, halvings, shrink: see `slope_at_zero`.
 
     The student's parameters are at omega_T again afterwards.
@@ -169,38 +177,48 @@ def compare_update(
 ) -> dict[str, Comparison]:
     """Compare the second derivatives at one update with differences of the student's real gradient.
 
-    For each cotangent v: ``(J^T v) . u`` of the reverse pass with the slope of ``v . g`` along u, one random direction.
+    For each cotangent v, ``(J^T v) . u`` of the reverse pass is compared with the slope of ``v . g`` along one random
+    direction u.
 
     Args:
-        student: in float64; its parameters are set to ``step.omega``.
-        step: where, and on which batch.
-        cotangents: v (n,) by name; v confined to some parameters tells whether *their* gradients are differentiated
-            rightly. Asked for one at a time, again for each distance: a mapping may make them as it goes.
-        seed: of the direction.
-        along: whether u is a direction of omega or, where the step has coefficients, of Phi.
+        student: student in float64; its parameters are set to ``step.omega``.
+        step: parameters, batch and coefficients of the gradient.
+        cotangents: v (n,) by name. A v that is 0 except for some parameters checks the second derivatives of *their*
+            gradients. Each v is read again for every distance, one at a time, so that a mapping may compute it on
+            demand.
+        seed: seed of the direction.
+        along: whether u is a direction of omega or of Phi.
         largest, tolerance, halvings, shrink: see `slope_at_zero`.
+
+    Raises:
+        ValueError: ``along`` is ``coefficients`` and the step uses plain cross-entropy.
     """
-    of_omega = along == "parameters"
-    direction = unit_direction(step.omega if of_omega else step.coefficients, seed)
+    phi = step.coefficients if along == "coefficients" else None
+    if along == "coefficients" and phi is None:
+        raise ValueError("along: coefficients; this update uses plain cross-entropy and has none")
+    direction = unit_direction(step.omega if phi is None else phi, seed)
+
+    def along_direction(omega_bar: Tensor, phi_bar: Tensor | None) -> float:
+        return float(torch.dot(omega_bar if phi is None or phi_bar is None else phi_bar, direction))
+
     pulled = pull_back(student, step, cotangents.values())
-    ours = {
-        name: float(torch.dot(omega_bar if of_omega else phi_bar, direction))
-        for name, (omega_bar, phi_bar) in zip(cotangents, pulled, strict=True)
-    }
-    # Every product at once: keeping a gradient for each distance would take more memory than an unroll.
+    ours = {name: along_direction(*pair) for name, pair in zip(cotangents, pulled, strict=True)}
+    # All products of one distance together: a saved gradient per distance would take more memory than an unroll.
     known: dict[float, dict[str, float]] = {}
 
-    def products(distance: float) -> dict[str, float]:
+    def product(name: str, distance: float) -> float:
         if distance not in known:
-            student.set_omega(step.omega + distance * direction if of_omega else step.omega)
-            phi = step.coefficients if of_omega else step.coefficients + distance * direction
-            gradient = student_gradient(student, step.batch, phi, step.update)
-            known[distance] = {name: float(torch.dot(v, gradient)) for name, v in cotangents.items()}
-        return known[distance]
+            student.set_omega(step.omega + distance * direction if phi is None else step.omega)
+            coefficients = step.coefficients if phi is None else phi + distance * direction
+            gradient = student_gradient(student, step.batch, coefficients, step.update)
+            known[distance] = {own: float(torch.dot(v, gradient)) for own, v in cotangents.items()}
+        return known[distance][name]
 
-    search = {"tolerance": tolerance, "halvings": halvings, "shrink": shrink}
     found = {
-        name: Comparison(value, slope_at_zero(lambda distance, of=name: products(distance)[of], largest, **search))
+        name: Comparison(
+            value,
+            slope_at_zero(partial(product, name), largest, tolerance=tolerance, halvings=halvings, shrink=shrink),
+        )
         for name, value in ours.items()
     }
     student.set_omega(step.omega)
@@ -211,9 +229,11 @@ def compare_adjoint(rule: UpdateRule, clipping: Clipping, size: StepSize, seed: 
     """Return the relative error of the adjoint of clipping and a rule, on short random vectors, against differences.
 
     Args:
-        rule, clipping: what is checked; clipping is made to be active where it is on.
+        rule: the rule.
+        clipping: the clipping; with a norm above 0, the gradient is long enough to be clipped.
         size: learning rate and number of the update.
-        seed, length: of the vectors.
+        seed: seed of the vectors.
+        length: number of their elements.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -223,7 +243,7 @@ def compare_adjoint(rule: UpdateRule, clipping: Clipping, size: StepSize, seed: 
     omega, gradient = draw(), draw()
     if clipping.max_norm > 0:
         gradient = gradient * (3 * clipping.max_norm / gradient.norm())
-    # Second moments are never negative; a first moment may be anything. One near 0 would drown all other slopes.
+    # Positive, as second moments are. One near 0 would have a slope that dominates all others.
     mean_square = clipping.apply(gradient).square().mean()
     buffers = tuple((0.5 + draw().square()) * mean_square for _ in range(rule.buffer_count))
     inputs = (omega, gradient, *buffers)
@@ -231,9 +251,9 @@ def compare_adjoint(rule: UpdateRule, clipping: Clipping, size: StepSize, seed: 
     outputs_bar = [draw() for _ in range(1 + rule.buffer_count)]
 
     def moved(distance: float) -> float:
-        point, gradient, *state = (part + distance * way for part, way in zip(inputs, directions, strict=True))
-        new, new_state = rule.apply(point, tuple(state), clipping.apply(gradient), size)
-        return sum(float(torch.dot(bar, out)) for bar, out in zip(outputs_bar, (new, *new_state), strict=True))
+        point, gradient, *moved_buffers = (part + distance * way for part, way in zip(inputs, directions, strict=True))
+        new, new_buffers = rule.apply(point, tuple(moved_buffers), clipping.apply(gradient), size)
+        return sum(float(torch.dot(bar, out)) for bar, out in zip(outputs_bar, (new, *new_buffers), strict=True))
 
     clipped = clipping.apply(gradient)
     omega_bar, buffers_bar, clipped_bar = rule.adjoint(
@@ -245,10 +265,15 @@ def compare_adjoint(rule: UpdateRule, clipping: Clipping, size: StepSize, seed: 
 
 
 def spread(teacher: Teacher, seed: int, lowest: float = 0.05, highest: float = 0.45) -> Teacher:
-    """Return ``teacher`` with coefficients that differ between keys, words and states.
+    """Change ``teacher`` so that its coefficients differ between keys, words and states, and return it.
 
-    A new teacher's are nearly equal, so that the hypergradient of its queries would drown in the rounding of
-    differences.
+    The coefficients of a new teacher are nearly equal, so that the hypergradient of its queries would be smaller than
+    the rounding errors of differences.
+
+    Args:
+        teacher: the teacher.
+        seed: seed of the coefficients.
+        lowest, highest: range of the coefficients.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

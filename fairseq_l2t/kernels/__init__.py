@@ -1,1 +1,1 @@
-"""Operations whose second derivatives exist, are right and are fast."""
+"""Operations with correct and fast second derivatives."""

@@ -1,12 +1,12 @@
 """The attention of a recurrent decoder, its gradient, and the tangents of both, step by step.
 
-In a step, for the state h (batch, width) of the decoder (global attention of Luong et al., EMNLP 2015, section 3.1)::
+One step, for the state h (batch, width) of the decoder (global attention of Luong et al., EMNLP 2015, section 3.1)::
 
     s = K h + bias    a = softmax(s)    u = V a + W h    t = tanh(u)
 
-K and V (batch, source, width) are the encoder's outputs already multiplied by the matrices of the attention, once a
-sequence. The parts mirror those of `kernels.lstm_cells`: what does not depend on the step before is computed for all
-steps at once.
+K and V (batch, source, width) are the encoder's outputs multiplied by the matrices of the attention, once per
+sequence. The classes correspond to those of `kernels.lstm_cells`: terms that do not depend on the step before are
+computed for all steps at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _softmax_product(weights: Tensor, vector: Tensor) -> Tensor:
 
 def _times(matrices: Tensor, vector: Tensor) -> Tensor:
     """Return (batch, source) for ``matrices`` (batch, source, width) and ``vector`` (batch, width)."""
-    # As rows times matrices, which BLAS does several times faster here than matrices times columns.
+    # Rows times matrices: BLAS is several times faster here than with matrices times columns.
     return torch.bmm(vector.unsqueeze(1), matrices.transpose(1, 2)).squeeze(1)
 
 
@@ -48,12 +48,12 @@ def _flat(steps: Tensor) -> Tensor:
 
 
 class Attention:
-    """What the attention did in all steps.
+    """The attention of all steps.
 
     Args:
         length: number of steps.
-        keys, values: K and V.
-        bias: what is added to scores (batch, source): 0, or minus infinity at padding.
+        keys, values: K and V (batch, source, width).
+        bias: term (batch, source) of the scores: 0, or minus infinity at padding.
         weight: W (width, width).
     """
 
@@ -64,7 +64,8 @@ class Attention:
         self._transposed = weight.t()
         self.weights = keys.new_empty(length, batch, source)
         self.outputs = keys.new_empty(length, batch, width)
-        self.slopes: Tensor | None = None
+        self.slopes = torch.empty(0)
+        """Slopes of tanh (steps, batch, width); empty before `finish`."""
 
     def step(self, k: int, hidden: Tensor) -> Tensor:
         """Return t (batch, width) for h (batch, width)."""
@@ -73,16 +74,19 @@ class Attention:
         return torch.tanh(summed, out=self.outputs[k])
 
     def kept(self) -> tuple[Tensor, ...]:
-        """Return all tensors held here beside the inputs, once finished."""
+        """Return all tensors held here except the inputs; call it after `finish`."""
         return (self.weights, self.outputs, self.slopes)
 
     def finish(self) -> None:
-        """Compute the slopes of tanh, once all steps are made."""
+        """Compute the slopes of tanh; call it after the last step."""
         self.slopes = 1 - self.outputs * self.outputs
 
 
 class AttentionGradients:
-    """The gradient of the steps of `Attention`, last step first; arrays (steps, batch, ...) of dt, du and ds."""
+    """The gradient of the steps of `Attention`, last step first.
+
+    ``outputs``, ``summed`` (steps, batch, width) and ``scores`` (steps, batch, source) hold dt, du and ds.
+    """
 
     def __init__(self, attention: Attention) -> None:
         self.attention = attention
@@ -99,7 +103,7 @@ class AttentionGradients:
         return torch.addmm(_weighted(d_scores, done.keys), d_summed, done.weight)
 
     def kept(self) -> tuple[Tensor, ...]:
-        """Return all tensors held here, those of the attention among them."""
+        """Return all tensors held here, including those of the attention."""
         return (self.outputs, self.summed, self.scores, *self.attention.kept())
 
     def of_inputs(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +117,13 @@ class AttentionGradients:
 
 
 class AttentionTangents:
-    """How the steps of `Attention` move along directions of K, V and W, for h of all steps (steps, batch, width)."""
+    """The tangents of the steps of `Attention`.
+
+    Args:
+        attention: the attention.
+        hidden: h of all steps (steps, batch, width).
+        keys, values, weight: directions of K, V and W.
+    """
 
     def __init__(self, attention: Attention, hidden: Tensor, keys: Tensor, values: Tensor, weight: Tensor) -> None:
         self.attention, self.directions = attention, (keys, values, weight)
@@ -133,7 +143,7 @@ class AttentionTangents:
 
 
 class AttentionSecondOrder:
-    """The tangent of `AttentionGradients` along `AttentionTangents`; arrays as there."""
+    """The tangent of `AttentionGradients` along `AttentionTangents`; its arrays correspond to those of the former."""
 
     def __init__(self, tangents: AttentionTangents, gradients: AttentionGradients) -> None:
         self._tangents, self._gradients = tangents, gradients

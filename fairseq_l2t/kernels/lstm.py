@@ -1,20 +1,20 @@
-"""`torch.nn.LSTM` with a cheap second derivative: each layer one node, with hand-written gradient and second gradient.
+"""`torch.nn.LSTM` with a cheap second derivative: one node per layer, with hand-written gradient and second gradient.
 
-PyTorch's double backward of an LSTM runs through some 25 nodes a step, and multiplies matrices for the gradient of
-every weight at every step. Here the steps hold only the recurrent product, and every weight is dealt with by one
-product over all steps. The formulas of the cell are in `kernels.lstm_cells`.
+PyTorch's double backward of an LSTM has about 25 nodes per step, and multiplies matrices for the gradient of every
+weight at every step. Here a step contains only the recurrent product, and the gradient of a weight is one product over
+all steps. The formulas of the cell are in `kernels.lstm_cells`.
 
 For outputs ``y(p)`` and their cotangents u, the gradient is ``g = (dy/dp)^T u``, and with v the cotangents of g::
 
     v . g = u . y'    with y' the tangent of y along v,
 
-so the second gradient is y' (for u), and the tangent of the backward pass along v with u held (for p). The latter runs
-back through the steps as the gradient itself does; one sweep serves both (`kernels.deferred_work`).
+so that the second gradient is y' (for u), and the tangent of the backward pass along v at fixed u (for p). The latter
+goes back through the steps in the same way as the gradient itself; one sweep computes both (`kernels.deferred_work`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -28,25 +28,30 @@ from fairseq_l2t.kernels.lstm_cells import CellGradients, Cells, CellSecondOrder
 
 __all__ = ["fused_lstm", "lstm_layer"]
 
-_DTYPES = (torch.float32, torch.float64)
-_WEIGHTS_OF_A_LAYER = 4
-_LAYER_INPUTS = 4
-"""Tensors `lstm_layer` takes."""
+FUSED_DTYPES = (torch.float32, torch.float64)
+
+WEIGHTS_PER_LAYER = 4
+"""Tensors of one layer and direction in PyTorch's list: two weights, two biases."""
+
+INPUTS_PER_LAYER = 4
+"""Tensor arguments of `lstm_layer`."""
 
 
 class _Forward:
-    """The steps of one layer and direction, in the order they are made, and what they left.
+    """The steps of one layer and direction, in the order of the computation, with their arrays.
 
     ``before`` (rows, width): the states before each step.
     """
 
-    def __init__(self, projected, hidden, cell, weight, sizes: Sequence[int], *, reverse: bool) -> None:
+    def __init__(
+        self, projected: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, sizes: Sequence[int], *, reverse: bool
+    ) -> None:
         starts = [0, *accumulate(sizes)][:-1]
         order = range(len(sizes))
         self.steps = [(k, starts[k], sizes[k]) for k in (reversed(order) if reverse else order)]
         self.cells = Cells(sizes, hidden.shape[1], projected)
         self.before = projected.new_empty(len(projected), hidden.shape[1])
-        self.deferred = DeferredWork()
+        self.deferred: DeferredWork[_Second] = DeferredWork()
         self.results = torch.empty_like(self.before), hidden.clone(), cell.clone()
         outputs, hidden, cell = self.results
         transposed = weight.t()
@@ -57,15 +62,22 @@ class _Forward:
             self.cells.step(k, preactivation, cell[:size], outputs[start : start + size])
             past.copy_(outputs[start : start + size])
 
-    def backwards(self, cells, weight: Tensor, d_outputs: Tensor | None, states, known: Tensor | None):
-        """Run the steps back; return what reaches the first states, (batch, width) each.
+    def backwards(
+        self,
+        cells: CellGradients | CellSecondOrder,
+        weight: Tensor,
+        d_outputs: Tensor | None,
+        states: Sequence[Tensor],
+        known: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Go back through the steps; return the cotangents of the first states, (batch, width) each.
 
         Args:
-            cells: `CellGradients`, or `CellSecondOrder`.
-            weight: hidden to gates.
-            d_outputs: (rows, width), None for zeros.
-            states: cotangents of the last states.
-            known: what to add to the gradient of the states before each step, (rows, width).
+            cells: first or second order.
+            weight: hidden to gates (4 width, width).
+            d_outputs: cotangents of the outputs (rows, width); None: zeros.
+            states: cotangents of the last states, hidden and cell, (batch, width) each.
+            known: additional cotangents (rows, width) of the states before each step; None: zeros.
         """
         d_hidden, d_cell = (state.clone() for state in states)
         for k, start, size in reversed(self.steps):
@@ -84,53 +96,75 @@ class _Layer(torch.autograd.Function):
     """See `lstm_layer`."""
 
     @staticmethod
-    def forward(ctx, projected, hidden, cell, weight, sizes, reverse):
+    def forward(
+        ctx: Any, projected: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, sizes: Sequence[int], reverse: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.done = done = _Forward(projected, hidden, cell, weight, sizes, reverse=reverse)
-        outputs, *last = done.results
+        outputs, last_hidden, last_cell = done.results
         del done.results
-        # What is kept beside the inputs is shown to autograd too, so that hooks which measure a graph see it.
+        # Autograd also saves the other arrays, so that hooks that measure a graph count them.
         ctx.save_for_backward(outputs, projected, hidden, cell, weight, done.before, *done.cells.kept())
-        return outputs, *last
+        return outputs, last_hidden, last_cell
 
     @staticmethod
-    def backward(ctx, *cotangents):
-        outputs, *inputs = ctx.saved_tensors[: 1 + _LAYER_INPUTS]
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        outputs, *inputs = ctx.saved_tensors[: 1 + INPUTS_PER_LAYER]
         second = ctx.done.deferred.take()
         if second is not None:
             return (*second.finish(inputs[3], *cotangents), None, None)
-        return (*_LayerGradient.apply(ctx.done, outputs, *cotangents, *inputs), None, None)
+        return (*_layer_gradient(ctx.done, outputs, *cotangents, *inputs), None, None)
 
 
 class _LayerGradient(torch.autograd.Function):
     """The gradient of `_Layer` as a function of cotangents and inputs.
 
-    ``outputs`` does nothing but say that this node stands behind `_Layer`.
+    ``outputs`` only makes this node depend on `_Layer`.
     """
 
     @staticmethod
-    def forward(ctx, done, outputs, d_outputs, d_hidden, d_cell, projected, hidden, cell, weight):
+    def forward(
+        ctx: Any,
+        done: _Forward,
+        outputs: Tensor,
+        d_outputs: Tensor,
+        d_hidden: Tensor,
+        d_cell: Tensor,
+        projected: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        weight: Tensor,
+    ) -> tuple[Tensor, ...]:
         gradients = CellGradients(done.cells)
         d_states = done.backwards(gradients, weight, d_outputs, (d_hidden, d_cell), None)
         ctx.done, ctx.gradients = done, gradients
         ctx.save_for_backward(weight, done.before, *gradients.kept())
-        # A copy: what is returned may be added to in place, what is kept may not.
+        # A copy, because autograd may add to a returned tensor in place, and the saved one must not change.
         return gradients.preactivation.clone(), *d_states, gradients.preactivation.t() @ done.before
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *directions):
+    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
         weight = ctx.saved_tensors[0]
         second = _Second(ctx.done, ctx.gradients, weight, *directions)
-        reaching_inputs = (None,) * _LAYER_INPUTS
+        input_cotangents: tuple[Tensor | None, ...] = (None,) * INPUTS_PER_LAYER
         if not ctx.done.deferred.leave(second):
-            reaching_inputs = second.finish(weight, None, *map(torch.zeros_like, second.results[1:]))
-        return (None, None, *second.results, *reaching_inputs)
+            input_cotangents = second.finish(weight, None, *map(torch.zeros_like, second.results[1:]))
+        return (None, None, *second.results, *input_cotangents)
 
 
 class _Second:
     """The second gradient: ``results`` for the three cotangents, and `finish` for the inputs."""
 
-    def __init__(self, done: _Forward, gradients: CellGradients, weight, v_projected, v_hidden, v_cell, v_weight):
+    def __init__(
+        self,
+        done: _Forward,
+        gradients: CellGradients,
+        weight: Tensor,
+        v_projected: Tensor,
+        v_hidden: Tensor,
+        v_cell: Tensor,
+        v_weight: Tensor,
+    ) -> None:
         self._done, self._gradients = done, gradients
         self._moved = torch.empty_like(done.before)
         tangents, outputs = CellTangents(done.cells), torch.empty_like(done.before)
@@ -146,12 +180,22 @@ class _Second:
         self._cells = CellSecondOrder(tangents, gradients)
         self._known = gradients.preactivation @ v_weight
 
-    def finish(self, weight: Tensor, d_outputs: Tensor | None, *states: Tensor):
-        """Return what reaches the four inputs, together with what cotangents of the layer itself send there."""
+    def finish(self, weight: Tensor, d_outputs: Tensor | None, *states: Tensor) -> tuple[Tensor, ...]:
+        """Return the cotangents of the four inputs, including those due to cotangents of the layer itself.
+
+        Args:
+            weight: hidden to gates (4 width, width).
+            d_outputs: cotangents of the layer's outputs (rows, width); None: zeros.
+            states: cotangents of its last states, hidden and cell, (batch, width) each.
+        """
         cells, gradients = self._cells, self._gradients
         d_states = self._done.backwards(cells, weight, d_outputs, states, self._known)
         d_weight = cells.preactivation.t() @ self._done.before
         return cells.preactivation, *d_states, d_weight.addmm_(gradients.preactivation.t(), self._moved)
+
+
+_layer: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Layer.apply
+_layer_gradient: Callable[..., tuple[Tensor, ...]] = _LayerGradient.apply
 
 
 def lstm_layer(
@@ -159,55 +203,64 @@ def lstm_layer(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return outputs (rows, width) and the last states (batch, width) of one layer in one direction.
 
-    Twice differentiable in all tensors, not three times.
+    The results are twice differentiable in all tensors, not three times.
 
     Args:
-        projected: what the inputs add to the gates, biases included, (rows, 4 width), steps one after another.
+        projected: terms of the gates from inputs and biases, (rows, 4 width), steps one after another.
         hidden, cell: first states (batch, width).
         weight: hidden to gates, (4 width, width), gates in PyTorch's order (input, forget, cell, output).
-        sizes: rows of each step, never more than in the step before, as in a PackedSequence.
+        sizes: rows of each step, at most as many as in the step before, as in a PackedSequence.
         reverse: whether to go from the last step to the first.
     """
-    return _Layer.apply(projected, hidden, cell, weight, sizes, reverse)
+    return _layer(projected, hidden, cell, weight, sizes, reverse)
 
 
-def fused_lstm(stock: Any):
-    """Return a stand-in for PyTorch's LSTM kernel ``torch._VF.lstm``, which is passed as ``stock``.
+def fused_lstm(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a replacement for PyTorch's LSTM kernel ``torch._VF.lstm``, which is passed as ``stock``.
 
-    It takes over where derivatives are recorded, in float32 and float64 and without projections. Dropout between
-    layers is drawn by the same calls on tensors of the same shapes, so masks are the same.
+    The replacement is used while derivatives are recorded, in float32 and float64 and without projections; otherwise it
+    calls ``stock``. Dropout between layers uses the same calls on tensors of the same shapes, so that masks are equal.
     """
 
-    def lstm(data: Tensor, second, third, *others):
+    # Any: the kernel has two signatures, for packed and for padded sequences.
+    def lstm(data: Tensor, second: Any, third: Any, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
         is_packed = isinstance(second, Tensor)
         states, weights = (third, others[0]) if is_packed else (second, third)
         has_bias, layers, dropout, training, bidirectional = others[1:6] if is_packed else others[:5]
         directions = 2 if bidirectional else 1
-        plain = has_bias and len(weights) == _WEIGHTS_OF_A_LAYER * layers * directions
-        if not (plain and torch.is_grad_enabled() and data.dtype in _DTYPES):
-            return stock(data, second, third, *others)
+        plain = has_bias and len(weights) == WEIGHTS_PER_LAYER * layers * directions
+        if not (plain and torch.is_grad_enabled() and data.dtype in FUSED_DTYPES):
+            result: tuple[Tensor, Tensor, Tensor] = stock(data, second, third, *others)
+            return result
         dropout = dropout if training else 0.0
         if is_packed:
             return _stacked(data, second.tolist(), states, weights, directions, dropout)
         batch_first = others[5]
         data = data.transpose(0, 1) if batch_first else data
         length, batch = data.shape[:2]
-        outputs, *last = _stacked(data, [batch] * length, states, weights, directions, dropout)
-        return outputs.transpose(0, 1) if batch_first else outputs, *last
+        outputs, hidden, cell = _stacked(data, [batch] * length, states, weights, directions, dropout)
+        return outputs.transpose(0, 1) if batch_first else outputs, hidden, cell
 
     return lstm
 
 
-def _stacked(data: Tensor, sizes: list[int], states, weights, directions: int, dropout: float):
+def _stacked(
+    data: Tensor,
+    sizes: list[int],
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    directions: int,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return outputs in the leading shape of ``data``, and the last hidden and cell states (layers, batch, width)."""
     hiddens, cells = [], []
-    leading, layers = data.shape[:-1], len(weights) // (_WEIGHTS_OF_A_LAYER * directions)
+    leading, layers = data.shape[:-1], len(weights) // (WEIGHTS_PER_LAYER * directions)
     for layer in range(layers):
         outputs = []
         for direction in range(directions):
             index = layer * directions + direction
-            into, recurrent, *biases = weights[_WEIGHTS_OF_A_LAYER * index : _WEIGHTS_OF_A_LAYER * (index + 1)]
-            projected = F.linear(data, into, sum(biases)).reshape(-1, into.shape[0])
+            into, recurrent, bias, other_bias = weights[WEIGHTS_PER_LAYER * index : WEIGHTS_PER_LAYER * (index + 1)]
+            projected = F.linear(data, into, bias + other_bias).reshape(-1, into.shape[0])
             output, hidden, cell = lstm_layer(
                 projected, states[0][index], states[1][index], recurrent, sizes, reverse=direction == 1
             )

@@ -1,17 +1,17 @@
-"""The LSTM cell, its gradient, and the tangents of both, step by step over arrays that hold a whole sequence.
+"""The LSTM cell, its gradient, and the tangents of both, step by step over arrays for a whole sequence.
 
 The cell, with gates ``i, f, g, o`` of the preactivations z (Hochreiter and Schmidhuber 1997; gate order of PyTorch)::
 
     c = f * c' + i * g        h = o * tanh(c)
 
-In a step only what depends on the step before is computed; factors that do not are computed for all steps at once.
-With S the slopes of the gates and ``M = (g, c', i, tanh c)``, the gradient needs of the past only the products
+A step computes only the terms that depend on the step before; the other factors are computed for all steps at once.
+With S the slopes of the gates and ``M = (g, c', i, tanh c)``, the gradient needs only two products of the forward pass,
 ``A = M * S`` and ``E = o * (1 - tanh^2 c)``::
 
     dc_total = dc + dh * E    dz = (dc_total, dc_total, dc_total, dh) * A    dc' = dc_total * f
 
-The same A and E make the tangent of the forward step, and differentiating them in its direction gives the tangent
-of the gradient: the second derivative.
+The same A and E give the tangent of the forward step. Their derivative along it gives the tangent of the gradient,
+which is the second derivative.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["CellGradients", "CellSecondOrder", "CellTangents", "Cells"]
 
 
 class Cells:
-    """What the cells of one layer did, for all steps.
+    """The cells of one layer, for all steps.
 
     Args:
-        sizes: rows (sentences) of each step, in the order in which the arrays hold them.
+        sizes: rows (sentences) of each step, in the order of the arrays.
         hidden: width of the layer.
-        like: a tensor of the dtype and on the device to use.
+        like: a tensor with the dtype and device of the arrays.
     """
 
     def __init__(self, sizes: Sequence[int], hidden: int, like: Tensor) -> None:
@@ -38,13 +38,16 @@ class Cells:
         self.sizes, self.hidden = list(sizes), hidden
         self.gates = like.new_empty(rows, 4, hidden)
         self.before, self.squashed = like.new_empty(rows, hidden), like.new_empty(rows, hidden)
-        self._flat = self.gates.view(rows, 4 * hidden).split(self.sizes)
-        self._gates = [gate.split(self.sizes) for gate in self.gates.unbind(1)]
-        self._before, self._squashed = self.before.split(self.sizes), self.squashed.split(self.sizes)
+        self._flat = self.gates.view(rows, 4 * hidden).split_with_sizes(self.sizes)
+        self._gates = [gate.split_with_sizes(self.sizes) for gate in self.gates.unbind(1)]
+        self._before, self._squashed = (
+            self.before.split_with_sizes(self.sizes),
+            self.squashed.split_with_sizes(self.sizes),
+        )
         self._factors: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def step(self, k: int, preactivation: Tensor, cell: Tensor, hidden: Tensor) -> None:
-        """Move ``cell`` (b, width) on, in place, and write ``hidden`` (b, width), for preactivations (b, 4 width)."""
+        """Replace ``cell`` (b, width) by the next, and write ``hidden`` (b, width), for preactivations (b, 4 width)."""
         i, f, g, o = (gate[k] for gate in self._gates)
         torch.sigmoid(preactivation, out=self._flat[k])
         torch.tanh(preactivation.narrow(1, 2 * self.hidden, self.hidden), out=g)
@@ -70,20 +73,20 @@ class Cells:
 
 
 class _Stepwise:
-    """A and E of `Cells`, and the forget gate, cut into steps."""
+    """A and E of `Cells`, and the forget gate, as views per step."""
 
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
         _, _, into_gates, passing = cells.factors()
-        self._all = into_gates.split(cells.sizes)
-        self._three = into_gates[:, :3].split(cells.sizes)
-        self._out = into_gates[:, 3].split(cells.sizes)
-        self._passing = passing.split(cells.sizes)
-        self._forget = cells.gates[:, 1].split(cells.sizes)
+        self._all = into_gates.split_with_sizes(cells.sizes)
+        self._three = into_gates[:, :3].split_with_sizes(cells.sizes)
+        self._out = into_gates[:, 3].split_with_sizes(cells.sizes)
+        self._passing = passing.split_with_sizes(cells.sizes)
+        self._forget = cells.gates[:, 1].split_with_sizes(cells.sizes)
 
 
 class CellGradients(_Stepwise):
-    """The gradient of the steps of `Cells`, to be taken last step first.
+    """The gradient of the steps of `Cells`, computed last step first.
 
     ``preactivation`` (rows, 4 width), ``hidden`` and ``cell`` (rows, width): the gradients dz, dh and dc_total.
     """
@@ -94,16 +97,22 @@ class CellGradients(_Stepwise):
         self.preactivation = cells.before.new_empty(rows, 4 * hidden)
         self.hidden, self.cell = cells.before.new_empty(rows, hidden), cells.before.new_empty(rows, hidden)
         gates = self.preactivation.view(rows, 4, hidden)
-        self.steps = self.preactivation.split(cells.sizes)
-        self._d_three, self._d_out = gates[:, :3].split(cells.sizes), gates[:, 3].split(cells.sizes)
-        self._d_hidden, self._d_cell = self.hidden.split(cells.sizes), self.cell.split(cells.sizes)
+        self.steps = self.preactivation.split_with_sizes(cells.sizes)
+        self._d_three, self._d_out = (
+            gates[:, :3].split_with_sizes(cells.sizes),
+            gates[:, 3].split_with_sizes(cells.sizes),
+        )
+        self._d_hidden, self._d_cell = (
+            self.hidden.split_with_sizes(cells.sizes),
+            self.cell.split_with_sizes(cells.sizes),
+        )
 
     def kept(self) -> tuple[Tensor, ...]:
-        """Return all tensors held here, those of the cells among them."""
+        """Return all tensors held here, including those of the cells."""
         return (self.preactivation, self.hidden, self.cell, *self.cells.kept())
 
     def step(self, k: int, d_hidden: Tensor, d_cell: Tensor) -> Tensor:
-        """Return dz (b, 4 width) for dh (b, width) and dc; dc becomes that of the step before, in place."""
+        """Return dz (b, 4 width) for dh (b, width) and dc (b, width); replace dc by that of the step before."""
         total = torch.addcmul(d_cell, d_hidden, self._passing[k], out=self._d_cell[k])
         torch.mul(total.unsqueeze(1), self._three[k], out=self._d_three[k])
         torch.mul(d_hidden, self._out[k], out=self._d_out[k])
@@ -113,7 +122,7 @@ class CellGradients(_Stepwise):
 
 
 class CellTangents(_Stepwise):
-    """How the steps of `Cells` move along a direction.
+    """The tangents of the steps of `Cells` along a direction.
 
     ``preactivation`` (rows, 4, width) the tangents of z; ``before`` and ``after`` (rows, width) those of c' and c.
     """
@@ -123,12 +132,12 @@ class CellTangents(_Stepwise):
         self.preactivation = torch.empty_like(cells.gates)
         self.before, self.after = torch.empty_like(cells.before), torch.empty_like(cells.before)
         rows, hidden = cells.before.shape
-        self.steps = self.preactivation.view(rows, 4 * hidden).split(cells.sizes)
-        self._steps = self.preactivation.split(cells.sizes)
-        self._before, self._after = self.before.split(cells.sizes), self.after.split(cells.sizes)
+        self.steps = self.preactivation.view(rows, 4 * hidden).split_with_sizes(cells.sizes)
+        self._steps = self.preactivation.split_with_sizes(cells.sizes)
+        self._before, self._after = self.before.split_with_sizes(cells.sizes), self.after.split_with_sizes(cells.sizes)
 
     def step(self, k: int, cell: Tensor, hidden: Tensor) -> None:
-        """Take ``steps[k]`` for the tangent of z; move that of c (b, width) on in place, and write that of h."""
+        """Replace the tangent of c (b, width) by the next, and write that of h; ``steps[k]`` is the tangent of z."""
         self._before[k].copy_(cell)
         weighted = self._steps[k] * self._all[k]
         torch.addcmul(weighted[:, :3].sum(1), cell, self._forget[k], out=self._after[k])
@@ -137,7 +146,7 @@ class CellTangents(_Stepwise):
 
 
 class CellSecondOrder(_Stepwise):
-    """The tangent of `CellGradients` along `CellTangents`: again steps that are linear, with a share known beforehand.
+    """The tangent of `CellGradients` along `CellTangents`: linear steps, with terms computed in advance.
 
     ``preactivation`` (rows, 4 width): the tangents of dz.
     """
@@ -159,13 +168,16 @@ class CellSecondOrder(_Stepwise):
         into_cell = (d_o * flat).addcmul_(o * cells.squashed, squashed, value=-2).mul_(gradients.hidden)
         rows, hidden = cells.before.shape
         self.preactivation = moved.view(rows, 4 * hidden)
-        self.steps = self.preactivation.split(cells.sizes)
-        self._m_three, self._m_out = moved[:, :3].split(cells.sizes), moved[:, 3].split(cells.sizes)
-        self._into_cell = into_cell.split(cells.sizes)
-        self._into_before = (gradients.cell * d_f).split(cells.sizes)
+        self.steps = self.preactivation.split_with_sizes(cells.sizes)
+        self._m_three, self._m_out = (
+            moved[:, :3].split_with_sizes(cells.sizes),
+            moved[:, 3].split_with_sizes(cells.sizes),
+        )
+        self._into_cell = into_cell.split_with_sizes(cells.sizes)
+        self._into_before = (gradients.cell * d_f).split_with_sizes(cells.sizes)
 
     def step(self, k: int, d_hidden: Tensor, d_cell: Tensor) -> Tensor:
-        """Return the tangent of dz (b, 4 width) for those of dh (b, width) and dc; as `CellGradients.step`."""
+        """Return the tangent of dz (b, 4 width) for those of dh and dc (b, width); see `CellGradients.step`."""
         total = torch.addcmul(d_cell, d_hidden, self._passing[k]).add_(self._into_cell[k])
         self._m_three[k].addcmul_(total.unsqueeze(1), self._three[k])
         self._m_out[k].addcmul_(d_hidden, self._out[k])

@@ -1,14 +1,15 @@
 """A recurrent decoder with input feeding and attention as one node, with hand-written gradient and second gradient.
 
-The steps of a decoder depend on each other through attention and input feeding, so that no layer can be run over the
-whole sequence; but only a few small products have to wait for the step before (`kernels.lstm_cells`,
-`kernels.attention`). How the second gradient is found is said in `kernels.lstm`.
+The steps of a decoder depend on each other through attention and input feeding, so that no layer can process the whole
+sequence at once. Only a few small products depend on the step before (`kernels.lstm_cells`, `kernels.attention`).
+`kernels.lstm` explains the second gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +24,14 @@ __all__ = ["fused_decoder"]
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the node takes, or the directions or gradients of these.
+    """The inputs of the node, or their directions or gradients.
 
-    ``projected`` (steps, batch, 4 width); ``hidden`` and ``cell`` (layers, batch, width); ``attention`` is (K, V, W)
-    or nothing; ``weights`` (4 width, 2 width) of each layer and ``biases`` (4 width,) of each but the first.
+    Args:
+        projected: (steps, batch, 4 width).
+        hidden, cell: (layers, batch, width).
+        attention: K, V, W, or empty.
+        weights: (4 width, 2 width) of each layer.
+        biases: (4 width,) of each layer except the first.
     """
 
     projected: Tensor
@@ -49,19 +54,23 @@ class _Inputs:
 
 
 class _Steps:
-    """All steps forward, and what they left.
+    """The forward pass of all steps, with its arrays.
 
-    ``inputs`` of a layer (steps + 1, batch, 2 width): what comes from below, or is fed back, beside the state before.
+    ``inputs`` of a layer (steps + 1, batch, 2 width): the input from below, or the output fed back, followed by the
+    state before.
     """
 
     def __init__(self, given: _Inputs, bias: Tensor | None, masks: Sequence[Sequence[Tensor]] | None) -> None:
         length, batch, _ = given.projected.shape
         self.layers, _, self.width = given.hidden.shape
-        self.deferred = DeferredWork()
+        self.deferred: DeferredWork[_Second] = DeferredWork()
         self.length, self.masks, self.weights = length, masks, [weight.detach() for weight in given.weights]
         self.cells = [Cells([batch] * length, self.width, given.projected) for _ in range(self.layers)]
         self.inputs = [_with_states(length, hidden) for hidden in given.hidden]
-        self.attention = Attention(length, *given.attention[:2], bias, given.attention[2]) if given.attention else None
+        self.attention: Attention | None = None
+        if given.attention and bias is not None:
+            keys, values, weight = given.attention
+            self.attention = Attention(length, keys, values, bias, weight)
         states = [cell.clone() for cell in given.cell]
         transposed = [weight.t() for weight in given.weights]
         for k in range(length):
@@ -77,13 +86,13 @@ class _Steps:
             self.attention.finish()
 
     def kept(self) -> tuple[Tensor, ...]:
-        """Return all tensors held here beside the inputs of the node."""
+        """Return all tensors held here except the inputs of the node."""
         masks = [mask for places in self.masks or () for mask in places]
-        parts = self.cells if self.attention is None else [*self.cells, self.attention]
+        parts: list[Cells | Attention] = [*self.cells, *([] if self.attention is None else [self.attention])]
         return (*self.inputs, *masks, *(tensor for part in parts for tensor in part.kept()))
 
     def pass_on(self, target: Tensor, value: Tensor, k: int, place: int) -> None:
-        """Write ``value`` (batch, width) into the first half of ``target``, under the dropout of that place."""
+        """Write ``value`` (batch, width), with the dropout of that place, into the first half of ``target``."""
         target = target[:, : self.width]
         if self.masks is None:
             target.copy_(value)
@@ -91,20 +100,26 @@ class _Steps:
             torch.mul(value, self.masks[k][place], out=target)
 
     def masked(self, gradient: Tensor, k: int, place: int) -> Tensor:
-        """Return ``gradient`` (batch, width) from behind the dropout of that place."""
+        """Return the cotangent before the dropout of that place for ``gradient`` (batch, width) after it."""
         return gradient if self.masks is None else gradient * self.masks[k][place]
 
     def top(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the states (steps, batch, width) of the last layer, out of the inputs of all layers."""
+        """Return the states (steps, batch, width) of the last layer, given the inputs of all layers."""
         return inputs[-1][1:, :, self.width :]
 
-    def backwards(self, d_outputs: Tensor | None, cells, attention, known: Sequence[Tensor] | None):
-        """Run the steps back; return what reaches the first states, hidden and cell, (layers, batch, width) each.
+    def backwards(
+        self,
+        d_outputs: Tensor | None,
+        cells: Sequence[CellGradients | CellSecondOrder],
+        attention: AttentionGradients | AttentionSecondOrder | None,
+        known: Sequence[Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Go back through the steps; return the cotangents of the first states, (layers, batch, width) each.
 
         Args:
-            d_outputs: (steps, batch, width), None for zeros.
-            cells, attention: `CellGradients` of each layer and `AttentionGradients`, or both of second order.
-            known: what to add to the gradient of ``inputs`` of each layer, (steps, batch, 2 width).
+            d_outputs: cotangents of the outputs (steps, batch, width); None: zeros.
+            cells, attention: of each layer, and of the attention, first or second order.
+            known: additional cotangents of ``inputs`` of each layer, (steps, batch, 2 width); None: zeros.
         """
         width, top = self.width, self.layers - 1
         like = self.cells[0].before
@@ -130,37 +145,39 @@ class _Decoder(torch.autograd.Function):
     """See `fused_decoder`."""
 
     @staticmethod
-    def forward(ctx, bias, masks, layers, *tensors):
+    def forward(
+        ctx: Any, bias: Tensor | None, masks: Sequence[Sequence[Tensor]] | None, layers: int, *tensors: Tensor
+    ) -> Tensor:
         given = _Inputs.of(tensors, layers)
         ctx.steps = _Steps(given, bias, masks)
-        outputs = ctx.steps.inputs[0][1:, :, : ctx.steps.width].clone()
-        # What is kept beside the inputs is shown to autograd too, so that hooks which measure a graph see it.
+        outputs: Tensor = ctx.steps.inputs[0][1:, :, : ctx.steps.width].clone()
+        # Autograd also saves the other arrays, so that hooks that measure a graph count them.
         ctx.count = len(tensors)
         ctx.save_for_backward(outputs, *tensors, *ctx.steps.kept())
         return outputs
 
     @staticmethod
-    def backward(ctx, d_outputs):
+    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         outputs, *tensors = ctx.saved_tensors[: 1 + ctx.count]
         second = ctx.steps.deferred.take()
         if second is not None:
             return (None, None, None, *second.finish(d_outputs))
-        return (None, None, None, *_DecoderGradient.apply(ctx.steps, outputs, d_outputs, *tensors))
+        return (None, None, None, *_decoder_gradient(ctx.steps, outputs, d_outputs, *tensors))
 
 
 class _DecoderGradient(torch.autograd.Function):
     """The gradient of `_Decoder` as a function of the cotangent and the inputs.
 
-    ``outputs`` does nothing but say that this node stands behind `_Decoder`.
+    ``outputs`` only makes this node depend on `_Decoder`.
     """
 
     @staticmethod
-    def forward(ctx, steps, outputs, d_outputs, *tensors):
+    def forward(ctx: Any, steps: _Steps, outputs: Tensor, d_outputs: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         cells = [CellGradients(cell) for cell in steps.cells]
         attention = None if steps.attention is None else AttentionGradients(steps.attention)
         d_states = steps.backwards(d_outputs, cells, attention, None)
         ctx.steps, ctx.gradients, ctx.count = steps, (cells, attention), len(tensors)
-        parts = cells if attention is None else [*cells, attention]
+        parts: list[CellGradients | AttentionGradients] = [*cells, *([] if attention is None else [attention])]
         ctx.save_for_backward(*steps.kept(), *(tensor for part in parts for tensor in part.kept()))
         flat = [cell.preactivation for cell in cells]
         return _Inputs(
@@ -173,30 +190,38 @@ class _DecoderGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *directions):
-        second = _Second(ctx.steps, *ctx.gradients, _Inputs.of(directions, ctx.steps.layers))
-        reaching_inputs = (None,) * ctx.count
+    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
+        cells, attention = ctx.gradients
+        second = _Second(ctx.steps, cells, attention, _Inputs.of(directions, ctx.steps.layers))
+        input_cotangents: tuple[Tensor | None, ...] = (None,) * ctx.count
         if not ctx.steps.deferred.leave(second):
-            reaching_inputs = second.finish(None)
-        return (None, None, second.outputs, *reaching_inputs)
+            input_cotangents = second.finish(None)
+        return (None, None, second.outputs, *input_cotangents)
 
 
 class _Second:
     """The second gradient: ``outputs`` for the cotangent, and `finish` for the inputs."""
 
-    def __init__(self, steps: _Steps, gradients: list[CellGradients], attention, given: _Inputs) -> None:
+    def __init__(
+        self, steps: _Steps, gradients: list[CellGradients], attention: AttentionGradients | None, given: _Inputs
+    ) -> None:
         self._steps, self._gradients = steps, gradients
-        self._inputs, cells, moved_attention = _moved(steps, given)
+        self._inputs, cells, moved_attention = _tangents(steps, given)
         self.outputs = self._inputs[0][1:, :, : steps.width].clone()
         self._cells = [CellSecondOrder(*pair) for pair in zip(cells, gradients, strict=True)]
-        self._attention = None if attention is None else AttentionSecondOrder(moved_attention, attention)
+        self._attention: AttentionSecondOrder | None = None
+        if attention is not None and moved_attention is not None:
+            self._attention = AttentionSecondOrder(moved_attention, attention)
         self._known = [
             (d.preactivation @ weight).view(steps.length, -1, 2 * steps.width)
             for d, weight in zip(gradients, given.weights, strict=True)
         ]
 
     def finish(self, d_outputs: Tensor | None) -> tuple[Tensor, ...]:
-        """Return what reaches the inputs, together with what a cotangent of the decoder itself sends there."""
+        """Return the cotangents of the inputs, including those due to a cotangent of the decoder itself.
+
+        ``d_outputs``: that cotangent (steps, batch, width); None: zeros.
+        """
         steps, attention = self._steps, self._attention
         d_states = steps.backwards(d_outputs, self._cells, attention, self._known)
         flat = [cell.preactivation for cell in self._cells]
@@ -213,13 +238,14 @@ class _Second:
         ).flat()
 
 
-def _moved(steps: _Steps, given: _Inputs):
+def _tangents(steps: _Steps, given: _Inputs) -> tuple[list[Tensor], list[CellTangents], AttentionTangents | None]:
     """Return the tangents of the inputs of all layers, of the cells and of the attention, along ``given``."""
     cells = [CellTangents(cell) for cell in steps.cells]
     inputs = [_with_states(steps.length, hidden) for hidden in given.hidden]
     attention = None
     if steps.attention is not None:
-        attention = AttentionTangents(steps.attention, steps.top(steps.inputs), *given.attention)
+        keys, values, weight = given.attention
+        attention = AttentionTangents(steps.attention, steps.top(steps.inputs), keys, values, weight)
     for layer, cell in enumerate(cells):
         base = given.biases[layer - 1] if layer else _flat(given.projected)
         torch.addmm(base, _rows(steps.inputs[layer]), given.weights[layer].t(), out=_flat(cell.preactivation, 1))
@@ -238,7 +264,7 @@ def _moved(steps: _Steps, given: _Inputs):
 
 
 def _with_states(length: int, hidden: Tensor) -> Tensor:
-    """Return room for the inputs of a layer, with nothing fed back and ``hidden`` (batch, width) at the beginning."""
+    """Return an array for the inputs of a layer; step 0 holds zeros and the state ``hidden`` (batch, width)."""
     batch, width = hidden.shape
     inputs = hidden.new_empty(length + 1, batch, 2 * width)
     inputs[0, :, :width] = 0
@@ -254,6 +280,10 @@ def _flat(array: Tensor, leading: int = 2) -> Tensor:
     return array.flatten(0, leading - 1).flatten(1)
 
 
+_decoder: Callable[..., Tensor] = _Decoder.apply
+_decoder_gradient: Callable[..., tuple[Tensor, ...]] = _DecoderGradient.apply
+
+
 def fused_decoder(
     projected: Tensor,
     hidden: Tensor,
@@ -265,20 +295,25 @@ def fused_decoder(
     score_bias: Tensor | None,
     masks: Sequence[Sequence[Tensor]] | None,
 ) -> Tensor:
-    """Return the outputs (steps, batch, width), which are also fed back into the step after each.
+    """Return the outputs (steps, batch, width); each is also an input of the next step.
 
-    Twice differentiable in all tensors but the last two, not three times.
+    The result is twice differentiable in all tensors except the last two, not three times.
 
     Args:
-        projected: what words and biases add to the gates of the first layer, (steps, batch, 4 width).
+        projected: terms of the first layer's gates from words and biases, (steps, batch, 4 width).
         hidden, cell: first states (layers, batch, width).
         attention: K, V (batch, source, width) and W (width, width) of `kernels.attention`, or None.
-        weights: for each layer (4 width, 2 width), gates in PyTorch's order: first what multiplies the input (in the
-            first layer, the output of the step before), then what multiplies the state.
-        biases: (4 width,) for each layer but the first.
-        score_bias: (batch, source), 0 or minus infinity at padding.
-        masks: for each step the factors (batch, width) of dropout, a layer each (the last's is not used) and that of
-            the output; None for no dropout.
+        weights: for each layer (4 width, 2 width), gates in PyTorch's order. The first half multiplies the input (in
+            the first layer, the output of the step before), the second half the state.
+        biases: (4 width,) for each layer except the first.
+        score_bias: (batch, source), 0, or minus infinity at padding; required with ``attention``.
+        masks: for each step the dropout factors (batch, width) of every layer (that of the last is not used) and of
+            the output; None: no dropout.
+
+    Raises:
+        ValueError: ``attention`` without ``score_bias``.
     """
+    if attention is not None and score_bias is None:
+        raise ValueError("score_bias: None; expected (batch, source) with attention")
     tensors = (projected, hidden, cell, *(attention or ()), *weights, *biases)
-    return _Decoder.apply(score_bias, masks, len(weights), *tensors)
+    return _decoder(score_bias, masks, len(weights), *tensors)

@@ -1,14 +1,14 @@
-"""Second derivatives that exist and are right: what must be changed in a module for the reverse pass.
+"""Correct second derivatives for the reverse pass: replacements of PyTorch's operations.
 
 Measured defects (PyTorch 2.13, fairseq 0.12.2), each silent or an error in double backward:
 
 - flash and memory-efficient attention have no second derivative: the MATH kernel is used;
 - cuDNN recurrent networks have none either: cuDNN is switched off;
 - the fused weight normalisation returns a wrong second derivative: it is composed from differentiable parts;
-- a node that only scales gradients (fairseq's ``GradMultiply``) makes the update a vector field that is no
-  gradient; double backward through it scales the *forward* path as well. `ScaledGradient` does not.
+- with a node that only scales gradients (fairseq's ``GradMultiply``) the update is not the gradient of any scalar;
+  double backward through it scales the *forward* path as well. `ScaledGradient` does not.
 
-Right, but slow: LSTMs and layer normalisation are replaced by nodes with hand-written second derivatives
+LSTMs and layer normalisation have correct but slow second derivatives; nodes with hand-written ones replace them
 (`kernels.lstm`, `kernels.layer_norm`).
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ __all__ = [
 
 VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
     f"torch.nn.modules.{name}"
-    for name in (  # noqa: SIM905  one name a word reads better
+    for name in (  # noqa: SIM905  one string is easier to read than a list of strings
         "activation.GELU activation.GLU activation.ReLU activation.Sigmoid activation.Softmax activation.Tanh "
         "container.ModuleDict container.ModuleList container.ParameterList container.Sequential conv.Conv1d "
         "conv.Conv2d dropout.Dropout linear.Identity linear.Linear normalization.LayerNorm rnn.LSTM rnn.LSTMCell "
@@ -54,52 +55,52 @@ _FUSED_LAYER_NORM = fused_layer_norm(nn.functional.layer_norm)
 
 
 class NotTwiceDifferentiableError(TypeError):
-    """A student holds modules whose second derivatives are not known to be right; the message names them."""
+    """The second derivatives of some modules of a student are not verified; the message names the modules."""
 
 
-class _Pass:
-    """Which gradient is being taken now. Plain module state: autograd's device threads see no context variables."""
+class _CurrentPass:
+    """The kind of the current gradient. Plain module state, because autograd's threads do not see context variables."""
 
     outer = False
     fused_contexts = 0
-    """Contexts of `twice_differentiable` with hand-written nodes that are open."""
+    """Number of open contexts of `twice_differentiable` with hand-written nodes."""
 
 
-_PASS = _Pass()
+_CURRENT_PASS = _CurrentPass()
 
 
 @contextmanager
 def outer_gradient() -> Iterator[None]:
-    """Mark the outer of two gradients: `ScaledGradient` passes cotangents through unscaled."""
-    before, _PASS.outer = _PASS.outer, True
+    """Mark the outer one of two nested gradients, where `ScaledGradient` does not scale cotangents."""
+    before, _CURRENT_PASS.outer = _CURRENT_PASS.outer, True
     try:
         yield
     finally:
-        _PASS.outer = before
+        _CURRENT_PASS.outer = before
 
 
 class ScaledGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a constant, right under double backward.
+    """Identity whose gradient is multiplied by a constant, correct under double backward.
 
-    The update is then ``g = D H`` with D the scaling. Its adjoint is ``J^T v = H D v``: the node scales while the
-    inner gradient is taken, and that multiplication is differentiated, but passes the outer one through.
+    The update is then ``g = D H`` with D the scaling, and its adjoint is ``J^T v = H D v``. The node scales the inner
+    gradient, and this multiplication is differentiated; it does not scale the outer gradient.
     """
 
     @staticmethod
-    def forward(ctx, value: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, value: Tensor, scale: float) -> Tensor:
         """Return ``value`` unchanged."""
         ctx.scale = scale
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None]:
-        """Return the cotangent, scaled unless the outer gradient is being taken."""
-        return (cotangent if _PASS.outer else cotangent * ctx.scale), None
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        """Return the cotangent, scaled except within `outer_gradient`."""
+        return (cotangent if _CURRENT_PASS.outer else cotangent * ctx.scale), None
 
 
 @contextmanager
 def attribute_replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Set ``owner.name`` to ``value`` for the duration of the block; a method of the class shows again afterwards."""
+    """Set ``owner.name`` to ``value`` during the block; restore the attribute, or the class's method, afterwards."""
     before, is_own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, value)
     try:
@@ -113,12 +114,12 @@ def attribute_replaced(owner: object, name: str, value: object) -> Iterator[None
 
 @contextmanager
 def twice_differentiable(*, fused: bool = True) -> Iterator[None]:
-    """Switch PyTorch's own blocks to forms with right second derivatives, for forward and both backwards.
+    """Switch PyTorch's operations to forms with correct second derivatives, for forward and both backward passes.
 
-    ``fused``: with the hand-written nodes, too. Without them the same derivatives are PyTorch's own, slower: what the
-    nodes are compared with.
+    ``fused``: also use the hand-written nodes. Without them PyTorch computes the same derivatives more slowly; tests
+    compare the two.
     """
-    # torch.nn.utils.weight_norm is the function; the module of that name must be asked for by path.
+    # torch.nn.utils.weight_norm is the function; only an import by path gives the module of that name.
     weight_norm_module = importlib.import_module("torch.nn.utils.weight_norm")
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -127,21 +128,21 @@ def twice_differentiable(*, fused: bool = True) -> Iterator[None]:
         if fused:
             stack.enter_context(attribute_replaced(torch._VF, "lstm", _FUSED_LSTM))
             stack.enter_context(attribute_replaced(nn.functional, "layer_norm", _FUSED_LAYER_NORM))
-            stack.enter_context(attribute_replaced(_PASS, "fused_contexts", _PASS.fused_contexts + 1))
+            stack.enter_context(attribute_replaced(_CURRENT_PASS, "fused_contexts", _CURRENT_PASS.fused_contexts + 1))
         yield
 
 
 def uses_fused_nodes() -> bool:
-    """Return whether a context of `twice_differentiable` with hand-written nodes is open."""
-    return _PASS.fused_contexts > 0
+    """Return whether the hand-written nodes of `twice_differentiable` are in use."""
+    return _CURRENT_PASS.fused_contexts > 0
 
 
 def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Return (path, full class name) of every part of ``module`` nobody has vouched for.
+    """Return (path, full class name) of every part of ``module`` whose second derivatives are not verified.
 
     Args:
         module: the student's model.
-        vouched: full class names (``module.ClassName``) accepted beside `VOUCHED_TORCH_MODULES`.
+        vouched: full class names (``module.ClassName``) accepted in addition to `VOUCHED_TORCH_MODULES`.
     """
     named = [
         (path or "(the model)", f"{type(part).__module__}.{type(part).__qualname__}")
@@ -151,14 +152,14 @@ def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[
 
 
 def refuse_unvouched(module: nn.Module, vouched: Collection[str] = ()) -> None:
-    """Refuse a student that holds a module nobody has vouched for; arguments as `unvouched_modules`.
+    """Refuse a student with a module whose second derivatives are not verified; arguments as `unvouched_modules`.
 
     Raises:
-        NotTwiceDifferentiableError: names every such module and its class.
+        NotTwiceDifferentiableError: the message names every such module and its class.
     """
     unknown = [f"{path} ({name})" for path, name in unvouched_modules(module, vouched)]
     if unknown:
-        raise NotTwiceDifferentiableError("second derivatives are not known to be right through: " + "; ".join(unknown))
+        raise NotTwiceDifferentiableError("second derivatives are not verified in: " + "; ".join(unknown))
 
 
 def _composed_weight_norm(direction: Tensor, magnitude: Tensor, dim: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""The loss a teacher defines: teacher (state to coefficients), coefficient forms, dynamic loss, student state."""
+"""The loss of a taught student: teacher (state to coefficients), coefficient forms, dynamic loss, student state."""

@@ -1,15 +1,16 @@
 """The dynamic loss of a sequence student: ``-sum_r sigmoid(Phi_t[y_r] log p(y_r))``.
 
-Source: Wu et al., NeurIPS 2018, section 4.1 gives ``-sigmoid(y' Phi_t log p)``; with a diagonal Phi, as
-the paper uses for translation (section 4.2), only the entry of the target word is ever needed.
+Source: Wu et al., NeurIPS 2018, section 4.1 gives ``-sigmoid(y' Phi_t log p)``. A diagonal Phi, as in the paper's
+translation experiments (section 4.2), uses only the entry of the target word.
 
 The sentence level is this project's own: one sigmoid of the mean of ``Phi_t[y_r] log p(y_r)`` over the n tokens of
-a sentence, times n. The slope of a sigmoid falls where its argument is far below 0; here all tokens of a sentence
-share it, and a pair that is no translation is told from its whole length.
+a sentence, times n. The slope of a sigmoid is small if its argument is far below 0. Here all tokens of a sentence
+share one slope, so that the whole sentence decides whether a pair counts as a wrong translation.
 
-A smoothed Phi has one coefficient more, psi: ``Phi_t[y_r] log p(y_r) + psi_t mean_w log p(w)``, the mean over all
-words. It is the paper's full Phi with one number for all that is not the target, at the cost of a diagonal one; under a
-sigmoid that were straight the loss would be cross-entropy with label smoothing (Szegedy et al., CVPR 2016).
+A smoothed Phi has one additional coefficient, psi: ``Phi_t[y_r] log p(y_r) + psi_t mean_w log p(w)``, the mean over
+all words. It is the paper's full Phi with one number for all words but the target, at the cost of a diagonal one. With
+a linear function in place of the sigmoid the loss would be cross-entropy with label smoothing (Szegedy et al., CVPR
+2016).
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from torch import Tensor
 __all__ = ["LOSS_LEVELS", "LossShape", "dynamic_loss"]
 
 LOSS_LEVELS = ("token", "sentence")
-"""What one sigmoid is taken of."""
+"""Granularity of the sigmoid: one per token or one per sentence."""
 
 
 @dataclass(frozen=True)
 class LossShape:
-    """How the sigmoid loss enters the student's loss.
+    """Scale, cross-entropy share and level of the student's loss.
 
     Args:
-        scale: factor of the sigmoid loss. ``4 / Phi_0`` gives it the gradient of cross-entropy where
+        scale: factor of the sigmoid loss. With ``4 / Phi_0`` its gradient equals that of cross-entropy where
             ``Phi_0 log p`` is small (the slope of the sigmoid at 0 is 1/4).
         cross_entropy_mix: share alpha in [0, 1] of plain cross-entropy,
             ``alpha * ce + (1 - alpha) * scale * sigmoid loss``.
-        level: one of `LOSS_LEVELS`: a sigmoid for every token (the paper's), or for every sentence.
+        level: one of `LOSS_LEVELS`: one sigmoid per token (as in the paper), or per sentence.
 
     Raises:
         ValueError: a scale that is not positive and finite, a share outside [0, 1], or an unknown level.
@@ -64,19 +65,27 @@ def dynamic_loss(
 ) -> Tensor:
     """Return the dynamic loss summed over the kept tokens, a scalar.
 
-    The log-probabilities of the targets are gathered by the caller, once, and the coefficients here: no
-    product of vocabulary size is formed for any token.
+    Source: Wu et al., NeurIPS 2018, section 4.1. The caller gathers the log-probabilities of the targets and this
+    function gathers their coefficients, so that no token needs a product of vocabulary size.
 
     Args:
-        target_log_probs: ``log p(y_r)``, any shape, the last dimension a sentence; natural logarithm.
-        targets: the target entries y_r, same shape, integers below ``entries``.
-        coefficients: ``Phi_t``, (entries,), or smoothed (entries + 1,), psi last; differentiable.
-        keep: same shape, True for the tokens that count (not padding).
+        target_log_probs: ``log p(y_r)`` (..., length), natural logarithm; the last dimension is a sentence.
+        targets: the target entries y_r (..., length), integers below ``entries``.
+        coefficients: ``Phi_t`` (entries,), or smoothed (entries + 1,) with psi last; differentiable.
+        keep: (..., length), True for tokens that count, False for padding.
         shape: scale, cross-entropy share and level.
-        mean_log_probs: mean of ``log p`` over all entries, same shape, where the coefficients are smoothed; None
-            where they are not.
+        mean_log_probs: mean of ``log p`` over all entries (..., length) for smoothed coefficients; None for diagonal.
+
+    Example:
+        >>> import torch
+        >>> from fairseq_l2t.core import LossShape, dynamic_loss
+        >>> targets = torch.tensor([[2, 0]])
+        >>> log_probs = torch.tensor([[0.5, 0.25]]).log()
+        >>> loss = dynamic_loss(log_probs, targets, torch.full((3,), 0.1), targets != 0, LossShape(scale=40.0))
+        >>> round(float(loss), 3)
+        -19.307
     """
-    # Masked before anything is multiplied too: 0 times an infinite log p would be NaN in the gradient of Phi.
+    # Masked before the multiplication too: 0 times an infinite log p would be NaN in the gradient of Phi.
     target_log_probs = target_log_probs.masked_fill(~keep, 0.0)
     phi = coefficients.index_select(0, targets.reshape(-1)).view_as(target_log_probs)
     products = phi * target_log_probs
@@ -92,8 +101,8 @@ def dynamic_loss(
 
 
 def minus_sigmoid(x: Tensor) -> Tensor:
-    """Return ``-sigmoid(x)``, with derivatives that keep their digits where it is near -1 (negative Phi).
+    """Return ``-sigmoid(x)``, with accurate derivatives near -1 (negative Phi).
 
-    PyTorch's slope is ``y (1 - y)``: in float32 nothing is left of it for y = 1 - 1e-8.
+    PyTorch's slope is ``y (1 - y)``, which is 0 in float32 for y = 1 - 1e-8.
     """
     return torch.where(x > 0, torch.sigmoid(-x) - 1, -torch.sigmoid(x))

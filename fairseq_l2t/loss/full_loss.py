@@ -1,7 +1,7 @@
 """The dynamic loss of a classifier: ``-sigmoid(y' Phi_t log p)`` with a full Phi.
 
-Source: Wu et al., NeurIPS 2018, section 4.1. The row of Phi_t that belongs to the label weighs the log-probabilities of
-all classes: on the diagonal how much the label counts, beside it what is made of the others.
+Source: Wu et al., NeurIPS 2018, section 4.1. The row of Phi_t for the label holds the weights of the log-probabilities
+of all classes: on the diagonal that of the label, off the diagonal those of the other classes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def full_dynamic_loss(log_probs: Tensor, labels: Tensor, coefficients: Tensor, s
     """Return the loss summed over the examples, a scalar.
 
     Args:
-        log_probs: ``log p`` (examples, classes), natural logarithm. -inf, which `torch.log_softmax` makes of scores
-            that lie further apart than the type reaches, counts as the negative root of the type's largest number.
+        log_probs: ``log p`` (examples, classes), natural logarithm. -inf, the result of `torch.log_softmax` for scores
+            with too large a difference for the dtype, counts as minus the square root of the dtype's maximum.
         labels: (examples,), integers below the number of classes.
-        coefficients: ``Phi_t`` row after row, (classes * classes,); differentiable.
-        shape: scale and share of cross-entropy; its level is ``token``, an example being a sentence of one.
+        coefficients: ``Phi_t``, row after row, (classes * classes,); differentiable.
+        shape: scale and share of cross-entropy; its level is ``token``.
 
     Raises:
-        ValueError: coefficients of another number of classes, or another level.
+        ValueError: coefficients for another number of classes, or another level.
     """
     classes = log_probs.shape[-1]
     if coefficients.numel() != classes * classes:
@@ -33,8 +33,8 @@ def full_dynamic_loss(log_probs: Tensor, labels: Tensor, coefficients: Tensor, s
     if shape.level != "token":
         raise ValueError(f"--loss-level: {shape.level}; expected token, an image has no sentences")
     rows = coefficients.view(classes, classes).index_select(0, labels)
-    # 0 times -inf is NaN. The root, not the largest number itself: products with Phi of both signs must not add up to
-    # inf - inf, nor second derivatives, where log p is squared, to 0 times inf. No gradient passes to what is clamped.
+    # 0 times -inf is NaN. The root and not the maximum itself: sums of products with Phi of both signs must not become
+    # inf - inf, nor second derivatives, where log p is squared, 0 times inf. Clamped elements get no gradient.
     bounded = log_probs.clamp(min=-(torch.finfo(log_probs.dtype).max ** 0.5))
     losses = shape.scale * minus_sigmoid((rows * bounded).sum(-1))
     if shape.cross_entropy_mix > 0:

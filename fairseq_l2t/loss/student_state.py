@@ -1,8 +1,8 @@
 """The state s_t of a student: named measures of its progress, each in [0, 1].
 
-Source: Wu et al., NeurIPS 2018, section 4.1 (iteration, training accuracy, dev accuracy, all normalised into
-[0, 1]), carried over to translation: token accuracy and loss in place of class accuracy, dev BLEU where it is
-computed. The state is data: nothing is differentiated through it.
+Source: Wu et al., NeurIPS 2018, section 4.1 (iteration, training accuracy, dev accuracy, all normalised to [0, 1]),
+adapted to translation: token accuracy and loss in place of class accuracy, and dev BLEU if it is computed. The state is
+data: nothing is differentiated through it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["BASE_FEATURES", "BLEU_FEATURE", "NamedMeasures", "StudentState", "re
 BASE_FEATURES = ("progress", "train_accuracy", "train_loss", "dev_accuracy", "dev_loss")
 BLEU_FEATURE = "dev_bleu"
 
-_SMOOTHING = 0.95
-"""Weight of the past in the running training measures: they remember about 20 updates."""
+PAST_WEIGHT = 0.95
+"""Weight of the past in the running training measures, an average over about 20 updates."""
 
 
 class NamedMeasures:
-    """Named measures of a student, each in [0, 1], and the vector the teacher is shown: progress, then these.
+    """Named measures of a student, each in [0, 1], and the state vector: progress, then the measures.
 
     Args:
-        initial: what each measure stands at before anything is measured. None is 0: a feature that is exactly zero
-            would leave its column of V without a hypergradient.
-        total_updates: length of the student's life, for ``progress``.
+        initial: value of each measure before the first measurement. None of them is 0, because a feature of exactly
+            0 would give its column of V no hypergradient.
+        total_updates: length of the student's life in updates, for ``progress``.
 
     Raises:
         ValueError: ``total_updates`` below 1.
@@ -43,7 +43,7 @@ class NamedMeasures:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every measure: a new student starts its life."""
+        """Set every measure to its initial value, for a new student."""
         self._measures = dict(self._initial)
 
     def vector(self, update: int) -> Tensor:
@@ -56,29 +56,28 @@ class NamedMeasures:
         return dict(self._measures)
 
     def load_state_dict(self, measures: Mapping[str, float]) -> None:
-        """Take measures from a checkpoint.
+        """Set the measures to those of a checkpoint.
 
         Raises:
-            ValueError: the names are not those of this state.
+            ValueError: the names differ from those of this state.
         """
         require_same_features(list(measures), list(self._measures), "checkpoint")
         self._measures = {name: float(measures[name]) for name in self._measures}
 
     def _fold(self, name: str, value: float) -> None:
-        """Take one update's value into a running measure."""
-        self._measures[name] = _SMOOTHING * self._measures[name] + (1 - _SMOOTHING) * _unit(value)
+        """Add one update's value to a running measure."""
+        self._measures[name] = PAST_WEIGHT * self._measures[name] + (1 - PAST_WEIGHT) * _unit(value)
 
 
 class StudentState(NamedMeasures):
     """The measures of one sequence student.
 
-    Before anything is measured every measure stands at chance level for ``entries`` words (accuracy and
-    BLEU ``1 / entries``, loss 1).
+    Initial values are the chance level for ``entries`` words (accuracy and BLEU ``1 / entries``, loss 1).
 
     Args:
         entries: size of the target vocabulary; losses are divided by its logarithm.
-        total_updates: length of the student's life, for ``progress``.
-        with_bleu: whether ``dev_bleu`` is one of the features.
+        total_updates: length of the student's life in updates, for ``progress``.
+        with_bleu: whether ``dev_bleu`` is a feature.
 
     Raises:
         ValueError: ``entries`` below 2 or ``total_updates`` below 1.
@@ -92,12 +91,12 @@ class StudentState(NamedMeasures):
         super().__init__({name: 1.0 if name.endswith("_loss") else 1.0 / entries for name in names}, total_updates)
 
     def observe_training(self, loss: float, accuracy: float) -> None:
-        """Fold one update's nll per token (nats) and token accuracy into the running training measures."""
+        """Add one update's nll per token (nats) and token accuracy in [0, 1] to the running training measures."""
         self._fold("train_loss", self._relative(loss))
         self._fold("train_accuracy", accuracy)
 
     def observe_dev(self, loss: float, accuracy: float, bleu: float | None = None) -> None:
-        """Keep the newest dev measures: nll per token (nats), token accuracy, BLEU in [0, 100] or None."""
+        """Store the newest dev measures: nll per token (nats), token accuracy in [0, 1], BLEU in [0, 100] or None."""
         self._measures["dev_loss"] = self._relative(loss)
         self._measures["dev_accuracy"] = _unit(accuracy)
         if bleu is not None and BLEU_FEATURE in self._measures:
@@ -108,11 +107,11 @@ class StudentState(NamedMeasures):
 
 
 def require_same_features(given: Sequence[str], expected: Sequence[str], source: str) -> None:
-    """Raise ValueError where two lists of feature names differ; ``source`` says where ``given`` came from."""
+    """Raise ValueError if two lists of feature names differ; ``source`` names the origin of ``given``."""
     if list(given) != list(expected):
         raise ValueError(f"student features of the {source}: {list(given)}; this student has {list(expected)}")
 
 
 def _unit(value: float) -> float:
-    # A loss that is not a number reads as the worst there is; the update itself reports it.
+    # NaN counts as the worst loss; the update itself reports it.
     return min(1.0, max(0.0, value)) if math.isfinite(value) else 1.0

@@ -1,4 +1,4 @@
-"""Measures of a student on dev pairs, as (value, gradient at omega): what the teacher is trained to raise."""
+"""Measures of a student on dev pairs that a teacher maximises, each with its gradient at omega."""
 
 from fairseq_l2t.objectives.calibrated_perplexity import best_inverse_temperature, calibrated_perplexity
 from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective

@@ -1,9 +1,9 @@
-"""Inverse perplexity of the references at the temperature that suits the student best.
+"""Inverse perplexity of the references at the student's best temperature.
 
 ``max_b exp(mean_r log q_b(y_r))`` with ``q_b`` the renormalised power ``p(. | x, y_<r)^b``: temperature scaling (Guo et
 al. 2017, "On Calibration of Modern Neural Networks") with ``b = 1 / temperature``. Greedy search finds the same output
-at any temperature, and bounded losses make students over- or under-confident: this measure leaves out of account how
-certain a student is, where `inverse_perplexity` asks for just the right certainty. Ours, not the paper's.
+at any temperature, and bounded losses make students over- or under-confident. This measure is independent of the
+student's confidence; `inverse_perplexity` rewards correct confidence. It is ours, not the paper's.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from fairseq_l2t.objectives.inverse_perplexity import inverse_perplexity
 
 __all__ = ["best_inverse_temperature", "calibrated_perplexity"]
 
-_RANGE = (2.0**-6, 2.0**6)
-"""Of b: a student that is always right, or knows nothing, has no best temperature."""
+INVERSE_TEMPERATURE_RANGE = (2.0**-6, 2.0**6)
+"""Range of b. A student that is always right, or always at chance level, has no best temperature."""
 
-_STEPS = 60
-_CLOSE = 1e-5
-"""Relative step of Newton's that is the last: it leaves about its square, and float32 tells b no better than 1e-6."""
-_ENOUGH = 0.25
-"""Share of the slope that may be left after a step of Newton's; else the interval is halved."""
+MAXIMUM_NEWTON_STEPS = 60
+
+LAST_NEWTON_STEP = 1e-5
+"""Relative size of a Newton step after which the search stops: its error is about the square of that, and float32
+resolves b to 1e-6."""
+
+LEFT_SLOPE_SHARE = 0.25
+"""Share of the slope that may remain after a Newton step; otherwise the interval is halved."""
 
 
 def calibrated_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objective:
     """Return the geometric mean probability of a reference token of ``pairs`` at the best temperature.
 
-    Its gradient is that at a fixed temperature: by the envelope theorem the best one adds nothing.
+    The gradient is that at a fixed temperature, because the derivative through the best one is 0 (envelope theorem).
 
     Raises:
         ValueError: no pairs.
@@ -41,23 +44,23 @@ def calibrated_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objectiv
 
 
 def best_inverse_temperature(student: DevStudent, pairs: Sequence[int]) -> float:
-    """Return the b in [1/64, 64] that makes the references of ``pairs`` most probable, by Newton's method, safeguarded.
+    """Return the b in [1/64, 64] at which the references of ``pairs`` are most probable (safeguarded Newton method).
 
     Their log-probability is concave in b: slope ``sum_r l_y - mean of l under q_b``, curvature ``-sum_r variance of l
     under q_b``, l the log-probabilities of all entries.
     """
-    low, high = _RANGE
+    low, high = INVERSE_TEMPERATURE_RANGE
     b, before = 1.0, math.inf
-    for _ in range(_STEPS):
+    for _ in range(MAXIMUM_NEWTON_STEPS):
         slope, variance = _derivatives(student, pairs, b)
         if not (math.isfinite(slope) and variance > 0):
-            return b  # equal probabilities, to which temperature is nothing, or NaN, which the measure will show
+            return b  # all probabilities are equal, so that b has no effect, or NaN, which the measure reports
         found = b + slope / variance
-        if abs(found - b) <= _CLOSE * b:
-            return min(max(found, _RANGE[0]), _RANGE[1])
+        if abs(found - b) <= LAST_NEWTON_STEP * b:
+            return min(max(found, INVERSE_TEMPERATURE_RANGE[0]), INVERSE_TEMPERATURE_RANGE[1])
         low, high = (b, high) if slope > 0 else (low, b)
-        # Far out, where the student is all but certain, Newton's steps are small and bring little.
-        if not low < found < high or abs(slope) > _ENOUGH * before:
+        # Newton steps make little progress where the student is almost certain.
+        if not low < found < high or abs(slope) > LEFT_SLOPE_SHARE * before:
             found = math.sqrt(low * high)
         b, before = found, abs(slope)
     return b
@@ -75,7 +78,7 @@ def _derivatives(student: DevStudent, pairs: Sequence[int], b: float) -> tuple[f
 
 
 def _moments(log_probs: Tensor, targets: Tensor, b: float) -> tuple[Tensor, Tensor, Tensor]:
-    # An entry of probability 0 has no share of q_b, and 0 times infinity would be NaN.
+    # An entry of probability 0 does not contribute to q_b, and 0 times infinity would be NaN.
     weights = torch.softmax(b * log_probs, -1)
     finite = log_probs.masked_fill(log_probs == -math.inf, 0.0)
     means = (weights * finite).sum(-1, keepdim=True)

@@ -1,7 +1,7 @@
 """Expected token accuracy of the reference under teacher forcing: ``mean_r p(y_r | x, y_<r)``.
 
-The expectation of the 0-1 measure when each token is drawn from the student (Wu et al., NeurIPS 2018, section
-3.3, applied to tokens). Exact, smooth and cheap: one forward and one backward pass.
+The expectation of the 0-1 measure for tokens sampled from the student (Wu et al., NeurIPS 2018, section 3.3, applied
+to tokens). It is exact and smooth, and costs one forward and one backward pass.
 """
 
 from __future__ import annotations

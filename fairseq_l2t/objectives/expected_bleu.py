@@ -1,7 +1,7 @@
-"""Expected sentence BLEU on dev, ``sum_y* m(y*, y) p(y* | x)``, estimated from hypotheses the student draws.
+"""Expected sentence BLEU on dev, ``sum_y* m(y*, y) p(y* | x)``, estimated from samples of the student.
 
-Source of the measure: Wu et al., NeurIPS 2018, section 3.3. The sum cannot be enumerated for translation, so
-that S hypotheses are drawn for each source, and one of two estimators is used:
+Source of the measure: Wu et al., NeurIPS 2018, section 3.3. The sum cannot be enumerated for translation. S hypotheses
+are sampled for each source, for one of two estimators:
 
 - ``reinforce`` (Williams 1992), unbiased: ``1/S sum_k (m_k - b_k) grad log p(y_k)`` with the leave-one-out
   baseline ``b_k`` of the other S - 1 rewards (Kool et al. 2019);
@@ -12,15 +12,19 @@ that S hypotheses are drawn for each source, and one of two estimators is used:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective, add_gradient
+from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective, add_gradient, required_gradient
 
 __all__ = ["ESTIMATORS", "expected_bleu"]
 
-Reward = Callable[[str, str], float]
+Reward: TypeAlias = Callable[[str, str], float]
+"""Function from (hypothesis, reference) to a reward in [0, 1]."""
+
+Tokens: TypeAlias = tuple[int, ...]
 
 
 def expected_bleu(
@@ -36,12 +40,12 @@ def expected_bleu(
     """Return the estimated expected reward of ``pairs`` (numbers of dev pairs) and its gradient.
 
     Args:
-        student: at the parameters to be measured.
-        pairs: dev pairs, each counting the same.
-        reward: (hypothesis, reference) -> reward in [0, 1], such as `SentenceBleu`.
+        student: student at the parameters of interest.
+        pairs: dev pairs, with equal weights.
+        reward: function from (hypothesis, reference) to a reward in [0, 1], such as `SentenceBleu`.
         samples: hypotheses S for each pair.
         estimator: a name in `ESTIMATORS`.
-        generator: source of the draws, on the student's device.
+        generator: random generator, on the student's device.
         alpha: sharpness of ``risk``; 1 is the student's own distribution over the hypotheses (Edunov et al. 2018).
 
     Raises:
@@ -55,28 +59,40 @@ def expected_bleu(
         raise ValueError(f"--samples: {samples}; {estimator} needs at least 2")
     drawn = student.draw(pairs, samples, generator)
     rewards = [_rewards(student, pair, row, reward) for pair, row in zip(pairs, drawn, strict=True)]
-    value, gradient = 0.0, None
+    value = 0.0
+    gradient: Tensor | None = None
     for chunk in student.hypothesis_chunks(drawn):
-        own = [[rows[position] for position in chunk] for rows in (pairs, drawn, rewards)]
-        chunk_value, scalar = ESTIMATORS[estimator](student, *own, alpha)
+        chunk_value, scalar = ESTIMATORS[estimator](
+            student,
+            [pairs[position] for position in chunk],
+            [drawn[position] for position in chunk],
+            [rewards[position] for position in chunk],
+            alpha,
+        )
         value += chunk_value
         gradient = add_gradient(gradient, student, scalar)
-    return Objective(value / len(pairs), gradient / len(pairs))
+    return Objective(value / len(pairs), required_gradient(gradient) / len(pairs))
 
 
-def _rewards(student: DevStudent, pair: int, drawn: Sequence[tuple[int, ...]], reward: Reward) -> list[float]:
-    """Return the reward of each hypothesis of one pair; none is put into words or scored twice."""
+def _rewards(student: DevStudent, pair: int, drawn: Sequence[Tokens], reward: Reward) -> list[float]:
+    """Return the reward of each hypothesis of one pair; equal hypotheses are scored once."""
     reference = student.reference_text(pair)
     known = {tokens: reward(student.hypothesis_text(tokens), reference) for tokens in dict.fromkeys(drawn)}
     return [known[tokens] for tokens in drawn]
 
 
-def _reinforce(student: DevStudent, pairs, drawn, rewards, alpha: float) -> tuple[float, Tensor]:
-    """Return the summed mean reward and a scalar whose gradient is the estimate; ``alpha`` has no part in it."""
-    weights: dict[tuple[int, tuple[int, ...]], float] = {}
+def _reinforce(
+    student: DevStudent,
+    pairs: Sequence[int],
+    drawn: Sequence[Sequence[Tokens]],
+    rewards: Sequence[Sequence[float]],
+    alpha: float,
+) -> tuple[float, Tensor]:
+    """Return the sum of the mean rewards and a scalar whose gradient is the estimate; ``alpha`` is not used."""
+    weights: dict[tuple[int, Tokens], float] = {}
     for position, (row, values) in enumerate(zip(drawn, rewards, strict=True)):
         for tokens, value in zip(row, values, strict=True):
-            # The mean difference to the others is m_k - b_k, and exactly 0 where all rewards are equal.
+            # The mean difference to the others is m_k - b_k, and exactly 0 if all rewards are equal.
             advantage = sum(value - other for other in values) / (len(values) - 1)
             key = (position, tokens)
             weights[key] = weights.get(key, 0.0) + advantage / len(values)
@@ -87,15 +103,21 @@ def _reinforce(student: DevStudent, pairs, drawn, rewards, alpha: float) -> tupl
     return sum(sum(values) / len(values) for values in rewards), scalar
 
 
-def _risk(student: DevStudent, pairs, drawn, rewards, alpha: float) -> tuple[float, Tensor]:
-    """Return the summed renormalised expectation and the scalar it is the value of."""
-    distinct: dict[tuple[int, tuple[int, ...]], float] = {}
+def _risk(
+    student: DevStudent,
+    pairs: Sequence[int],
+    drawn: Sequence[Sequence[Tokens]],
+    rewards: Sequence[Sequence[float]],
+    alpha: float,
+) -> tuple[float, Tensor]:
+    """Return the sum of the renormalised expectations, and the scalar whose gradient is the estimate."""
+    distinct: dict[tuple[int, Tokens], float] = {}
     for position, (row, values) in enumerate(zip(drawn, rewards, strict=True)):
         distinct.update({(position, tokens): value for tokens, value in zip(row, values, strict=True)})
     hypotheses = Hypotheses([owner for owner, _ in distinct], [tokens for _, tokens in distinct])
     lowest = [min(values) for values in rewards]
-    # Rewards relative to the lowest: Q sums to 1, so the gradient is the same, and exactly 0 for equal rewards
-    # (their mean would be off by its own rounding).
+    # Rewards relative to the lowest: Q sums to 1, so that the gradient is the same, and exactly 0 for equal rewards
+    # (relative to the mean it would be its rounding error).
     relative = [value - lowest[owner] for (owner, _), value in distinct.items()]
     with torch.enable_grad():
         log_probs = student.hypothesis_log_probs(pairs, hypotheses) * alpha

@@ -1,8 +1,8 @@
 """Inverse perplexity of the references: ``exp(mean_r log p(y_r | x, y_<r))``, the geometric mean of their probability.
 
 Unlike the expected token accuracy it is a proper score (Gneiting & Raftery 2007, "Strictly Proper Scoring Rules,
-Prediction, and Estimation"): a student that only becomes more certain, not better, does not gain. Ours, not the
-paper's; for short windows, in which certainty pays at once and costs later.
+Prediction, and Estimation"): more confidence without better predictions does not raise it. It is ours, not the paper's,
+and meant for short windows, in which confidence raises other measures at once and lowers quality later.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The adjoint sweep: the hypergradient of a measure at omega_T with respect to the teacher.
 
-Source: Wu et al., NeurIPS 2018, equations (3) to (5), written there for plain SGD. Here an update is a gradient,
-then clipping, then a rule with buffers, so that one step back is
+Source: Wu et al., NeurIPS 2018, equations (3) to (5), written there for plain SGD. Here an update consists of a
+gradient, clipping and a rule with buffers, so that one step back is
 
 1. the adjoint of the rule and of the clipping (elementwise), which yields the cotangent v of the gradient g;
-2. one vector-Jacobian product of ``g(omega_t, Phi_t)`` with v, which yields both ``J^T v``, the share of
-   omega_t, and the share of Phi_t. Only where g is the gradient of a scalar is J symmetric; J^T is used throughout.
+2. one vector-Jacobian product of ``g(omega_t, Phi_t)`` with v, which yields both ``J^T v``, the contribution to
+   the adjoint of omega_t, and the cotangent of Phi_t. J is symmetric only if g is the gradient of a scalar; J^T is
+   used throughout.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fairseq_l2t.unroll.difference_products import difference_product, with_gradients
+from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.unroll.difference_products import difference_product, known_gradient
 from fairseq_l2t.unroll.gradients import differentiable_gradient, graphs_of, pull_back_through
 from fairseq_l2t.unroll.in_place_updates import adjoint_in_place
-from fairseq_l2t.unroll.steps import Revisit, Step
+from fairseq_l2t.unroll.step_records import Revisit, Step
 from fairseq_l2t.unroll.student import NonFiniteError, Student
 from fairseq_l2t.unroll.trajectory import Trajectory
+from fairseq_l2t.unroll.update_rules import Buffers
 from fairseq_l2t.unroll.window import Window
 
 __all__ = [
@@ -37,19 +40,20 @@ __all__ = [
 
 
 PRODUCTS = ("exact", "finite-difference")
-"""How the product with the Jacobian of the student's gradient is taken: by double backward, or from two gradients."""
+"""Methods for the product with the Jacobian of the student's gradient: double backward, or a difference of gradients
+(`unroll.difference_products`)."""
 
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """What the sweep found.
+    """The result of a sweep.
 
     Args:
         theta: d measure / d theta by parameter name of the teacher, in the shapes of the parameters.
         adjoint_norm: norm of d measure / d omega_0, at the beginning of the trajectory.
-        pulls: for every update that the teacher had a part in, first one first, the derivative of the measure by a
-            number added to all coefficients of targets (of a full Phi, its diagonal) of that update alone. Where they
-            change sign over a life, no fixed loss is the best.
+        pulls: for every update with a teacher, in order, the derivative of the measure with respect to a number added
+            to all coefficients of targets (for a full Phi, its diagonal) of that update alone. If the signs differ
+            over a life, no fixed loss is optimal.
     """
 
     theta: dict[str, Tensor]
@@ -59,12 +63,12 @@ class Hypergradient:
     @property
     def norm(self) -> float:
         """Euclidean norm over all of theta."""
-        return float(torch.sqrt(sum(part.double().square().sum() for part in self.theta.values())))
+        return math.sqrt(_sum_of_squares(part.double() for part in self.theta.values()))
 
     def relative_error(self, exact: Hypergradient) -> float:
-        """Return the norm of the difference to ``exact``, relative to its norm."""
-        gap = sum((part.double() - exact.theta[name].double()).square().sum() for name, part in self.theta.items())
-        return math.sqrt(float(gap)) / exact.norm if exact.norm else (0.0 if float(gap) == 0 else math.inf)
+        """Return the norm of the difference to ``exact``, divided by the norm of ``exact``."""
+        gap = _sum_of_squares(part.double() - exact.theta[name].double() for name, part in self.theta.items())
+        return math.sqrt(gap) / exact.norm if exact.norm else (0.0 if gap == 0 else math.inf)
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,10 @@ class StepBack:
     """One step of the sweep.
 
     Args:
-        update: number of the student update that was gone back through.
+        update: number of the student update.
         adjoint: d measure / d omega (n,) before that update.
-        theta: share of the update in d measure / d theta by name; None where it used plain cross-entropy.
-        pull: d measure / d (a number added to all coefficients of targets), scalar; None likewise.
+        theta: contribution of the update to d measure / d theta by name; None under plain cross-entropy.
+        pull: d measure / d (a number added to all coefficients of targets), scalar; None under plain cross-entropy.
     """
 
     update: int
@@ -87,9 +91,28 @@ class StepBack:
 def hypergradient(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact") -> dict[str, Tensor]:
     """Return d measure / d theta by name, for ``grad_omega`` = d measure / d omega_T (n,).
 
-    ``hvp``: a name in `PRODUCTS`; ``finite-difference`` is faster, and an approximation.
+    Source: Wu et al., NeurIPS 2018, equations (3) to (5). States are data: nothing is differentiated through s_t. The
+    student's parameters are at omega_T again afterwards.
 
-    The student's parameters are at omega_T again afterwards. States are data: nothing flows through s_t.
+    Args:
+        trajectory: the result of `unroll.trajectory.unroll`.
+        grad_omega: gradient (n,) of the measure at omega_T.
+        hvp: a name in `PRODUCTS`; ``finite-difference`` is a faster approximation.
+
+    Raises:
+        ValueError: ``grad_omega`` has another shape than omega, or ``hvp`` is unknown.
+        NonFiniteError: NaN or infinity in the adjoint; the message names the update.
+
+    Example:
+        >>> import torch
+        >>> from fairseq_l2t.core import Teacher, hypergradient, unroll
+        >>> from fairseq_l2t.testing.toy_student import ToyStudent
+        >>> student = ToyStudent()
+        >>> teacher = Teacher.for_student(student, keys=3)
+        >>> trajectory = unroll(student, teacher, steps=4)
+        >>> gradient = hypergradient(trajectory, torch.ones_like(student.omega))
+        >>> {name: tuple(part.shape) for name, part in gradient.items()}
+        {'values': (11, 3), 'queries': (3, 5)}
     """
     return hypergradient_with_adjoint(trajectory, grad_omega, hvp).theta
 
@@ -97,12 +120,7 @@ def hypergradient(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str 
 def hypergradient_with_adjoint(
     trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact"
 ) -> Hypergradient:
-    """As `hypergradient`, with the norm of the adjoint beside it.
-
-    Raises:
-        ValueError: ``grad_omega`` is not of the shape of omega, or an unknown ``hvp``.
-        NonFiniteError: NaN or infinity in the adjoint, with the update it appeared at.
-    """
+    """Return the `hypergradient` with the norm of the adjoint and the pulls; arguments and errors as there."""
     theta_bar = {name: torch.zeros_like(parameter) for name, parameter in trajectory.teacher.named_parameters()}
     adjoint, pulls = grad_omega, []
     for step_back in _sweep(trajectory, grad_omega, hvp):
@@ -115,17 +133,17 @@ def hypergradient_with_adjoint(
 
 
 def adjoint_sweep(trajectory: Trajectory | Window, grad_omega: Tensor) -> Iterator[StepBack]:
-    """Yield the steps of the reverse pass, last update first: their shares add up to the hypergradient.
+    """Yield the steps of the reverse pass, last update first; the sum of their ``theta`` is the hypergradient.
 
-    The sum over the last W of them is the hypergradient truncated to W updates. Raises as
-    `hypergradient_with_adjoint`; the student's parameters are at omega_T again when the sweep ends.
+    The sum over the first W steps is the hypergradient truncated to the last W updates. Arguments and errors as in
+    `hypergradient`. The student's parameters are at omega_T again when the sweep ends.
     """
     for step_back in _sweep(trajectory, grad_omega):
         yield replace(step_back, adjoint=step_back.adjoint.clone())
 
 
 def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact") -> Iterator[StepBack]:
-    """As `adjoint_sweep`, but every step's adjoint is the same vector, moved on in place."""
+    """Yield the steps of `adjoint_sweep`; all share one adjoint vector, which changes in place."""
     student, teacher = trajectory.student, trajectory.teacher
     of_targets = teacher.rows["of_targets"]
     if hvp not in PRODUCTS:
@@ -137,8 +155,8 @@ def _sweep(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exac
     buffers_bar = tuple(torch.zeros_like(buffer) for buffer in student.buffers)
     try:
         for revisit in trajectory.backwards():
-            phi_bar = _step_back(student, revisit, omega_bar, buffers_bar, hvp)
-            theta = None if phi_bar is None else _theta_share(teacher, revisit.step.state, phi_bar)
+            phi_bar, state = _step_back(student, revisit, omega_bar, buffers_bar, hvp), revisit.step.state
+            theta = None if phi_bar is None or state is None else _theta_share(teacher, state, phi_bar)
             pull = None if phi_bar is None else phi_bar[of_targets].sum()
             yield StepBack(revisit.step.update, omega_bar, theta, pull)
     finally:
@@ -150,8 +168,8 @@ def pull_back(student: Student, step: Step, cotangents: Iterable[Tensor]) -> Ite
 
     Args:
         student: its parameters are set to ``step.omega``, and stay there.
-        step: where the gradient is taken, and on which batch.
-        cotangents: the v (n,), cotangents of the gradient before clipping; asked for one at a time.
+        step: parameters, batch and coefficients of the gradient.
+        cotangents: the v (n,), cotangents of the gradient before clipping; read one at a time.
     """
     student.set_omega(step.omega)
     graphs = list(graphs_of(student, step.batch, step.coefficients, step.update))
@@ -160,31 +178,32 @@ def pull_back(student: Student, step: Step, cotangents: Iterable[Tensor]) -> Ite
         yield pull_back_through(student, graphs, cotangent, scale, keep_graph=True)
 
 
-def _step_back(
-    student: Student, revisit: Revisit, omega_bar: Tensor, buffers_bar: tuple[Tensor, ...], hvp: str
-) -> Tensor | None:
-    """Turn the cotangents of (omega_{t+1}, buffers_{t+1}) into those of (omega_t, buffers_t), in place.
+def _step_back(student: Student, revisit: Revisit, omega_bar: Tensor, buffers_bar: Buffers, hvp: str) -> Tensor | None:
+    """Replace the cotangents of (omega_{t+1}, buffers_{t+1}) by those of (omega_t, buffers_t), in place.
 
     Returns:
         The cotangent of Phi_t (its coefficients,); None under plain cross-entropy.
     """
     step = revisit.step
     student.set_omega(step.omega)
+
+    def cotangent_of(gradient: Tensor) -> Tensor:
+        """Return the cotangent (n,) of the ``gradient`` (n,) before clipping."""
+        clipped = student.clipping.apply(gradient)
+        clipped_bar = adjoint_in_place(
+            student.rule, step.omega, step.buffers, clipped, step.size, omega_bar, buffers_bar
+        )
+        return student.clipping.adjoint(gradient, clipped_bar)
+
     if hvp == "exact":
         graphs = revisit.graphs or list(graphs_of(student, step.batch, step.coefficients, step.update))
-        # Not the gradient the update was made with, which other kernels may have rounded in another way: it is not
-        # known under every memory plan, and all plans shall give the same bits.
-        gradient = differentiable_gradient(student, graphs, step.batch)
-    else:
-        revisit = with_gradients(student, revisit)
-        gradient = revisit.gradient
-    clipped = student.clipping.apply(gradient)
-    clipped_bar = adjoint_in_place(student.rule, step.omega, step.buffers, clipped, step.size, omega_bar, buffers_bar)
-    gradient_bar = student.clipping.adjoint(gradient, clipped_bar)
-    if hvp == "exact":
+        # Not the gradient of the update itself, which other kernels may have rounded differently: not every memory
+        # plan saves it, and all plans give the same bits.
+        gradient_bar = cotangent_of(differentiable_gradient(student, graphs, step.batch))
         pulled, phi_bar = pull_back_through(student, graphs, gradient_bar, 1.0 / student.sample_size(step.batch))
     else:
-        pulled, phi_bar = difference_product(student, revisit, gradient_bar)
+        known = known_gradient(student, revisit)
+        pulled, phi_bar = difference_product(student, step, known, cotangent_of(known.vector))
     omega_bar.add_(pulled)
     if not bool(torch.isfinite(omega_bar.sum())):
         bad = student.parameters.first_bad(omega_bar) or "(sum)"
@@ -192,9 +211,13 @@ def _step_back(
     return phi_bar
 
 
-def _theta_share(teacher, state: Tensor, phi_bar: Tensor) -> dict[str, Tensor]:
+def _theta_share(teacher: Teacher, state: Tensor, phi_bar: Tensor) -> dict[str, Tensor]:
     named = dict(teacher.named_parameters())
     with torch.enable_grad():
         coefficients = teacher(state)
     shares = torch.autograd.grad(coefficients, list(named.values()), grad_outputs=phi_bar)
     return dict(zip(named, shares, strict=True))
+
+
+def _sum_of_squares(parts: Iterable[Tensor]) -> float:
+    return float(sum(part.square().sum() for part in parts))

@@ -1,7 +1,7 @@
-"""One flat vector that the parameters of a module are views of.
+"""One flat vector for all parameters of a module, which are views of it.
 
-Keeping or restoring a step of a student is then one copy, and the arithmetic of update rules and adjoints one
-operation a vector, not one a parameter.
+A copy of a student is then one copy of a vector, and an update rule or adjoint takes one operation per vector instead
+of one per parameter.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["FlatParameters"]
 
 
 class FlatParameters:
-    """A flat buffer (n,) and the parameters that live in it.
+    """A flat buffer (n,) and the parameters stored in it.
 
     Args:
-        named_parameters: the parameters to gather, each once, in the order they take in the vector. Their ``data``
-            is replaced by views of the buffer.
+        named_parameters: the parameters, each once, in the order they have in the vector. Their ``data`` becomes views
+            of the buffer.
 
     Raises:
         ValueError: no parameters, or parameters of more than one dtype.
@@ -50,10 +50,11 @@ class FlatParameters:
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Return views of ``vector`` (n,) in the shapes of the parameters."""
-        return [part.view(shape) for part, shape in zip(vector.split(self.sizes), self._shapes, strict=True)]
+        parts = vector.split_with_sizes(self.sizes)
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """Return one vector (n,) from one tensor a parameter; None stands for zeros."""
+        """Return one vector (n,) from one tensor per parameter; None stands for zeros."""
         parts = [
             parameter.new_zeros(size) if tensor is None else tensor.reshape(-1)
             for tensor, parameter, size in zip(tensors, self.parameters, self.sizes, strict=True)

@@ -1,8 +1,8 @@
 """Update rules and their adjoints on slices of the flat vectors, in place.
 
-Rules are elementwise, each in its part of the vector, so that a slice at a time gives the same bits as the whole, while
-the dozen temporary vectors of Adam's adjoint stay in the cache instead of taking fresh memory of the student's size
-each (measured: fresh 80 MB cost ten times what the arithmetic costs, all of it page faults).
+Rules are elementwise within their part of the vector, so that slices give the same bits as the whole vector. The dozen
+temporary vectors of Adam's adjoint then stay in the cache, instead of new memory of the student's size for each
+(measured: the page faults of 80 MB of new memory take ten times as long as the arithmetic).
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from fairseq_l2t.unroll.piecewise_rules import pieces
-from fairseq_l2t.unroll.update_rules import StepSize, UpdateRule
+from fairseq_l2t.unroll.update_rules import Buffers, StepSize, UpdateRule
 
-__all__ = ["SLICE", "adjoint_in_place", "apply_in_place"]
+__all__ = ["SLICE_ELEMENTS", "adjoint_in_place", "apply_in_place"]
 
-SLICE = 1 << 16
-"""Elements of a slice: 256 KiB of float32, several of which fit in a second-level cache. A multiple of every vector
-width, so that only the last elements of a vector are treated singly, as they are when it is taken whole."""
+SLICE_ELEMENTS = 1 << 16
+"""256 KiB of float32, several of which fit in a second-level cache. A multiple of every SIMD width, so that only the
+last elements of a vector are processed one by one, as for the whole vector."""
 
 
-def apply_in_place(
-    rule: UpdateRule, omega: Tensor, buffers: tuple[Tensor, ...], gradient: Tensor, size: StepSize
-) -> None:
-    """Write the outcome of `UpdateRule.apply` over ``omega`` (n,) and ``buffers``; the gradient is left alone."""
+def apply_in_place(rule: UpdateRule, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> None:
+    """Write the result of `UpdateRule.apply` into ``omega`` (n,) and ``buffers``; ``gradient`` (n,) does not change."""
     for part, own in _slices(omega, rule):
         moved, moments = own.apply(omega[part], tuple(buffer[part] for buffer in buffers), gradient[part], size)
         omega[part].copy_(moved)
@@ -35,32 +33,32 @@ def apply_in_place(
 def adjoint_in_place(
     rule: UpdateRule,
     omega: Tensor,
-    buffers: tuple[Tensor, ...],
+    buffers: Buffers,
     gradient: Tensor,
     size: StepSize,
     omega_bar: Tensor,
-    buffers_bar: tuple[Tensor, ...],
+    buffers_bar: Buffers,
 ) -> Tensor:
-    """Write the outcome of `UpdateRule.adjoint` over ``omega_bar`` (n,) and ``buffers_bar``.
+    """Write the result of `UpdateRule.adjoint` into ``omega_bar`` (n,) and ``buffers_bar``.
 
     Returns:
         The cotangent of the gradient (n,), a new vector.
     """
     gradient_bar = omega_bar.new_empty(omega_bar.shape)
     for part, own in _slices(omega, rule):
-        state = tuple(buffer[part] for buffer in buffers)
-        state_bar = tuple(buffer[part] for buffer in buffers_bar)
-        moved, moments, share = own.adjoint(omega[part], state, gradient[part], size, omega_bar[part], state_bar)
+        own_buffers = tuple(buffer[part] for buffer in buffers)
+        own_bar = tuple(buffer[part] for buffer in buffers_bar)
+        moved, moments, share = own.adjoint(omega[part], own_buffers, gradient[part], size, omega_bar[part], own_bar)
         gradient_bar[part].copy_(share)
         omega_bar[part].copy_(moved)
-        for buffer, moment in zip(state_bar, moments, strict=True):
+        for buffer, moment in zip(own_bar, moments, strict=True):
             buffer.copy_(moment)
     return gradient_bar
 
 
 def _slices(vector: Tensor, rule: UpdateRule) -> Iterator[tuple[slice, UpdateRule]]:
-    # On a GPU a slice would cost a kernel launch and save nothing: its allocator keeps what it has taken.
-    width = max(len(vector), 1) if vector.is_cuda else SLICE
+    # One slice on a GPU: each slice costs a kernel launch there, and the allocator reuses its memory in any case.
+    width = max(len(vector), 1) if vector.is_cuda else SLICE_ELEMENTS
     for part, own in pieces(rule, len(vector)):
         for first in range(part.start, part.stop, width):
             yield slice(first, min(first + width, part.stop)), own

@@ -1,8 +1,8 @@
-"""Another update rule for another part of the flat vector.
+"""Different update rules for different parts of the flat vector.
 
-The running statistics of batch normalisation are part of a student's parameters here: its measure on dev depends on
-them, and they depend on the weights of all updates before. Their update, ``r' = r - c (r - s)`` with s the statistic of
-the batch, is plain SGD on ``|r - s|^2 / 2``, whatever rule the weights have.
+The running statistics of batch normalisation are part of a student's parameters here: the measure on dev depends on
+them, and they depend on the weights of all earlier updates. Their update, ``r' = r - c (r - s)`` with s the statistic
+of the batch, is plain SGD on ``|r - s|^2 / 2``, independent of the rule of the weights.
 """
 
 from __future__ import annotations
@@ -20,39 +20,41 @@ __all__ = ["PiecewiseRule", "RunningAverage", "pieces"]
 
 @dataclass(frozen=True)
 class RunningAverage:
-    """``r' = r - share g``: an average that forgets, where the gradient g is r less its newest value.
+    """``r' = r - share g``: an exponential moving average, where the gradient g is r minus the newest value.
 
     Args:
         share: weight of the newest value, in (0, 1]; PyTorch's ``momentum`` of batch normalisation.
 
-    It keeps no optimizer state: buffers that the rule of another part needs pass through.
+    The rule has no optimizer state; buffers of the other parts' rules pass through.
     """
 
     share: float
     buffer_count = 0
 
     def apply(self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> tuple[Tensor, Buffers]:
-        """See `UpdateRule.apply`; the learning rate has no part in it."""
+        """See `UpdateRule.apply`; the learning rate is not used."""
         return omega.sub(gradient, alpha=self.share), buffers
 
-    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+    def adjoint(
+        self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
+    ) -> tuple[Tensor, Buffers, Tensor]:
         """See `UpdateRule.adjoint`."""
         return omega_bar, buffers_bar, omega_bar * -self.share
 
 
 @dataclass(frozen=True)
 class PiecewiseRule:
-    """Rules of consecutive parts of the flat vector, each with its length.
+    """Rules for consecutive parts of the flat vector.
 
     Args:
-        parts: (number of elements, rule), first part first; they make up the whole vector.
+        parts: (number of elements, rule) of each part, in order; together the parts are the whole vector.
     """
 
     parts: tuple[tuple[int, UpdateRule], ...]
 
     @property
     def buffer_count(self) -> int:
-        """Vectors of optimizer state: as many as the rule that wants most."""
+        """Number of vectors of optimizer state: the maximum over the rules."""
         return max(rule.buffer_count for _, rule in self.parts)
 
     def apply(self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> tuple[Tensor, Buffers]:
@@ -63,7 +65,9 @@ class PiecewiseRule:
         moved, moments = zip(*found, strict=True)
         return torch.cat(moved), _joined(moments)
 
-    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+    def adjoint(
+        self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
+    ) -> tuple[Tensor, Buffers, Tensor]:
         """See `UpdateRule.adjoint`."""
         found = [
             rule.adjoint(omega[part], _of(buffers, part), gradient[part], size, omega_bar[part], _of(buffers_bar, part))
@@ -74,7 +78,7 @@ class PiecewiseRule:
 
 
 def pieces(rule: UpdateRule, length: int) -> Iterator[tuple[slice, UpdateRule]]:
-    """Yield the parts of a vector of ``length`` elements, each with the elementwise rule that holds there.
+    """Yield the parts of a vector of ``length`` elements, each with its elementwise rule.
 
     Raises:
         ValueError: a `PiecewiseRule` for vectors of another length.

@@ -1,26 +1,25 @@
-"""The Student protocol: all that unroll, reverse pass and outer loop need to know of a student."""
+"""The Student protocol: the interface between a student and unroll, sweep and teacher training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
-from fairseq_l2t.loss.student_state import StudentState
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
-from fairseq_l2t.unroll.update_rules import Clipping, StepSize, UpdateRule
+from fairseq_l2t.unroll.update_rules import Buffers, Clipping, StepSize, UpdateRule
 
-__all__ = ["BatchLoss", "NonFiniteError", "Student"]
+__all__ = ["Batch", "BatchLoss", "GradientScaling", "NonFiniteError", "ObservedState", "Student"]
 
-Batch = Sequence[Any]
-"""The micro-batches of one update; what a micro-batch is, only the student knows."""
+Batch: TypeAlias = Sequence[Any]
+"""The micro-batches of one update, in a form that only the student itself reads."""
 
 
 class NonFiniteError(ArithmeticError):
-    """NaN or infinity in a student's update, an adjoint or a measure; the message names where."""
+    """NaN or infinity in a student's update, an adjoint or a measure; the message names the place."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class BatchLoss:
 
     Args:
         total: loss summed over its target tokens, a differentiable scalar.
-        nll: negative log-likelihood summed over its target tokens, nats; None where it was not asked for.
-        correct: number of target tokens that are the student's first choice; None likewise.
+        nll: negative log-likelihood summed over its target tokens, nats; None unless requested.
+        correct: number of target tokens that are the student's first choice; None unless requested.
         tokens: number of target tokens.
     """
 
@@ -40,48 +39,114 @@ class BatchLoss:
     tokens: int
 
 
-class Student(Protocol):
-    """A model under training, its parameters one flat vector.
+class GradientScaling(Protocol):
+    """Scaling inside a student's update ``g = D H``, H the gradient of a scalar.
 
-    ``omega`` (n,) holds the parameters, ``buffers`` the optimizer state, ``update`` the number of updates made.
+    ``J^T v = H' D v`` is then the slope of H along D v (`unroll.difference_products`).
     """
 
-    omega: Tensor
-    buffers: tuple[Tensor, ...]
-    update: int
-    parameters: FlatParameters
-    rule: UpdateRule
-    clipping: Clipping
-    state: StudentState
-    coefficient_count: int
-    gradient_scaling: Any
-    """A `unroll.difference_products.GradientScaling` where the student scales gradients inside, else None."""
-    cross_entropy_updates: int
-    """Updates at the start of a life that use plain cross-entropy, whatever the teacher says."""
+    def noting(self, scaled: Tensor | None = None) -> AbstractContextManager[Any]:
+        """Return a context in which one gradient is computed; its value is the notes that `corrected` needs.
+
+        ``scaled`` (n,): v times the distance, if the student's parameters were moved along `direction`.
+        """
+
+    def direction(self, cotangent: Tensor) -> Tensor:
+        """Return the direction (n,) in which the parameters move for v = ``cotangent`` (n,)."""
+
+    def corrected(self, difference: Tensor, before: Any, after: Any, scale: float) -> Tensor:
+        """Return the difference (n,) of H for the ``difference`` (n,) of g, given the notes of both gradients.
+
+        ``scale``: 1 / sample size; notes belong to losses summed over target tokens.
+        """
+
+
+class ObservedState(Protocol):
+    """The measures that form the student's state s_t; see `loss.student_state`."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features."""
+
+    def vector(self, update: int) -> Tensor:
+        """Return s_t (features,) in float64, before update number ``update``."""
+
+    def observe_training(self, loss: float, accuracy: float) -> None:
+        """Add the measures of one update: nll per target token (nats) and accuracy in [0, 1]."""
+
+
+class Student(Protocol):
+    """A model under training whose parameters are one flat vector."""
+
+    @property
+    def omega(self) -> Tensor:
+        """Parameters (n,)."""
+
+    @property
+    def buffers(self) -> Buffers:
+        """Optimizer state, vectors (n,)."""
+
+    @property
+    def update(self) -> int:
+        """Number of updates made."""
+
+    @property
+    def parameters(self) -> FlatParameters:
+        """The parameters of the model as views of one vector."""
+
+    @property
+    def rule(self) -> UpdateRule:
+        """Update rule of the optimizer."""
+
+    @property
+    def clipping(self) -> Clipping:
+        """Clipping of the gradient before the rule."""
+
+    @property
+    def state(self) -> ObservedState:
+        """Measures of the student's progress."""
+
+    @property
+    def coefficient_count(self) -> int:
+        """Number of target entries of a teacher for this student."""
+
+    @property
+    def gradient_scaling(self) -> GradientScaling | None:
+        """Scaling of gradients inside the model; None: none."""
+
+    @property
+    def cross_entropy_updates(self) -> int:
+        """Number of updates at the start of a life that use plain cross-entropy without the teacher."""
 
     def next_batch(self) -> Batch:
         """Return the micro-batches of the next update and move on in the training data."""
 
     def step_size(self) -> StepSize:
-        """Return the learning rate of the update that is made next."""
+        """Return the learning rate of the next update."""
 
     def losses(self, batch: Batch, coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
-        """Yield the loss of each micro-batch at the parameters as they are; None: plain cross-entropy.
+        """Yield the loss of each micro-batch at the current parameters.
 
-        ``measure``: whether the nll and the number of correct tokens are wanted too.
+        Args:
+            batch: the micro-batches.
+            coefficients: Phi_t (coefficients,); None: plain cross-entropy.
+            measure: whether to compute the nll and the number of correct tokens too.
         """
 
     def sample_size(self, batch: Batch) -> float:
-        """Return the number the summed loss of ``batch`` is divided by (target tokens)."""
+        """Return the divisor of the summed loss of ``batch``: its number of target tokens."""
 
     def set_omega(self, omega: Tensor) -> None:
         """Write the parameters (n,)."""
 
-    def finish_update(self, omega: Tensor, buffers: tuple[Tensor, ...]) -> None:
-        """Take the outcome of an update: parameters, optimizer state, one update more."""
+    def finish_update(self, omega: Tensor, buffers: Buffers) -> None:
+        """Store the result of an update, parameters and optimizer state, and count the update."""
 
     def replay(self, update: int) -> AbstractContextManager[None]:
-        """Fix all randomness (dropout) to that of update number ``update``; restore the caller's on exit."""
+        """Set all randomness (dropout) to that of update number ``update``; restore the caller's on exit."""
 
     def second_derivatives(self) -> AbstractContextManager[None]:
-        """Make double backward through ``losses`` exist and be right (see `kernels.twice_differentiable`)."""
+        """Return a context in which double backward through ``losses`` exists and is correct.
+
+        See `kernels.twice_differentiable`.
+        """

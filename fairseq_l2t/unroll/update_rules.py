@@ -1,11 +1,11 @@
 """Student update rules as pure functions on flat vectors, each with its exact adjoint.
 
-An update is ``g = gradient(omega_t)``, then clipping, then ``(omega_{t+1}, buffers_{t+1}) = rule(omega_t,
-buffers_t, g, lr)``. The adjoint of a rule maps the cotangents of its outputs to those of its inputs
+An update consists of the gradient ``g = gradient(omega_t)``, clipping, and the rule ``(omega_{t+1}, buffers_{t+1}) =
+rule(omega_t, buffers_t, g, lr)``. The adjoint of a rule maps the cotangents of its outputs to those of its inputs
 (Maclaurin et al. 2015, "Gradient-based Hyperparameter Optimization through Reversible Learning", give it for
 momentum SGD; the others follow by differentiating the formulas below line by line).
 
-Where fairseq's optimizer deviates from the textbook, the rule is fairseq's: its Adam decays the weights by
+Where fairseq's optimizer deviates from the textbook, the rule follows fairseq: its Adam decays the weights by
 ``lr * weight_decay`` and adds eps outside the bias correction (fairseq 0.12.2, optim/adam.py), its NAG corrects the
 momentum buffer for changes of the learning rate (optim/nag.py).
 """
@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["NAG", "SGD", "Adagrad", "Adam", "Clipping", "StepSize", "UpdateRule"]
+__all__ = ["NAG", "SGD", "Adagrad", "Adam", "Buffers", "Clipping", "StepSize", "UpdateRule"]
 
-Buffers = tuple[Tensor, ...]
+Buffers: TypeAlias = tuple[Tensor, ...]
+"""Vectors of optimizer state, (n,) each."""
 
 
 @dataclass(frozen=True)
 class StepSize:
-    """What a rule needs to know of one update besides vectors.
+    """Learning rate and number of one update.
 
     Args:
         lr: learning rate of this update.
@@ -42,11 +43,12 @@ class StepSize:
 class UpdateRule(Protocol):
     """A student optimizer on flat vectors (n,)."""
 
-    buffer_count: int
-    """How many vectors of optimizer state the rule keeps; all start at zero."""
+    @property
+    def buffer_count(self) -> int:
+        """Number of vectors of optimizer state; all start at zero."""
 
     def apply(self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> tuple[Tensor, Buffers]:
-        """Return (omega', buffers'), new tensors; the arguments are left alone."""
+        """Return (omega', buffers') as new tensors; the arguments do not change."""
 
     def adjoint(
         self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
@@ -59,16 +61,16 @@ class Clipping:
     """Scale the gradient to a norm of at most ``max_norm``, to the bit as fairseq.utils.clip_grad_norm_ does.
 
     Args:
-        max_norm: bound on the norm; 0: no clipping.
-        sizes: lengths of the parameters in the flat vector. fairseq takes the norm of the parameters' norms, which
-            rounds in another way than the norm of the whole; empty: one parameter.
+        max_norm: maximum of the norm; 0: no clipping.
+        sizes: lengths of the parameters in the flat vector. fairseq computes the norm of the parameters' norms, whose
+            rounding differs from the norm of the whole vector. Empty: one parameter.
     """
 
     max_norm: float = 0.0
     sizes: tuple[int, ...] = ()
 
     def _norm_and_factor(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        norms = torch._foreach_norm(gradient.split(self.sizes)) if self.sizes else [gradient.norm()]
+        norms = torch._foreach_norm(gradient.split_with_sizes(self.sizes)) if self.sizes else [gradient.norm()]
         norm = torch.stack(norms).norm() if len(norms) > 1 else norms[0]
         return norm, self.max_norm / (norm + 1e-6)
 
@@ -104,7 +106,9 @@ class SGD:
         velocity = buffers[0].mul(self.momentum).add_(direction)
         return omega.sub(velocity, alpha=size.lr), (velocity,)
 
-    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+    def adjoint(
+        self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
+    ) -> tuple[Tensor, Buffers, Tensor]:
         """See `UpdateRule.adjoint`."""
         gradient_bar = buffers_bar[0].sub(omega_bar, alpha=size.lr)
         decayed_bar = omega_bar.add(gradient_bar, alpha=self.weight_decay) if self.weight_decay else omega_bar
@@ -123,7 +127,7 @@ class NAG:
         return size.lr / size.previous_lr if size.previous_lr > 0 else size.lr
 
     def apply(self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize) -> tuple[Tensor, Buffers]:
-        """See `UpdateRule.apply`; c is the ratio of the learning rates of this update and the last:
+        """See `UpdateRule.apply`; c is the learning rate of this update divided by that of the last:
 
         ``omega' = (1 - lr decay) omega + momentum^2 c b - (1 + momentum) lr g; b' = momentum c b - lr g``.
         """
@@ -133,7 +137,9 @@ class NAG:
         moved.add_(gradient, alpha=-(1 + self.momentum) * size.lr)
         return moved, (buffers[0].mul(self.momentum * correction).sub_(gradient, alpha=size.lr),)
 
-    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+    def adjoint(
+        self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
+    ) -> tuple[Tensor, Buffers, Tensor]:
         """See `UpdateRule.adjoint`."""
         correction = self._correction(size)
         buffer_bar = omega_bar * (self.momentum * self.momentum * correction)
@@ -172,11 +178,13 @@ class Adam:
         moved = decayed.addcdiv(mean, square.sqrt().add_(self.eps), value=-self._step_size(size))
         return moved, (mean, square)
 
-    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+    def adjoint(
+        self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
+    ) -> tuple[Tensor, Buffers, Tensor]:
         """See `UpdateRule.adjoint`.
 
-        Where v' is 0 the gradient has been 0 at every step, so m' is 0 too, and the cotangent of v' (a 0/0)
-        is taken as 0: the derivative with respect to g is then the finite one through m'.
+        Where v' is 0, the gradient was 0 at every step, so that m' is 0 too. The cotangent of v' is 0/0 there and set
+        to 0; the derivative with respect to g is then the finite one through m'.
         """
         mean, square = self._moments(buffers, gradient)
         root = square.sqrt_()
@@ -208,7 +216,9 @@ class Adagrad:
         square = buffers[0].addcmul(direction, direction, value=1)
         return omega.addcdiv(direction, square.sqrt().add_(self.eps), value=-size.lr), (square,)
 
-    def adjoint(self, omega, buffers, gradient, size, omega_bar, buffers_bar):
+    def adjoint(
+        self, omega: Tensor, buffers: Buffers, gradient: Tensor, size: StepSize, omega_bar: Tensor, buffers_bar: Buffers
+    ) -> tuple[Tensor, Buffers, Tensor]:
         """See `UpdateRule.adjoint`. Where s' is 0, so is d, and the slope of ``d / (|d| + eps)`` there is 1 / eps."""
         direction = self._decayed(omega, gradient)
         square = buffers[0].addcmul(direction, direction, value=1)
@@ -223,5 +233,5 @@ class Adagrad:
 
 
 def _infinite_for_zero(root: Tensor) -> Tensor:
-    """Write infinity over what is 0, so that a quotient by it is 0; a mask of truth values takes ten times as long."""
-    return torch.nn.functional.threshold_(root, 0.0, math.inf)
+    """Replace 0 by infinity in place, so that a quotient by it is 0. A Boolean mask takes ten times as long."""
+    return torch.threshold_(root, 0.0, math.inf)

@@ -1,4 +1,4 @@
-"""Slopes by differences: right where a slope exists, and uncertain where it cannot be known."""
+"""Slopes by differences: accurate where a slope exists, and uncertain elsewhere."""
 
 import math
 
@@ -15,7 +15,7 @@ LARGEST = 1e-3
 
 
 class Counted:
-    """A function that counts how often it is asked."""
+    """A function that counts its calls."""
 
     def __init__(self, function) -> None:
         self.function, self.calls = function, 0
@@ -40,7 +40,7 @@ def test_smooth_functions(name):
     found = slope_at_zero(function, LARGEST)
     assert found.value == pytest.approx(expected, rel=1e-10, abs=0)
     assert found.uncertainty < 1e-8 * abs(found.value)
-    # one central difference at the first distance is not enough: the extrapolation is what is tested
+    # control: one central difference at the first distance is not accurate enough
     if name == "fast":
         assert (function(LARGEST) - function(-LARGEST)) / (2 * LARGEST) != pytest.approx(expected, rel=0.1)
 
@@ -60,12 +60,12 @@ def test_kinks_and_jumps_nearby(name):
     found = slope_at_zero(function, LARGEST)
     assert found.value == pytest.approx(1.0, rel=1e-10, abs=0)
     assert found.uncertainty < 1e-8
-    # control: where no distance comes below the kink, the uncertainty says so
+    # control: if no distance is below the kink, the uncertainty is large
     far = slope_at_zero(function, LARGEST, halvings=3)
     assert not far.uncertainty < 0.01 * abs(far.value)
 
 
-def test_shrinking_faster_reaches_a_nearer_kink():
+def test_a_larger_shrink_factor_reaches_a_nearer_kink():
     def kinked(x: float) -> float:
         return math.sin(x) + max(0.0, x - 1e-7)
 
@@ -75,7 +75,7 @@ def test_shrinking_faster_reaches_a_nearer_kink():
 
 
 @pytest.mark.parametrize("factor", [1.5, 2.0, 4.0])
-def test_the_extrapolation_knows_how_fast_distances_shrink(factor):
+def test_the_extrapolation_depends_on_the_shrink_factor(factor):
     found = slope_at_zero(lambda x: math.sin(30 * x + 0.7), 1e-2, shrink=factor)
     assert found.value == pytest.approx(30 * math.cos(0.7), rel=1e-10)
 
@@ -89,17 +89,17 @@ NO_SLOPE = {
 
 
 @pytest.mark.parametrize("name", NO_SLOPE)
-def test_no_slope_at_zero_is_not_known(name):
+def test_no_slope_at_zero_is_uncertain(name):
     found = slope_at_zero(NO_SLOPE[name], LARGEST)
     assert not found.uncertainty < 0.1 * abs(found.value)
 
 
 @pytest.mark.parametrize("function", [abs, lambda x: max(x, 0.0)], ids=["absolute", "rectifier"])
-def test_a_kink_at_zero_is_not_known(function):
+def test_a_kink_at_zero_is_uncertain(function):
     assert slope_at_zero(function, LARGEST).uncertainty > 0.1
 
 
-def test_rounding_is_in_the_uncertainty():
+def test_the_uncertainty_includes_rounding():
     function, expected = (lambda x: 1e6 + math.sin(x)), 1.0
     noisy = slope_at_zero(function, LARGEST)
     assert 0 < abs(noisy.value - expected) <= noisy.uncertainty
@@ -110,7 +110,7 @@ def test_rounding_is_in_the_uncertainty():
 def test_constants():
     assert slope_at_zero(lambda _: 0.0, LARGEST) == Slope(0.0, 0.0)
     found = slope_at_zero(lambda _: 1.0, LARGEST)
-    # nothing moves, but anything below the rounding of 1 would look so too
+    # a constant cannot be distinguished from changes below the rounding of 1
     assert found.value == 0.0
     assert 2.0**-54 < found.uncertainty < 1e-10
 
@@ -128,10 +128,10 @@ def test_the_error_is_within_the_uncertainty(numbers):
 
     expected = height * speed * math.cos(phase) + share * rate + linear
     found = slope_at_zero(function, LARGEST)
-    # The estimate is of the differences' error; a few ulps of the function's own terms are not in it.
+    # The estimate covers the error of the differences, but not a few ulps of the function's own terms.
     rounding = 2.0**-52 * (abs(height) + abs(share)) / LARGEST
     assert abs(found.value - expected) <= 3 * found.uncertainty + 3 * rounding
-    assert found.uncertainty <= 1e-8 * abs(found.value) + 1e-9  # control: it does not say "unknown" of everything
+    assert found.uncertainty <= 1e-8 * abs(found.value) + 1e-9  # control: it is not always large
 
 
 def test_stops_at_the_tolerance():
@@ -141,11 +141,11 @@ def test_stops_at_the_tolerance():
         return counted.calls
 
     assert calls(tolerance=1e-2) < calls(tolerance=1e-8) < calls(tolerance=0.0)
-    assert calls(tolerance=0.0) == 21  # one of them at 0
+    assert calls(tolerance=0.0) == 21  # one of the calls at 0
     assert calls(tolerance=0.0, halvings=4) == 9
 
 
-def test_one_distance_knows_nothing():
+def test_one_distance_is_uncertain():
     assert slope_at_zero(math.sin, LARGEST, halvings=1).uncertainty == math.inf
 
 
@@ -159,7 +159,7 @@ def test_unit_direction(dtype):
     assert not torch.allclose(found, unit_direction(like, 2), atol=0.1)
 
 
-def test_unit_direction_is_the_same_in_every_dtype_and_leaves_the_generator():
+def test_unit_direction_is_equal_in_every_dtype_and_independent_of_the_global_generator():
     before = torch.get_rng_state()
     wide, narrow = (unit_direction(torch.zeros(7, dtype=dtype), 4) for dtype in (torch.float64, torch.float32))
     assert torch.equal(wide.float(), narrow)
@@ -184,7 +184,7 @@ def test_comparison(ours, slope, error, resolution):
 
 
 @pytest.mark.parametrize("ours", [math.nan, math.inf, 1.0])
-def test_what_is_not_finite_passes_no_bound(ours):
+def test_values_that_are_not_finite_pass_no_bound(ours):
     slope = Slope(1.0, 0.0) if ours != 1.0 else Slope(math.nan, math.inf)
     assert not Comparison(ours, slope).error < 1e300
 
@@ -202,7 +202,7 @@ def test_spread():
     assert torch.equal(again.values, teacher.values)
     assert not torch.equal(other.values, teacher.values)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
-    # what it is for: words and states differ in their coefficients
+    # words and states differ in their coefficients
     states = torch.rand(2, len(teacher.features), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = [(made(states[0]) - made(states[1])).abs().max() for made in (teacher, before)]
     assert moved[0] > 3 * moved[1]

@@ -1,4 +1,4 @@
-"""Our derivatives beside differences of whole unrolls, of single updates and of rules; and what must be noticed."""
+"""Our derivatives against differences of whole unrolls, of single updates and of rules, with controls."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from fairseq_l2t.unroll.adjoint_sweep import pull_back
 from fairseq_l2t.unroll.update_rules import NAG, SGD, Adagrad, Adam, Clipping, StepSize
 
 DETECTED = 1e-3
-"""A wrong derivative must be at least this far off for the comparison to be worth anything."""
+"""Smallest relative error of a wrong derivative at which the comparison is meaningful."""
 
 RULES = {
     "sgd": SGD(),
@@ -41,7 +41,7 @@ def trajectory_of(model: str, rule, **options):
 
 
 def compared(trajectory, ours, name: str):
-    """Return our hypergradient by the teacher's tensor ``name`` beside differences, along a random direction."""
+    """Compare our hypergradient for the teacher's tensor ``name`` with differences, along a random direction."""
     student = trajectory.student
     along = unit_direction(dict(trajectory.teacher.named_parameters())[name], 7)
     return compare_hypergradient(
@@ -70,7 +70,7 @@ def test_hypergradient(model, rule, name):
     assert replace(found, ours=1.01 * found.ours).error > DETECTED
 
 
-def test_hypergradient_of_another_rule_is_noticed():
+def test_control_hypergradient_of_another_rule_fails_the_comparison():
     trajectory = trajectory_of("tanh", RULES["momentum_decay"])
     student = trajectory.student
     grad_omega, right = dev_gradient(student), student.rule
@@ -101,13 +101,13 @@ def test_comparing_a_hypergradient_changes_nothing():
 
 
 def snapshot(student: ToyStudent):
-    """Return all that a comparison must leave alone, in a form that compares by value."""
+    """Return everything that a comparison must not change, in a form that compares by value."""
     vectors = [vector.tolist() for vector in (student.omega, *student.buffers, torch.get_rng_state())]
     return vectors, student.update, student.state.state_dict()
 
 
 def confined(student: ToyStudent) -> dict[str, torch.Tensor]:
-    """Return a random cotangent of the gradient, and its parts confined to what lies below and above the middle."""
+    """Return a random cotangent of the gradient, and its parts for the parameters below and above the middle."""
     whole = unit_direction(student.omega, 11)
     above = torch.cat(
         [
@@ -133,7 +133,7 @@ def test_update(model, cross_entropy_updates, along):
     assert found["above"].ours + found["below"].ours == pytest.approx(found["whole"].ours, rel=1e-9)
 
 
-def test_comparing_an_update_moves_only_the_parameters_and_those_to_the_step():
+def test_comparing_an_update_changes_only_the_parameters_to_those_of_the_step():
     trajectory = trajectory_of("tanh", RULES["adam"])
     student, step = trajectory.student, trajectory.steps[1]
     student.set_omega(step.omega)
@@ -143,7 +143,7 @@ def test_comparing_an_update_moves_only_the_parameters_and_those_to_the_step():
     assert snapshot(student) == before
 
 
-def test_plain_gradient_scaling_is_noticed_in_every_part(monkeypatch):
+def test_plain_gradient_scaling_fails_the_comparison_in_every_part(monkeypatch):
     monkeypatch.setitem(MODELS, "plain_scaling", lambda: Scaled(PlainScaling))
     trajectory = trajectory_of("plain_scaling", SGD())
     student = trajectory.student
@@ -153,7 +153,7 @@ def test_plain_gradient_scaling_is_noticed_in_every_part(monkeypatch):
 
 
 class _ForgetfulTanh(torch.autograd.Function):
-    """tanh whose own backward is not differentiated: its gradient is right, its second derivative is not."""
+    """tanh with a backward that is not differentiated: correct gradient, wrong second derivative."""
 
     @staticmethod
     def forward(ctx, value):
@@ -172,8 +172,8 @@ class _Forgetful(torch.nn.Module):
         return _ForgetfulTanh.apply(value)
 
 
-def test_a_confined_cotangent_tells_which_part_is_wrong(monkeypatch):
-    # The gradient of what lies above the activation holds its value; of what lies below, its slope too.
+def test_a_cotangent_of_some_parameters_locates_the_wrong_part(monkeypatch):
+    # Gradients above the activation depend on its value only; those below also on its slope.
     monkeypatch.setitem(MODELS, "forgetful", lambda: Perceptron(_Forgetful()))
     trajectory = trajectory_of("forgetful", SGD())
     student = trajectory.student
@@ -183,7 +183,7 @@ def test_a_confined_cotangent_tells_which_part_is_wrong(monkeypatch):
     assert found["whole"].error > DETECTED
 
 
-def test_the_share_of_the_coefficients_is_compared(monkeypatch):
+def test_the_cotangent_of_the_coefficients_is_compared(monkeypatch):
     trajectory = trajectory_of("tanh", SGD())
     student, step = trajectory.student, trajectory.steps[1]
 
@@ -212,7 +212,7 @@ def test_adjoint(rule, clipping):
 
 @dataclass(frozen=True)
 class _WithoutMemory:
-    """A rule whose adjoint forgets that the buffers came from somewhere."""
+    """A rule whose adjoint ignores the buffers."""
 
     right: object
 
@@ -229,13 +229,13 @@ class _WithoutMemory:
 
 
 @pytest.mark.parametrize("rule", [name for name in RULES if name != "sgd"])
-def test_an_adjoint_without_buffers_is_noticed(rule):
+def test_control_an_adjoint_without_buffers_fails(rule):
     assert compare_adjoint(_WithoutMemory(RULES[rule]), Clipping(), SIZES[1], 1) > DETECTED
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_an_adjoint_of_clipping_without_its_factor_is_noticed(rule):
+def test_control_an_adjoint_of_clipping_without_its_factor_fails(rule):
     errors = [compare_adjoint(RULES[rule], HalfClipping(0.2), SIZES[1], seed) for seed in range(5)]
     assert max(errors) > DETECTED
-    # one seed is enough: no slope drowns that of the gradient
+    # one seed is enough: no slope dominates that of the gradient
     assert min(errors) > 1e-5

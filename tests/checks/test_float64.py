@@ -1,4 +1,4 @@
-"""Float64 that survives code which casts to float32 in passing."""
+"""Float64 through code with casts to float32."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_float64_is_kept(name):
 
 @pytest.mark.parametrize("name", CASTS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_other_dtypes_are_cast_as_asked(name, dtype):
+def test_other_dtypes_are_cast(name, dtype):
     with KeepFloat64():
         assert CASTS[name](WIDE.to(dtype)).dtype == torch.float32
 

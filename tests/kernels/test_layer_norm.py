@@ -30,7 +30,7 @@ def test_against_stock(leading):
         assert largest_error(fused, stock) < bound
 
 
-def test_comparison_notices_another_eps():
+def test_control_another_eps_fails_the_comparison():
     arguments = inputs(3)
     fused = three_derivatives(by(fused_layer_norm(STOCK)), arguments)
     assert largest_error(fused, three_derivatives(by(STOCK, 2 * EPS), arguments)) > 1e-4
@@ -41,7 +41,7 @@ def test_against_differences():
     assert torch.autograd.gradgradcheck(by(fused_layer_norm(STOCK)), inputs(3, 2))
 
 
-def test_what_is_left_to_the_stock_function():
+def test_cases_of_the_stock_function():
     called = []
 
     def counted(*arguments):

@@ -39,7 +39,7 @@ def test_closed_form_of_a_step():
 
 
 def module_and_call(lengths, bidirectional: bool, dropout: float, dtype: torch.dtype = torch.float64):
-    """Return the inputs of an LSTM of two layers, and a function of these that draws the dropout of seed 1."""
+    """Return the inputs of an LSTM of two layers, and a function of these with the dropout of seed 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         module = nn.LSTM(3, 4, 2, bidirectional=bidirectional, dropout=dropout).to(dtype)
@@ -70,7 +70,7 @@ def test_module_against_stock(lengths, bidirectional, dropout):
         assert torch.equal(call.generator, drawn)
 
 
-def test_comparison_notices_another_dropout():
+def test_control_another_dropout_fails_the_comparison():
     found, other = (three_derivatives(*module_and_call([5, 3, 1], False, dropout)) for dropout in (0.5, 0.4))
     assert largest_error(found, other) > 1e-2
 
@@ -86,7 +86,7 @@ def test_batch_first_and_unbatched(batch_first):
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-def test_what_is_left_to_the_stock_kernel():
+def test_cases_of_the_stock_kernel():
     called = []
 
     def counted(*arguments):
@@ -135,8 +135,8 @@ def test_graphs_that_are_used_more_than_once():
         assert largest_error([projected()], [stock]) < 1e-13
 
 
-def test_hooks_see_what_the_graph_keeps():
-    """`unroll.memory.plan` measures a graph by the tensors autograd saves."""
+def test_hooks_see_all_saved_tensors():
+    """`unroll.gradients.bytes_of_graph` measures a graph by the tensors that autograd saves."""
     kept = set()
 
     def count(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ BIAS = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, 0.0, 0.0]], dtype=torch.float
 
 
 class Case:
-    """A decoder of so many layers, with or without attention and dropout."""
+    """A decoder with ``layers`` layers, with or without attention and dropout."""
 
     def __init__(self, layers: int, *, attention: bool, dropout: bool, dtype: torch.dtype = torch.float64) -> None:
         self.layers, self.attention = layers, attention
@@ -28,7 +28,7 @@ class Case:
             self.masks = [list(places) for places in masks]
 
     def fused(self, *inputs: Tensor) -> tuple[Tensor]:
-        """Return the outputs by the node."""
+        """Return the outputs of the node."""
         weights = self.split + self.layers
         attention = inputs[3:6] if self.attention else None
         return (
@@ -43,7 +43,7 @@ class Case:
         )
 
     def composed(self, *inputs: Tensor) -> tuple[Tensor]:
-        """Return the outputs by PyTorch's own operations."""
+        """Return the outputs of PyTorch's own operations."""
         weights, biases = inputs[self.split :][: self.layers], (0.0, *inputs[self.split + self.layers :])
         hidden, cell = list(inputs[1]), list(inputs[2])
         outputs = [torch.zeros_like(hidden[0])]
@@ -74,7 +74,7 @@ def test_against_single_operations(layers, attention, dropout):
         assert largest_error(found, three_derivatives(case.composed, case.inputs)) < bound
 
 
-def test_comparison_notices_another_dropout_and_no_attention():
+def test_control_another_dropout_and_no_attention_fail_the_comparison():
     with_dropout, without = (Case(2, attention=True, dropout=dropout) for dropout in (True, False))
     found = three_derivatives(with_dropout.fused, with_dropout.inputs)
     assert largest_error(found, three_derivatives(without.composed, without.inputs)) > 1e-2

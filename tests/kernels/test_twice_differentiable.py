@@ -1,4 +1,4 @@
-"""Second derivatives: each measured defect shown without the context, and mended with it."""
+"""Second derivatives: each measured defect without the context, and its correction with it."""
 
 import importlib
 from contextlib import nullcontext
@@ -34,7 +34,7 @@ def normal(*size: int, seed: int = 0) -> torch.Tensor:
 
 
 class _OneWeight(nn.Module):
-    """A module whose only parameter is used as it is."""
+    """A module that returns its only parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_attention():
         assert torch.autograd.gradgradcheck(partial(F.scaled_dot_product_attention, is_causal=True), inputs, atol=1e-6)
 
 
-def test_attributes_are_put_back():
+def test_attributes_are_restored():
     class Owner:
         kind = "of the class"
 
@@ -116,7 +116,7 @@ def test_cudnn_is_off_inside():
     assert torch.backends.cudnn.enabled == before
 
 
-# A module and its input for every torch.nn class we vouch for; containers compute nothing themselves.
+# A module and its input for every verified torch.nn class; containers compute nothing themselves.
 VOUCHED = {
     "activation.GELU": (nn.GELU, normal(2, 3)),
     "activation.GLU": (nn.GLU, normal(2, 4)),
@@ -155,7 +155,7 @@ def test_vouched_module(name):
             found = functional_call(module, dict(zip(parameters, weights, strict=True)), (value,))
         while isinstance(found, tuple):
             found = found[0]
-        return found * found  # so that linear modules have a second derivative at all
+        return found * found  # so that linear modules have a second derivative
 
     weights = tuple(parameter.detach().clone().requires_grad_() for parameter in parameters.values())
     with twice_differentiable():
@@ -200,7 +200,7 @@ def test_scaled_gradient(scale):
 def test_scaled_gradient_control_the_plain_node_is_wrong():
     by_double_backward, by_differences = vector_products(PlainScaling, 0.3)
     assert abs(by_double_backward - by_differences) > 0.05 * abs(by_differences)
-    # where it does nothing, both agree
+    # with factor 1 both agree
     by_double_backward, by_differences = vector_products(PlainScaling, 1.0)
     assert by_double_backward == pytest.approx(by_differences, rel=1e-8)
 
@@ -228,7 +228,7 @@ def test_marks_and_replacements_end_with_their_block():
 
 
 class _Strange(nn.Module):
-    """A module nobody has vouched for."""
+    """A module without verified second derivatives."""
 
 
 def test_unvouched_modules_are_named():
@@ -241,7 +241,7 @@ def test_unvouched_modules_are_named():
     with pytest.raises(NotTwiceDifferentiableError) as caught:
         refuse_unvouched(model)
     assert str(caught.value) == (
-        f"second derivatives are not known to be right through: inner.1 ({strange}); attention ({attention}); "
+        f"second derivatives are not verified in: inner.1 ({strange}); attention ({attention}); "
         f"{projection[0]} ({projection[1]})"
     )
     assert unvouched_modules(_Strange()) == [("(the model)", strange)]

@@ -1,4 +1,4 @@
-"""The dynamic loss at points worked out by hand, at extreme values, and its cost."""
+"""The dynamic loss in closed form, at extreme values, and its cost."""
 
 import math
 
@@ -52,8 +52,8 @@ def test_gradients_in_closed_form(phi, probability, scale):
 
 @pytest.mark.parametrize(("probability", "share"), [(1.0, 1.0), (1e-2, 0.9488), (1e-4, 0.8147)])
 def test_small_coefficients_behave_as_scaled_cross_entropy(probability, share):
-    # 4 s (1 - s) at s = sigmoid(0.1 log p): the share of cross-entropy's gradient that is left; the teacher's
-    # docstring quotes 81 % at p = 1e-4.
+    # 4 s (1 - s) at s = sigmoid(0.1 log p): the remaining share of cross-entropy's gradient; the teacher's
+    # docstring gives 81 % at p = 1e-4.
     assert -loss_at(0.1, probability, LossShape(scale=40))[1] == pytest.approx(share, abs=1e-4)
 
 
@@ -82,7 +82,7 @@ def test_sum_over_tokens_and_mix(mix):
 
 
 @pytest.mark.parametrize("mix", [0.0, 0.3, 1.0])
-def test_a_sigmoid_for_every_sentence(mix):
+def test_one_sigmoid_per_sentence(mix):
     log_probs, targets, coefficients, keep = sentence()
     expected = 0.0
     for tokens in ([(-0.1, 1), (-2.0, 2), (-3.0, 3)], [(-0.5, 3)]):
@@ -93,7 +93,7 @@ def test_a_sigmoid_for_every_sentence(mix):
     found = dynamic_loss(log_probs, targets, coefficients, keep, shape)
     assert found.shape == ()
     assert float(found) == pytest.approx(expected, rel=1e-14)
-    # control: a sentence of one token is the same either way, and that of three is not
+    # control: the two levels agree for a sentence of one token and differ for three
     one = [
         dynamic_loss(log_probs[1:], targets[1:], coefficients, keep[1:], LossShape(8.0, mix, level))
         for level in ("token", "sentence")
@@ -117,8 +117,8 @@ def test_gradients_of_a_sentence():
     assert float(by_phi[2]) == pytest.approx(2.0 * slope, rel=1e-12)
 
 
-def test_implausible_sentences_count_for_less():
-    """Two tokens of the same log p: in an implausible sentence the one, in a plausible one the other."""
+def test_tokens_of_implausible_sentences_have_smaller_gradients():
+    """Two tokens of equal log p: one in an implausible sentence, one in a plausible sentence."""
     log_probs = torch.tensor([[-2.0, -9.0, -9.0], [-2.0, -0.1, -0.1]], dtype=torch.float64, requires_grad=True)
     targets, keep = torch.zeros(2, 3, dtype=torch.long), torch.ones(2, 3).bool()
     slopes = {}
@@ -149,7 +149,7 @@ def test_padding_is_ignored(entry, mix, level):
         found.append((loss.detach(), *torch.autograd.grad(loss, (values, phi))))
     assert all(map(torch.equal, *found))
     assert torch.count_nonzero(found[0][1][~keep]) == 0
-    # control: the same change of a token that counts is seen
+    # control: the same change of a token that counts has an effect
     assert float(dynamic_loss(log_probs - 1, targets, coefficients, keep, ONE)) != float(found[0][0])
 
 
@@ -163,7 +163,7 @@ def test_extreme_values(phi, probability):
 
 
 class LargestOutput(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor any operation returned."""
+    """Records the number of elements of the largest tensor that any operation returns."""
 
     elements = 0
 
@@ -200,7 +200,7 @@ def test_bad_mix(mix):
 
 
 def smoothed(level: str, phi: float = 0.3, psi: float = 0.1):
-    """Return the loss of `sentence` with psi beside equal Phi, its inputs, and the means (2, 3)."""
+    """Return the loss of `sentence` with equal Phi and psi, its inputs, and the means (2, 3)."""
     log_probs, targets, _, keep = sentence()
     means = -torch.tensor([[4.0, 5.0, 6.0], [7.0, math.inf, math.nan]], dtype=torch.float64)
     coefficients = torch.tensor([phi] * 5 + [psi], dtype=torch.float64)
@@ -231,7 +231,7 @@ def test_gradients_of_a_smoothed_phi(level):
 
 @pytest.mark.parametrize("level", ["token", "sentence"])
 def test_a_small_smoothed_phi_is_label_smoothing(level):
-    """Phi = (1 - E) x and psi = E x for a small x: the sigmoid is straight, its slope 1/4."""
+    """Phi = (1 - E) x and psi = E x for a small x: the sigmoid is linear with slope 1/4."""
     log_probs, targets, _, keep = sentence()
     means = log_probs - 3.0
     log_probs.requires_grad_()

@@ -1,4 +1,4 @@
-"""The dynamic loss of logits that leave nothing to a target, or everything: float32 against float64, twice over."""
+"""The dynamic loss and its derivatives at target probabilities near 0 and 1: float32 against float64."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from fairseq_l2t.core import LossShape, dynamic_loss
 WORDS, TARGET = 7, 2
 TOLERANCE = 1e-5
 ROUNDING = 2.0**-22
-"""Float32 rounds a sigmoid and log p near 0 by up to 2^-24; what is made of a few of them by this."""
+"""Rounding error of a few float32 operations; that of a sigmoid, or of log p near 0, is at most 2^-24."""
 
 PROBABILITIES = [1e-30, 1e-4, 0.5, 0.99, 1 - 1e-6, 1.0]
 COEFFICIENTS = [0.0, 1e-6, 0.1, 1.0, 50.0, -50.0, -1.0]
@@ -20,7 +20,7 @@ NAMES = ["loss", "by logits", "by Phi", "product by logits", "product by Phi"]
 
 
 def logits_of(probability: float) -> torch.Tensor:
-    """Return float32 logits (words,) whose softmax gives the target this probability; 60 is as far as 1 goes."""
+    """Return float32 logits (words,) at which the target has this probability; a log-odds of 60 stands for 1."""
     odds = math.log(probability) - math.log1p(-probability) if probability < 1 else 60.0
     logits = torch.zeros(WORDS)
     logits[TARGET] = odds + math.log(WORDS - 1)
@@ -28,7 +28,7 @@ def logits_of(probability: float) -> torch.Tensor:
 
 
 def derivatives(probabilities, phi: float, mix: float, dtype) -> list[torch.Tensor]:
-    """Return the five `NAMES` of one sentence; the product is that of random vectors with the gradient."""
+    """Return the five `NAMES` for one sentence; products are of random vectors with second derivatives."""
     logits = torch.stack([logits_of(p) for p in probabilities]).to(dtype).unsqueeze(0).requires_grad_()
     coefficients = torch.full((WORDS,), phi).to(dtype).requires_grad_()
     targets = torch.full((1, len(probabilities)), TARGET)
@@ -42,11 +42,11 @@ def derivatives(probabilities, phi: float, mix: float, dtype) -> list[torch.Tens
 
 
 def floors(probabilities, phi: float) -> list[float]:
-    """Return below what size an error counts for nothing, for each of `NAMES`.
+    """Return the size below which an error is ignored, for each of `NAMES`.
 
-    A token's loss is at most 1, and rounding of log p near 0 reaches it, and what is differentiated by logits, times
-    Phi. The second derivative by Phi is the sigmoid's, at most 1/10, times (log p)^2: near Phi = 0, where the
-    sigmoid's vanishes, its rounding remains.
+    A token's loss is at most 1. The rounding error of log p near 0, times Phi, is part of the loss and of its
+    derivatives with respect to logits. The second derivative with respect to Phi is that of the sigmoid, at most 1/10,
+    times (log p)^2; near Phi = 0, where the former is 0, its rounding error remains.
     """
     times_phi = max(1.0, abs(phi)) * ROUNDING
     curvature = max(math.log(p) ** 2 for p in probabilities) / 10 * ROUNDING
@@ -72,14 +72,14 @@ def test_float32_is_float64(phi, mix):
             assert error <= TOLERANCE * size + floor, f"{name} of {probabilities}: {error:.1e} off, of {size:.1e}"
 
 
-def test_the_probabilities_are_what_they_are_called():
+def test_logits_give_the_target_probability():
     for probability, dtype in itertools.product(PROBABILITIES, (torch.float32, torch.float64)):
         found = float(logits_of(probability).to(dtype).log_softmax(-1)[TARGET])
         assert found == pytest.approx(math.log(probability), rel=1e-6, abs=2 * ROUNDING)
 
 
-def test_control_another_phi_is_noticed():
-    # The comparison would fail for a coefficient that is off by a hundredth, at either end.
+def test_control_another_phi_fails_the_comparison():
+    # A coefficient that is off by 1 % fails the comparison, at both ends.
     for probabilities, phi in (([1e-30], 0.1), ([0.99], 50.0), ([0.99], -50.0), (PROBABILITIES, 1.0)):
         right = derivatives(probabilities, phi, 0.0, torch.float64)
         wrong = derivatives(probabilities, phi * 1.01, 0.0, torch.float32)
@@ -89,7 +89,7 @@ def test_control_another_phi_is_noticed():
 
 @pytest.mark.parametrize("phi", COEFFICIENTS)
 def test_closed_form_of_the_smallest_probability(phi):
-    # By hand, as float64 alone would not tell that both are wrong: s = p^Phi / (1 + p^Phi), slope s (1 - s).
+    # A closed form, because both dtypes could have the same error: s = p^Phi / (1 + p^Phi), slope s (1 - s).
     log_prob = math.log(1e-30)
     sigmoid = 1 / (1 + math.exp(-phi * log_prob)) if -phi * log_prob < 700 else 0.0
     loss, by_logits, by_phi, *_ = derivatives([1e-30], phi, 0.0, torch.float32)
@@ -101,7 +101,7 @@ def test_closed_form_of_the_smallest_probability(phi):
 
 def test_saturation_keeps_its_digits_on_both_sides():
     # Slope and curvature of -s are -s (1 - s) and s (1 - s) (2 s - 1), which for s next to 1 are as small as for s
-    # next to 0. The control is PyTorch's own sigmoid, whose y (1 - y) has nothing left there.
+    # next to 0. The control is PyTorch's own sigmoid, whose y (1 - y) is 0 there.
     def of(function, x):
         x = torch.tensor(x, requires_grad=True)
         (slope,) = torch.autograd.grad(function(x), x, create_graph=True)

@@ -1,4 +1,4 @@
-"""The full-Phi loss: closed form by hand, the diagonal form, autograd and finite differences."""
+"""The full-Phi loss: closed form, the diagonal form, autograd and finite differences."""
 
 import math
 
@@ -86,7 +86,7 @@ def test_impossible_classes_give_no_nan(phi, dtype):
     loss = full_dynamic_loss(log_probs, torch.tensor([0]), coefficients, LossShape(2.0))
     by = torch.autograd.grad(loss, (log_probs, coefficients), create_graph=True)
     twice = torch.autograd.grad(sum(part.sum() for part in by), (log_probs, coefficients))
-    # sigmoid(0) = 1/2: log p = 0 of the label counts nothing, and the two others have Phi 0, or cancel.
+    # sigmoid(0) = 1/2: log p = 0 of the label adds nothing, and the other two have Phi 0, or cancel.
     assert loss.item() == pytest.approx(-1.0)
     assert all(bool(torch.isfinite(part).all()) for part in (*by, *twice))
     assert by[0][0, 0].item() == pytest.approx(-2.0 * phi[0] / 4)
@@ -94,13 +94,13 @@ def test_impossible_classes_give_no_nan(phi, dtype):
 
 
 @pytest.mark.parametrize(("phi", "expected"), [(1.0, 0.0), (-1.0, -1.0)])
-def test_an_impossible_class_decides_where_its_coefficient_is_not_0(phi, expected):
+def test_an_impossible_class_dominates_unless_its_coefficient_is_0(phi, expected):
     coefficients = torch.tensor([1.0, phi, 1.0, 1.0])
     found = full_dynamic_loss(torch.tensor([[0.0, -math.inf]]), torch.tensor([0]), coefficients, LossShape())
     assert found.item() == expected
 
 
-def test_gradient_of_phi_is_that_of_finite_differences():
+def test_gradient_of_phi_against_finite_differences():
     step, shape, found = 1e-5, LossShape(2.0, 0.2), PHI.clone().requires_grad_()
     full_dynamic_loss(log_probs(), LABELS, found, shape).backward()
     for j, direction in enumerate(step * torch.eye(9, dtype=torch.float64)):
@@ -108,7 +108,7 @@ def test_gradient_of_phi_is_that_of_finite_differences():
         assert float(found.grad[j]) == pytest.approx(float(above - below) / (2 * step), rel=1e-7, abs=1e-10)
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="coefficients: 4; expected 9 for 3 classes"):
         full_dynamic_loss(log_probs(), LABELS, torch.ones(4), LossShape())
     with pytest.raises(ValueError, match="--loss-level: sentence; expected token"):

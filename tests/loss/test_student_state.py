@@ -1,4 +1,4 @@
-"""The state of a student: bounds, names, what it remembers, what it refuses."""
+"""The state of a student: bounds, names, running measures, invalid arguments."""
 
 import math
 
@@ -81,7 +81,7 @@ def test_bleu_is_kept_between_measurements_and_never_zero():
     state.observe_dev(1.0, 0.5, bleu=42.0)
     state.observe_dev(1.0, 0.5)
     assert named(state)["dev_bleu"] == pytest.approx(0.42)
-    state.observe_dev(1.0, 0.5, bleu=0.0)  # an exact zero would silence a column of V
+    state.observe_dev(1.0, 0.5, bleu=0.0)  # an exact zero would give a column of V no hypergradient
     assert named(state)["dev_bleu"] == pytest.approx(0.1)
     plain = StudentState(10, 4)
     plain.observe_dev(1.0, 0.5, bleu=42.0)
@@ -89,7 +89,7 @@ def test_bleu_is_kept_between_measurements_and_never_zero():
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 1e30])
-def test_a_loss_that_is_no_number_reads_as_the_worst(loss):
+def test_a_loss_of_nan_counts_as_the_worst(loss):
     state = StudentState(10, 4)
     state.observe_dev(0.0, 0.5)
     assert named(state)["dev_loss"] == 0.0
@@ -114,7 +114,7 @@ def test_round_trip():
     state.observe_dev(0.2, 0.8, 30.0)
     other.load_state_dict(state.state_dict())
     assert torch.equal(other.vector(2), state.vector(2))
-    # the checkpoint is a copy: the state goes on without it
+    # the checkpoint is a copy: later changes of the state do not reach it
     saved = state.state_dict()
     state.observe_training(0.0, 1.0)
     assert saved == other.state_dict()

@@ -1,4 +1,4 @@
-"""The teacher network: its formula, its start, and that every parameter of it can learn."""
+"""The teacher network: its formula, its initial values, and a hypergradient for every parameter."""
 
 import math
 
@@ -26,7 +26,7 @@ def by_hand(teacher: Teacher, state: list[float]) -> list[float]:
 @pytest.mark.parametrize("state", [[0.0, 0.5, 1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
 def test_closed_form(keys, state):
     teacher = Teacher(FEATURES, 4, keys=keys).double()
-    with torch.no_grad():  # as it starts, all rows of W are equal
+    with torch.no_grad():  # initially all rows of W are equal
         teacher.values.add_(torch.arange(4.0 * keys).view(4, keys))
     coefficients = teacher(torch.tensor(state, dtype=torch.float64))
     assert coefficients.shape == (4,)
@@ -51,34 +51,34 @@ def test_sizes_and_names():
 
 
 def shares_of_keys(spread: float, state: list[float], seed: int) -> torch.Tensor:
-    """Return how much each of five keys has of the coefficients."""
+    """Return the attention weight of each of five keys."""
     teacher = Teacher(FEATURES, 1, keys=5, seed=seed, stage_spread=spread)
     return torch.softmax(teacher.queries.detach() @ torch.tensor(state), dim=0)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_spread_keys_have_stages_of_a_life_of_their_own(seed):
+def test_spread_keys_belong_to_different_stages(seed):
     first, last = [0.0, 1.0, 1.0], [1.0, 0.4, 0.4]
     together, apart = ([shares_of_keys(spread, state, seed) for state in (first, last)] for spread in (0.0, 6.0))
     assert torch.minimum(*together).sum() > 0.6 > 0.25 > torch.minimum(*apart).sum()
     assert apart[0][:2].sum() > 0.8 and apart[1][3:].sum() > 0.8
 
 
-def test_a_spread_is_of_the_queries_alone_and_none_of_one_key():
+def test_a_spread_changes_only_queries_and_nothing_with_one_key():
     for keys, moved in ((5, True), (1, False)):
         plain, spread = (Teacher(FEATURES, 2, keys=keys, stage_spread=value) for value in (0.0, 2.0))
         assert torch.equal(plain.values, spread.values)
         assert torch.equal(plain.queries, spread.queries) != moved
-        assert torch.equal(plain.queries[:, 2], spread.queries[:, 2])  # dev_loss says no stage
+        assert torch.equal(plain.queries[:, 2], spread.queries[:, 2])  # dev_loss is no stage feature
 
 
 @pytest.mark.parametrize("spread", [-1.0, math.nan, math.inf])
-def test_a_spread_that_is_none_is_refused(spread):
+def test_invalid_spreads_are_refused(spread):
     with pytest.raises(ValueError, match=f"--stage-spread: {spread}; expected"):
         Teacher(FEATURES, 1, stage_spread=spread)
 
 
-def test_seed_decides_the_start_and_nothing_else_is_drawn():
+def test_seed_determines_the_queries_and_leaves_the_global_generator():
     generator = torch.get_rng_state()
     same = [Teacher(FEATURES, 7, seed=3).state_dict() for _ in range(2)]
     other = Teacher(FEATURES, 7, seed=4).state_dict()
@@ -122,7 +122,7 @@ def test_invalid_arguments(features, entries, keys, message):
 
 
 def first_hypergradient(prepare=lambda teacher: None, rule=None):
-    """Return the hypergradient of a fresh student's first window under a fresh, then prepared, teacher."""
+    """Return the hypergradient of a new student's first window under a new teacher, changed by ``prepare``."""
     student = ToyStudent("tanh", rule)
     teacher = Teacher.for_student(student)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_every_parameter_learns_from_the_first_window(rule):
     assert not bool(seen[UNSEEN])
     assert bool((theta["values"][seen] != 0).all())
     assert bool((theta["queries"] != 0).all())
-    # not just rounding: the smallest entry of each is in reach of the largest
+    # not only rounding errors: the smallest entry of each has a size similar to the largest
     for part in (theta["values"][seen], theta["queries"]):
         assert part.abs().min() > 1e-6 * part.abs().max()
 
@@ -169,7 +169,7 @@ def test_an_unknown_form_is_refused():
         Teacher(["progress"], 4, form="banded")
 
 
-def test_a_smoothed_phi_has_one_coefficient_more():
+def test_a_smoothed_phi_has_one_more_coefficient():
     options = {"keys": 3, "initial_coefficient": 0.3, "seed": 4}
     teacher = Teacher(["progress", "dev_accuracy"], 4, **options, form="smoothed", initial_off_diagonal=0.06)
     assert (teacher.entries, teacher.coefficient_count, teacher.values.shape) == (4, 5, (5, 3))
@@ -188,9 +188,9 @@ def test_statistics_of_the_other_forms():
     assert found == {"phi_min": 1.0, "phi_mean": 4.0, "phi_max": 9.0, "phi_off_diagonal": 3.0}
 
 
-def test_a_full_phi_may_start_beside_its_diagonal():
+def test_a_full_phi_may_have_initial_off_diagonal_coefficients():
     phi = Teacher(["progress"], 3, keys=2, form="full", initial_off_diagonal=0.02)(torch.tensor([0.4])).view(3, 3)
     off = phi[~torch.eye(3, dtype=torch.bool)].detach()
     torch.testing.assert_close(off, torch.full((6,), 0.02))
-    with pytest.raises(ValueError, match=r"start beside the diagonal: 0\.02; a diagonal Phi has nothing there"):
+    with pytest.raises(ValueError, match=r"initial off-diagonal coefficient: 0\.02; expected 0 for a diagonal Phi"):
         Teacher(["progress"], 3, initial_off_diagonal=0.02)

@@ -1,4 +1,4 @@
-"""A student of plain torch that writes symbol by symbol, small enough for every output to be listed."""
+"""A student of plain torch that writes symbol by symbol, small enough to list every output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairseq_l2t.objectives import Hypotheses
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 WORDS = ("", "a", "b", "c")
-"""Symbol 0 ends a sentence; as the symbol before the first it stands for the beginning."""
+"""Symbol 0 ends a sentence; it is also the symbol before the first."""
 
 LONGEST = 3
 
@@ -20,7 +20,7 @@ REFERENCES = ("a b c", "b a", "c", "a a b")
 
 
 def every_output(words: Sequence[int], end: int, longest: int) -> list[tuple[int, ...]]:
-    """Return all that can be drawn: sentences that end within ``longest`` symbols, and those cut there."""
+    """Return all possible samples: sentences that end within ``longest`` symbols, and those cut there."""
     ended = [(*some, end) for length in range(longest) for some in itertools.product(words, repeat=length)]
     return ended + list(itertools.product(words, repeat=longest))
 

@@ -1,4 +1,4 @@
-"""Whether independent estimates of a vector converge to what they should estimate."""
+"""Convergence of independent estimates of a vector to its expected value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIDENCE = 0.99
 
 
 def outside(estimates: Tensor, expected: Tensor) -> float:
-    """Return how far ``expected`` (n,) is from the mean of ``estimates`` (k, n), in half widths of its interval.
+    """Return the distance of ``expected`` (n,) from the mean of ``estimates`` (k, n), in half widths of its interval.
 
     At most 1 means: within the 99 % confidence interval that the sample covariance gives, along fixed random
     directions and that of ``expected`` itself, each of which gets its share of the 1 % (Bonferroni).

@@ -1,4 +1,4 @@
-"""A student of plain torch whose every hypothesis can be listed: measures have a closed form."""
+"""A student of plain torch with a finite list of hypotheses, so that measures have a closed form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairseq_l2t.objectives import Hypotheses
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 SENTENCES = ((0,), (1, 0), (2, 0), (1, 2, 0), (2, 1, 0))
-"""All hypotheses there are; entry 0 ends a sentence."""
+"""All hypotheses; entry 0 ends a sentence."""
 
 WORDS = ("", "a", "b")
 

@@ -1,4 +1,4 @@
-"""The best temperature: closed forms, limits, and what does not depend on certainty."""
+"""The best temperature: closed forms, limits, and independence of confidence."""
 
 import math
 
@@ -12,7 +12,7 @@ from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
 
 class TableStudent:
-    """Scores of each entry at each token, as they are: what `objectives.DevStudent` asks for references."""
+    """A table of scores of each entry at each token; the part of `objectives.DevStudent` for references."""
 
     def __init__(self, logits, targets):
         self.logits = nn.Parameter(logits.double())
@@ -46,7 +46,7 @@ PAIRS = [0, 1, 2, 3]
 
 
 def test_closed_form():
-    # Two entries, logits (a, 0), the first right in 3 tokens of 4: the best certainty is sigmoid(b a) = 3/4.
+    # Two entries, logits (a, 0), the first right in 3 tokens of 4: at the best b, sigmoid(b a) = 3/4.
     student = TableStudent(torch.tensor([2.0, 0.0]).expand(1, 4, 2).clone(), torch.tensor([[0, 0, 0, 1]]))
     assert best_inverse_temperature(student, [0]) == pytest.approx(math.log(3) / 2, rel=1e-8)
     expected = math.exp((3 * math.log(3 / 4) + math.log(1 / 4)) / 4)
@@ -55,7 +55,7 @@ def test_closed_form():
 
 
 @pytest.mark.parametrize("scale", [0.1, 7.0])
-def test_certainty_counts_for_nothing(scale):
+def test_confidence_has_no_effect(scale):
     student, other = random_student(), random_student()
     with torch.no_grad():
         other.logits.mul_(scale)
@@ -63,7 +63,7 @@ def test_certainty_counts_for_nothing(scale):
     found = calibrated_perplexity(other, PAIRS)
     assert found.value == pytest.approx(expected.value, rel=1e-10)
     assert torch.allclose(found.gradient * scale, expected.gradient, rtol=1e-6, atol=1e-12)
-    # and so the gradient has nothing along the logits themselves
+    # so that the gradient along the logits themselves is 0
     along = torch.dot(expected.gradient, student.omega) / (expected.gradient.norm() * student.omega.norm())
     assert abs(float(along)) < 1e-7
     plain = [inverse_perplexity(one, PAIRS) for one in (student, other)]
@@ -85,8 +85,8 @@ def test_gradient_against_differences():
 
 
 @pytest.mark.parametrize(("logits", "expected"), [([9.0, 0.0], 1.0), ([0.0, 9.0], 0.465), ([1.0, 1.0], 0.5)])
-def test_where_there_is_no_best_temperature(logits, expected):
-    """Always right: as certain as can be told from 1; always wrong: as uncertain as the range lets; all the same."""
+def test_students_without_a_best_temperature(logits, expected):
+    """Always right: a measure of 1; always wrong: that of the lowest confidence in the range; equal scores: 1/2."""
     student = TableStudent(torch.tensor(logits).expand(1, 2, 2).clone(), torch.zeros(1, 2, dtype=torch.long))
     assert calibrated_perplexity(student, [0]).value == pytest.approx(expected, abs=1e-3)
     assert 1 / 64 <= best_inverse_temperature(student, [0]) <= 64
@@ -101,8 +101,8 @@ def test_impossible_entries_and_nan():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_few_looks_at_the_dev_pairs(dtype):
-    """Each is a forward pass; rounding must not send the search back into the wide."""
+def test_the_search_takes_few_forward_passes(dtype):
+    """Rounding errors do not widen the interval again."""
     looks = []
 
     class Counted(TableStudent):

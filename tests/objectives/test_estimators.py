@@ -13,7 +13,7 @@ REPETITIONS = 2048
 
 
 def random_reward():
-    """Return a reward in [0, 1] that knows no order among hypotheses: drawn once for each pair of texts."""
+    """Return a reward in [0, 1] without structure: one random number for each pair of texts."""
     generator, known = torch.Generator().manual_seed(8), {}
 
     def reward(hypothesis, reference):
@@ -57,7 +57,7 @@ def test_the_enumeration_is_complete():
     torch.testing.assert_close(
         student.every_log_prob().exp().sum(1), torch.ones(len(PAIRS), dtype=torch.float64), rtol=0, atol=1e-14
     )
-    # rewards differ between outputs, so that the estimators have something to find
+    # rewards differ between outputs, so that the gradient is not 0
     rewards = [SentenceBleu()(student.hypothesis_text(tokens), REFERENCES[0]) for tokens in OUTPUTS]
     assert len(set(rewards)) > 5 and max(rewards) == 1 and min(rewards) == 0
 
@@ -78,7 +78,7 @@ def test_reinforce_converges_to_the_enumerated_gradient(reward):
 
 
 def test_risk_of_few_samples_is_biased(reward):
-    # The control of the method: an estimator that does not converge is told apart.
+    # The control of the method: an estimator that does not converge is detected.
     student = AutoregressiveStudent()
     _, gradient = enumerated(student, reward)
     _, gradients = repeated(student, reward, "risk", REPETITIONS // 2)
@@ -105,12 +105,12 @@ def test_risk_of_every_output_is_the_enumerated_gradient(reward, monkeypatch):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1.0])
-def test_equal_rewards_give_exactly_nothing(estimator, constant):
+def test_equal_rewards_give_exactly_0(estimator, constant):
     student = AutoregressiveStudent()
     for samples in (2, 7, 50):
         ours = measured(student, lambda hypothesis, reference: constant, estimator, samples)
         assert torch.count_nonzero(ours.gradient) == 0
         assert ours.value == pytest.approx(constant, abs=1e-15)
-    # the control: one text that is worth a little more
+    # the control: one text with a slightly larger reward
     other = measured(student, lambda hypothesis, reference: constant + (hypothesis == "a") * 1e-9, estimator, 50)
     assert torch.count_nonzero(other.gradient) > 0

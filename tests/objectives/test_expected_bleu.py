@@ -1,4 +1,4 @@
-"""Both estimators of expected sentence BLEU against closed forms on a student whose hypotheses can be listed."""
+"""Both estimators of expected sentence BLEU against closed forms on a student with a finite list of hypotheses."""
 
 import pytest
 import torch
@@ -38,15 +38,15 @@ def test_reinforce_is_unbiased():
     found = [measured(student, "reinforce", samples=3, seed=seed) for seed in range(repetitions)]
     values = torch.tensor([one.value for one in found], dtype=torch.float64)
     gradients = torch.stack([one.gradient for one in found])
-    # 4.5 standard errors in each of 16 numbers: one wrong alarm in 10,000 seeds, and the seed is fixed
+    # 4.5 standard errors in each of 16 numbers: one false alarm in 10,000 seeds, and the seed is fixed
     assert abs(float(values.mean()) - value) < 4.5 * float(values.std()) / repetitions**0.5
     errors = gradients.std(0) / repetitions**0.5
     assert bool(((gradients.mean(0) - gradient).abs() <= 4.5 * errors + 1e-15).all())
-    # the control: the errors are small enough to tell the gradient from zero and from twice itself
+    # the control: the errors are small enough to distinguish the gradient from zero and from twice itself
     assert bool((gradient.abs() > 9 * errors).any())
 
 
-def test_reinforce_is_its_formula():
+def test_reinforce_equals_its_formula():
     student = EnumerableStudent()
     ours = measured(student, "reinforce", samples=4, seed=1)
     generator, total, value = torch.Generator().manual_seed(1), 0.0, 0.0
@@ -61,7 +61,7 @@ def test_reinforce_is_its_formula():
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
-def test_risk_is_its_formula(alpha):
+def test_risk_equals_its_formula(alpha):
     student = EnumerableStudent()
     ours = measured(student, "risk", samples=4, seed=1, alpha=alpha)
     generator, total = torch.Generator().manual_seed(1), 0.0
@@ -76,7 +76,7 @@ def test_risk_is_its_formula(alpha):
 
 
 def test_risk_of_every_sentence_is_exact():
-    # With so many draws every sentence is among them, and Q is p itself.
+    # With so many samples every sentence is among them, and Q equals p.
     student = EnumerableStudent()
     ours = measured(student, "risk", samples=3000)
     value, gradient = exact(student)
@@ -123,11 +123,11 @@ def test_no_hypothesis_is_scored_twice(estimator):
     measured(student, estimator, samples=50, reward=counted)
     drawn = student.draw(PAIRS, 50, torch.Generator().manual_seed(0))
     assert len(scored) == sum(len(set(row)) for row in drawn)
-    assert len(scored) < 50  # the control: of 150 that were drawn
+    assert len(scored) < 50  # the control: 150 were sampled
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_chunks_do_not_matter(estimator):
+def test_chunks_have_no_effect(estimator):
     alone, together = (measured(EnumerableStudent(at_once=n), estimator) for n in (1, 3))
     torch.testing.assert_close(alone.gradient, together.gradient, rtol=1e-12, atol=1e-15)
     assert alone.value == pytest.approx(together.value, rel=1e-12)
@@ -141,7 +141,7 @@ def test_sentence_bleu_as_reward(estimator):
     assert bool(torch.isfinite(ours.gradient).all())
 
 
-def test_refusals():
+def test_invalid_arguments_are_refused():
     student = EnumerableStudent()
     for samples in (1, 0, -3):
         with pytest.raises(ValueError, match=f"--samples: {samples}; reinforce needs at least 2"):

@@ -18,8 +18,8 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("tokenize", ["13a", "none"])
-def test_is_sacrebleus(text, tokenize):
-    # sacrebleu.sentence_bleu takes the effective order and exponential smoothing by default
+def test_equals_sacrebleu(text, tokenize):
+    # sacrebleu.sentence_bleu uses the effective order and exponential smoothing by default
     expected = sacrebleu.sentence_bleu(text, [REFERENCE], tokenize=tokenize).score / 100
     assert SentenceBleu(tokenize)(text, REFERENCE) == pytest.approx(min(1.0, expected), abs=1e-12)
 
@@ -55,12 +55,12 @@ def test_each_reference_is_counted_once(monkeypatch):
     assert made == ["a b c", "a c"]
 
 
-def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr("fairseq_l2t.objectives.sentence_bleu._REFERENCES_KEPT", 3)
+def test_the_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr("fairseq_l2t.objectives.sentence_bleu.MAXIMUM_CACHED_REFERENCES", 3)
     reward = SentenceBleu()
     found = [reward("word 1 of it", f"word {number} of it") for number in range(9)]
     assert reward._metric_for.cache_info().currsize == 3
-    # forgotten ones are counted again, with the same outcome; the control is another reference
+    # evicted references are counted again, with the same result; the control is another reference
     assert reward("word 1 of it", "word 1 of it") == found[1] != found[2]
 
 

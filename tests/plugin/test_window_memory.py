@@ -12,7 +12,7 @@ from fairseq_l2t.testing.tiny_students import make_student, spread_teacher
 from fairseq_l2t.unroll.memory.budget import memory_plan
 from fairseq_l2t.unroll.memory.packing import bytes_within
 from fairseq_l2t.unroll.memory.peak import peak_bytes
-from fairseq_l2t.unroll.memory.plan import _LOST, layout_for
+from fairseq_l2t.unroll.memory.plan import LOST_BUDGET_SHARE, layout_for
 from tests.end_to_end.settings import teacher_command
 
 STEPS = 12
@@ -48,7 +48,7 @@ def test_the_peak_stays_under_the_budget(student):
     state = (1 + len(student.buffers)) * student.omega.nbytes
     data = 2 * bytes_within(student.next_batch())  # batches differ
     usable = reserve + 2 * state + STEPS * data
-    budget = math.ceil(usable / (1 - _LOST))
+    budget = math.ceil(usable / (1 - LOST_BUDGET_SHARE))
     # Beside the window stand parameters and optimizer state, which are the student's own.
     peak, found = run_of(student, memory_plan(budget, reserve=reserve))
     assert peak <= usable + state

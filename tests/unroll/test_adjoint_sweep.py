@@ -26,7 +26,7 @@ from fairseq_l2t.unroll.update_rules import NAG, SGD, Adagrad, Adam
 AUTOGRAD_TOLERANCE = 1e-12
 DIFFERENCES_TOLERANCE = 1e-7
 DETECTED = 1e-3
-"""A wrong hypergradient must be at least this far off for the comparison to be worth anything."""
+"""Smallest relative error of a wrong hypergradient at which the comparison is meaningful."""
 
 RULES = {
     "sgd": SGD(weight_decay=0.02),
@@ -40,7 +40,7 @@ SETTINGS = {
     "clipped": {"max_norm": 0.2},
     "warmed_up": {"max_norm": 0.2, "cross_entropy_updates": 2},
     "mixed_one_micro_batch": {"update_freq": 1, "shape": LossShape(scale=30.0, cross_entropy_mix=0.4)},
-    # Adam's first updates divide by gradients so small that differences cannot follow.
+    # Adam's first updates divide by gradients too small for differences.
     "by_sentence": {
         "max_norm": 0.2,
         "cross_entropy_updates": 2,
@@ -76,7 +76,7 @@ def test_clipping_was_active_at_every_update(model):
 
 
 @pytest.mark.parametrize("wrong", ["dropout seed", "clipping adjoint", "learning rate", "batch order"])
-def test_the_comparison_notices(wrong):
+def test_control_wrong_hypergradients_fail_the_comparison(wrong):
     make = partial(ToyStudent, "tanh", RULES["momentum"], max_norm=0.2)
     trajectory, right = unrolled(make)
     student, grad_omega = trajectory.student, dev_gradient(trajectory.student)
@@ -92,13 +92,13 @@ def test_the_comparison_notices(wrong):
             object.__setattr__(step, "batch", batch)
     ours = hypergradient(trajectory, grad_omega)
     assert relative_error(ours, right) > DETECTED
-    # not a property of the helper alone: finite differences see it as well
+    # finite differences detect it as well, not only the plain unroll
     trajectory, _ = unrolled(make)
     assert difference_error(make, trajectory, ours, seed=0) > DETECTED
 
 
-def test_plain_gradient_scaling_is_noticed(monkeypatch):
-    # The trap: fairseq's GradMultiply under plain double backward is silently wrong.
+def test_plain_gradient_scaling_fails_the_comparison(monkeypatch):
+    # fairseq's GradMultiply under plain double backward is silently wrong.
     monkeypatch.setitem(MODELS, "plain_scaling", lambda: Scaled(PlainScaling))
     make = partial(ToyStudent, "plain_scaling", RULES["sgd"])
     trajectory, ours = unrolled(make)
@@ -112,7 +112,7 @@ def test_attention_without_the_context_raises(monkeypatch):
         unrolled(make)
 
 
-def test_student_is_left_as_it_was():
+def test_the_student_does_not_change():
     student = ToyStudent("tanh", RULES["adam"])
     trajectory = unroll(student, Teacher.for_student(student), 3)
     grad_omega = dev_gradient(student)
@@ -124,7 +124,7 @@ def test_student_is_left_as_it_was():
     assert (student.update, student.state.state_dict()) == (update, measures)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(parameter.grad is None for parameter in trajectory.teacher.parameters())
-    # and so it can be run again, bit for bit
+    # a second sweep gives the same bits
     second = hypergradient(trajectory, grad_omega)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -133,7 +133,7 @@ def test_names_shapes_and_untouched_words():
     trajectory, ours = unrolled(partial(ToyStudent, "tanh"), steps=2)
     named = dict(trajectory.teacher.named_parameters())
     assert {name: part.shape for name, part in ours.items()} == {n: p.shape for n, p in named.items()}
-    # a word of no batch has a coefficient that no update used
+    # a word in no batch has a coefficient that no update uses
     assert torch.count_nonzero(ours["values"][UNSEEN]) == 0
     assert torch.count_nonzero(ours["values"]) > 0
 
@@ -147,7 +147,7 @@ def test_cross_entropy_alone_has_no_hypergradient():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_float32_is_float64_up_to_rounding(rule):
-    # Students are trained in float32. Adam's eps is raised: the sign of a rounding error is no gradient.
+    # Students are trained in float32. Adam's eps is larger here: with a small one, rounding errors count as gradients.
     rule = Adam(0.9, 0.98, 1e-3) if rule == "adam" else RULES[rule]
     found = {}
     for dtype in (torch.float32, torch.float64):
@@ -186,7 +186,7 @@ def test_bad_adjoint_names_the_update_and_the_parameter(bad):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_sweep_in_shares(rule):
+def test_the_contributions_of_a_sweep(rule):
     student = ToyStudent("tanh", RULES[rule], max_norm=0.2, cross_entropy_updates=1)
     trajectory = unroll(student, Teacher.for_student(student, keys=3), 4)
     grad_omega = dev_gradient(student)
@@ -198,25 +198,25 @@ def test_the_sweep_in_shares(rule):
     for name, part in whole.theta.items():
         shares = [step.theta[name] for step in steps[:-1]]
         assert torch.equal(sum(shares), part)
-        # the last two alone are the hypergradient of the last two updates
+        # the last two contributions are the hypergradient of the last two updates
         short = hypergradient(Trajectory(student, trajectory.teacher, trajectory.steps[2:]), grad_omega)
         assert torch.equal(shares[0] + shares[1], short[name])
         assert not torch.equal(short[name], part)
 
 
 class Nudged(Teacher):
-    """Adds ``nudge`` to all coefficients of one update, the ``at``-th it is asked for."""
+    """Adds ``nudge`` to all coefficients of its ``at``-th call."""
 
     at, nudge = 0, 0.0
 
     def forward(self, state):
-        """As the teacher's."""
+        """See `Teacher.forward`."""
         self.at -= 1
         return super().forward(state) + (self.nudge if self.at == -1 else 0.0)
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_a_pull_is_what_a_nudge_of_all_coefficients_of_an_update_does(at):
+def test_a_pull_is_the_derivative_with_respect_to_all_coefficients_of_an_update(at):
     def student_of_four():
         return ToyStudent("tanh", RULES["adam"], cross_entropy_updates=1)
 
@@ -234,7 +234,7 @@ def test_a_pull_is_what_a_nudge_of_all_coefficients_of_an_update_does(at):
     assert pulls[at] == pytest.approx((measures[0] - measures[1]) / 2e-5, rel=1e-5)
 
 
-def test_the_sweep_can_be_left_early():
+def test_the_sweep_can_end_early():
     student = ToyStudent("tanh", RULES["adam"])
     trajectory = unroll(student, Teacher.for_student(student), 3)
     omega, sweep = student.omega.clone(), adjoint_sweep(trajectory, dev_gradient(student))
@@ -245,7 +245,7 @@ def test_the_sweep_can_be_left_early():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_pull_back_of_several_is_that_of_each(model):
+def test_pull_back_of_several_cotangents_equals_that_of_each(model):
     student = ToyStudent(model)
     step = unroll(student, Teacher.for_student(student), 2).steps[1]
     generator = torch.Generator().manual_seed(8)
@@ -260,7 +260,7 @@ def test_pull_back_of_several_is_that_of_each(model):
         assert (one - other).norm() > 0.1 * both.norm()
 
 
-def test_pull_back_under_cross_entropy_has_no_share_of_the_coefficients():
+def test_pull_back_under_cross_entropy_has_no_cotangent_of_coefficients():
     student = ToyStudent("tanh", cross_entropy_updates=1)
     steps = unroll(student, Teacher.for_student(student), 2).steps
     cotangent = torch.ones_like(student.omega)

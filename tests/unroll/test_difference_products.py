@@ -1,4 +1,4 @@
-"""Hypergradients from differences of gradients: they approach the exact one as the step along v shrinks."""
+"""Hypergradients from differences of gradients: they converge to the exact one as the step along v decreases."""
 
 import pytest
 import torch
@@ -17,13 +17,13 @@ FOR_DIFFERENCES = MemoryPlan(for_differences=True)
 
 
 def errors(monkeypatch, trajectory, radii):
-    """Return the relative error for each radius, with every number of v in its place."""
-    monkeypatch.setattr(products, "_SMALL", 0.0)
-    monkeypatch.setattr(products, "_ROUNDING", 0.0)
+    """Return the relative error for each distance; no element of v is set to 0."""
+    monkeypatch.setattr(products, "SMALL_ELEMENT_SHARE", 0.0)
+    monkeypatch.setattr(products, "ROUNDING_SHARE", 0.0)
     grad_omega, found = dev_gradient(trajectory.student), []
     exact = hypergradient_with_adjoint(trajectory, grad_omega)
     for radius in radii:
-        monkeypatch.setattr(products, "RADIUS", radius)
+        monkeypatch.setattr(products, "RELATIVE_DISTANCE", radius)
         found.append(hypergradient_with_adjoint(trajectory, grad_omega, PRODUCTS[1]).relative_error(exact))
     return found
 
@@ -40,14 +40,14 @@ def test_the_error_falls_with_the_distance(monkeypatch, model):
     assert fine < 0.05 * coarse
 
 
-def test_a_field_that_is_no_gradient_is_wrong_at_any_distance(monkeypatch):
-    """The control: the toy student scales a gradient and says nothing of it."""
+def test_an_update_that_is_no_gradient_is_wrong_at_any_distance(monkeypatch):
+    """The control: the toy student scales a gradient and has no `GradientScaling`."""
     coarse, fine = errors(monkeypatch, trajectory_of("scaled"), (1e-3, 1e-6))
     assert min(coarse, fine) > 1e-2
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_gradients_kept_and_made_again_agree(rule):
+def test_saved_and_recomputed_gradients_agree(rule):
     kept = trajectory_of("tanh", rule)
     grad_omega = dev_gradient(kept.student)
     expected = hypergradient(kept, grad_omega, PRODUCTS[1])
@@ -58,20 +58,20 @@ def test_gradients_kept_and_made_again_agree(rule):
     assert not torch.equal(exact["values"], expected["values"])
 
 
-def test_cotangents_of_rounding_are_left_out():
+def test_cotangents_of_rounding_errors_are_0():
     student = ToyStudent("tied")
     gradient = torch.ones_like(student.omega)
     gradient[3], gradient[7] = 0.0, 1e-3
     last = student.parameters.split(gradient)[-1]
     last.fill_(1e-7)
-    kept = products._where_gradients_are_real(student, gradient, torch.ones_like(gradient))
+    kept = products._without_rounding_errors(student, gradient, torch.ones_like(gradient))
     expected = torch.ones_like(gradient)
     expected[3] = expected[7] = 0.0
     student.parameters.split(expected)[-1].fill_(0.0)
     assert torch.equal(kept, expected)
 
 
-def test_no_cotangent_no_product():
+def test_a_cotangent_of_0_has_a_product_of_0():
     trajectory = trajectory_of("tanh")
     found = hypergradient_with_adjoint(trajectory, torch.zeros_like(trajectory.student.omega), PRODUCTS[1])
     assert found.norm == found.adjoint_norm == 0

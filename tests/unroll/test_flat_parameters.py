@@ -56,7 +56,7 @@ def test_split_and_gather_are_inverse():
     assert (weight.shape, bias.shape) == ((2, 3), (2,))
     assert torch.equal(flat.gather([weight, bias]), vector)
     assert torch.equal(flat.gather([weight, None]), torch.tensor([0.0, 1, 2, 3, 4, 5, 0, 0]))
-    # order of rows is that of the parameter, whatever the strides of the gradient
+    # the order of rows is that of the parameter, independent of the strides of the gradient
     assert torch.equal(flat.gather([weight.t().contiguous().t(), bias]), vector)
 
 

@@ -1,9 +1,8 @@
-"""Rules of parts of the flat vector: against the parts by themselves, autograd, and finite differences."""
+"""Rules of parts of the flat vector: against separate parts, autograd, and finite differences."""
 
 import pytest
 import torch
 
-from fairseq_l2t.unroll.in_place_updates import adjoint_in_place, apply_in_place
 from fairseq_l2t.unroll.piecewise_rules import PiecewiseRule, RunningAverage, pieces
 from fairseq_l2t.unroll.update_rules import SGD, Adam, StepSize
 
@@ -14,7 +13,7 @@ RULES = {"sgd": SGD(0.9, 0.01), "adam": Adam(eps=1e-3)}
 
 def draw(count, seed):
     generator = torch.Generator().manual_seed(seed)
-    # Second moments are squares: none is negative.
+    # Second moments are never negative.
     return [torch.rand(WEIGHTS + STATISTICS, generator=generator, dtype=torch.float64) + 0.1 for _ in range(count)]
 
 
@@ -27,7 +26,7 @@ def flat(omega, buffers):
 
 
 @pytest.mark.parametrize("inner", RULES.values(), ids=RULES)
-def test_each_part_moves_by_its_own_rule(inner):
+def test_each_part_follows_its_own_rule(inner):
     omega, gradient, *buffers = draw(2 + inner.buffer_count, 0)
     moved, moments = piecewise(inner).apply(omega, tuple(buffers), gradient, SIZE)
     alone, own = inner.apply(omega[:WEIGHTS], tuple(b[:WEIGHTS] for b in buffers), gradient[:WEIGHTS], SIZE)
@@ -40,7 +39,7 @@ def test_each_part_moves_by_its_own_rule(inner):
 
 
 @pytest.mark.parametrize("inner", RULES.values(), ids=RULES)
-def test_adjoint_is_that_of_finite_differences(inner):
+def test_adjoint_against_finite_differences(inner):
     rule = piecewise(inner)
     point, direction, cotangent = (draw(2 + inner.buffer_count, seed) for seed in (1, 2, 3))
 
@@ -59,22 +58,7 @@ def test_adjoint_is_that_of_finite_differences(inner):
     assert difference != pytest.approx((value(1e-5) - value(0)) / 2e-5, rel=1e-2)  # control: half of it
 
 
-@pytest.mark.parametrize("inner", RULES.values(), ids=RULES)
-def test_in_place_is_the_same(inner):
-    rule = piecewise(inner)
-    omega, gradient, omega_bar, *rest = draw(3 + 2 * inner.buffer_count, 4)
-    buffers, buffers_bar = tuple(rest[: inner.buffer_count]), tuple(rest[inner.buffer_count :])
-    moved, moments = rule.apply(omega, buffers, gradient, SIZE)
-    expected = rule.adjoint(omega, buffers, gradient, SIZE, omega_bar, buffers_bar)
-    bars = omega_bar.clone(), tuple(b.clone() for b in buffers_bar)
-    gradient_bar = adjoint_in_place(rule, omega, buffers, gradient, SIZE, *bars)
-    assert torch.equal(gradient_bar, expected[2]) and torch.equal(bars[0], expected[0])
-    assert all(map(torch.equal, bars[1], expected[1]))
-    apply_in_place(rule, omega, buffers, gradient, SIZE)
-    assert torch.equal(omega, moved) and all(map(torch.equal, buffers, moments))
-
-
-def test_an_average_of_what_it_is_shown():
+def test_a_running_average_in_closed_form():
     # Three values 1, 2, 3 from 0 with share 1/2: 0.5, 1.25, 2.125.
     average, rule = torch.zeros(1), RunningAverage(0.5)
     for value in (1.0, 2.0, 3.0):

@@ -1,4 +1,4 @@
-"""Updates forward: what is kept, what is replayed, what is refused."""
+"""Forward updates: records, replays, invalid arguments."""
 
 import copy
 import math
@@ -17,13 +17,13 @@ RULES = [SGD(0.9, 0.02), NAG(0.8, 0.02), Adam(0.9, 0.98, weight_decay=0.02), Ada
 
 
 def unrolled(student: ToyStudent, steps: int = 3):
-    """Return a trajectory of ``steps`` updates under a teacher as it starts."""
+    """Return a trajectory of ``steps`` updates under a new teacher."""
     return unroll(student, Teacher.for_student(student), steps)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_replays_are_bit_equal(model):
-    # omega_t, batch and Phi_t as kept, dropout as replayed: each update leads to the next omega exactly.
+    # Recorded omega_t, batch and Phi_t with replayed dropout lead to the next omega exactly.
     student = ToyStudent(model, Adam(), max_norm=0.2, cross_entropy_updates=1)
     steps = unrolled(student).steps
     ends = [step.omega for step in steps[1:]] + [student.omega.clone()]
@@ -44,7 +44,7 @@ def test_replay_control_another_mask_differs():
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
-def test_the_updates_are_those_of_the_formulas(rule):
+def test_updates_follow_the_formulas(rule):
     student = ToyStudent("tanh", rule, max_norm=0.2)
     steps = unrolled(student, 4).steps
     omega, buffers, last = steps[0].omega, steps[0].buffers, student.omega.clone()
@@ -56,7 +56,7 @@ def test_the_updates_are_those_of_the_formulas(rule):
     torch.testing.assert_close(omega, last, rtol=1e-11, atol=1e-13)
 
 
-def test_two_unrolls_are_one_long_one():
+def test_two_unrolls_equal_one_long_unroll():
     short, long = ToyStudent("tanh", Adam()), ToyStudent("tanh", Adam())
     teacher = Teacher.for_student(short)
     unroll(short, teacher, 2)
@@ -76,7 +76,7 @@ def test_restart_repeats_and_another_seed_does_not():
     assert not torch.equal(ends[0], ends[2])
 
 
-def test_what_a_step_keeps():
+def test_the_record_of_a_step():
     student = ToyStudent("tanh", Adam(), cross_entropy_updates=1)
     start = student.omega.clone()
     trajectory = unrolled(student)
@@ -85,7 +85,7 @@ def test_what_a_step_keeps():
     assert [step.coefficients is None for step in trajectory.steps] == [True, False, False]
     assert torch.equal(trajectory.steps[0].omega, start)
     assert student.update == 3
-    # kept vectors are copies: moving the student must not move the past
+    # recorded vectors are copies, independent of the student
     student.set_omega(torch.zeros_like(start))
     assert torch.equal(trajectory.steps[0].omega, start)
     for step in trajectory.steps[1:]:
@@ -97,7 +97,7 @@ def test_what_a_step_keeps():
 def test_training_measures_are_observed():
     student = ToyStudent("tanh")
     before = student.state.state_dict()
-    unrolled(student, 3)  # the loss of the first update is above that of chance, and reads as 1
+    unrolled(student, 3)  # the loss of the first update is above chance level, so that the state shows 1
     after = student.state.state_dict()
     assert {name for name in before if before[name] != after[name]} == {"train_accuracy", "train_loss"}
 
@@ -136,10 +136,10 @@ def test_bad_coefficients_are_noticed():
 
 
 def test_micro_batches_are_summed_before_they_are_divided():
-    # One update of two micro-batches is the update of both together, per target token: not a mean of means.
+    # An update of two micro-batches divides the sum of both by all target tokens; it is not a mean of means.
     make = partial(ToyStudent, "relu", update_freq=2)
     student = make()
-    student.model.dropout.p = 0.0  # masks are drawn a micro-batch
+    student.model.dropout.p = 0.0  # each micro-batch has its own masks
     phi = torch.full((student.coefficient_count,), 0.1, dtype=torch.float64)
     batch = student.next_batch()
     whole = student_gradient(student, batch, phi, 0)
@@ -148,7 +148,7 @@ def test_micro_batches_are_summed_before_they_are_divided():
 
 
 def trajectory_in_midlife(rule, model: str = "tanh") -> Trajectory:
-    """Return updates 2 to 4 of a life, so that buffers are not zero; update 2 is of plain cross-entropy."""
+    """Return updates 2 to 4 of a life, so that buffers are not zero; update 2 uses plain cross-entropy."""
     student = ToyStudent(model, rule, max_norm=0.2, cross_entropy_updates=3)
     advance(student, Teacher.for_student(student), 2)
     return unrolled(student)
@@ -164,14 +164,14 @@ def moved_teacher(trajectory: Trajectory) -> Teacher:
 
 
 def snapshot(student: ToyStudent):
-    """Return where a student's life stands, in a form that compares by value."""
+    """Return the position in a student's life, in a form that compares by value."""
     buffers = [buffer.tolist() for buffer in student.buffers]
     return buffers, student.update, student.state.state_dict(), torch.get_rng_state().tolist()
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
-def test_replay_under_the_same_teacher_is_the_unroll(rule, model):
+def test_replay_under_the_same_teacher_equals_the_unroll(rule, model):
     trajectory = trajectory_in_midlife(rule, model)
     student, last, before = trajectory.student, trajectory.student.omega.clone(), snapshot(trajectory.student)
     assert torch.equal(replay(trajectory, trajectory.teacher), last)
@@ -182,7 +182,7 @@ def test_replay_under_the_same_teacher_is_the_unroll(rule, model):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
-def test_replay_under_another_teacher_is_a_new_life_with_the_states_recorded(rule):
+def test_replay_under_another_teacher_equals_a_new_life_with_the_recorded_states(rule):
     trajectory = trajectory_in_midlife(rule)
     teacher, states = moved_teacher(trajectory), [step.state for step in trajectory.steps[1:]]
 
@@ -193,11 +193,11 @@ def test_replay_under_another_teacher_is_a_new_life_with_the_states_recorded(rul
 
     found = replay(trajectory, teacher)
     assert torch.equal(found, new_life(states))
-    # control: other states lead elsewhere
+    # control: other states give another result
     assert not torch.equal(found, new_life([states[0], states[1] + 0.1]))
 
 
-def test_replay_leaves_the_trajectory_alone():
+def test_replay_does_not_change_the_trajectory():
     trajectory = trajectory_in_midlife(Adam())
     before = [(step.omega.clone(), *(buffer.clone() for buffer in step.buffers)) for step in trajectory.steps]
     theta = copy.deepcopy(trajectory.teacher.state_dict())

@@ -1,4 +1,4 @@
-"""Each rule against the optimizer it stands for; each adjoint against autograd and finite differences."""
+"""Each rule against its optimizer; each adjoint against autograd and finite differences."""
 
 import importlib.util
 
@@ -12,7 +12,7 @@ from fairseq_l2t.unroll.update_rules import NAG, SGD, Adagrad, Adam, Clipping, S
 
 SIZE = 7
 RATES = (0.3, 0.3, 0.1, 0.0, 0.2, 0.5)
-"""A schedule with a pause: after a rate of 0 NAG's correction is a special case."""
+"""A schedule with a rate of 0, after which NAG's correction is a special case."""
 
 RULES = {
     "sgd": SGD(),
@@ -64,7 +64,7 @@ def run_optimizer(make, start: torch.Tensor, gradients: list[torch.Tensor]) -> l
 
 
 def fairseq_optimizer(name: str):
-    """Return a class of fairseq.optim; skip where fairseq is not installed (a failing import is a fault)."""
+    """Return a class of fairseq.optim; skip if fairseq is not installed (another import error fails the test)."""
     if importlib.util.find_spec("fairseq") is None:
         pytest.skip("fairseq is not installed: its optimizers cannot be compared with")
     module = importlib.import_module(f"fairseq.optim.{name}")
@@ -72,7 +72,7 @@ def fairseq_optimizer(name: str):
 
 
 def real_optimizer(rule):
-    """Return a function from parameters to the optimizer that ``rule`` stands for."""
+    """Return a function from parameters to the optimizer of ``rule``."""
     if isinstance(rule, SGD):
         options = {"lr": RATES[0], "momentum": rule.momentum, "weight_decay": rule.weight_decay}
         return lambda parameters: torch.optim.SGD(parameters, **options)
@@ -104,7 +104,7 @@ def test_optimizer_control_other_settings_differ(rule):
 
 
 def test_adam_is_not_the_adam_of_torch():
-    # eps outside the bias correction: fairseq's Adam, on purpose; seen where gradients are small.
+    # fairseq's Adam adds eps outside the bias correction; the difference is visible for small gradients.
     start, *gradients = draw(1, 1 + len(RATES))
     gradients = [1e-4 * gradient for gradient in gradients]
     rule = Adam(0.8, 0.95, 1e-4)
@@ -113,7 +113,7 @@ def test_adam_is_not_the_adam_of_torch():
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_apply_leaves_its_arguments_alone(rule):
+def test_apply_does_not_change_its_arguments(rule):
     omega, gradient, *buffers = draw(2, 2 + rule.buffer_count)
     buffers = tuple(buffer.abs() for buffer in buffers)
     copies = [tensor.clone() for tensor in (omega, gradient, *buffers)]
@@ -167,7 +167,7 @@ def test_adam_adjoint_where_a_parameter_was_never_reached():
     omega, omega_bar = draw(5, 2)
     found = rule.adjoint(omega, (zeros, zeros), zeros, size, omega_bar, (zeros, zeros))
     assert all(bool(torch.isfinite(part).all()) for part in (found[0], *found[1], found[2]))
-    # The slope at a gradient of exactly 0 is that through m', since m' / (sqrt(v') + eps) ~ m' / eps there.
+    # The slope at a gradient of exactly 0 is the one through m', because m' / (sqrt(v') + eps) ~ m' / eps there.
     tiny = 1e-12
     moved = rule.apply(omega, (zeros, zeros), zeros + tiny, size)[0] - omega
     torch.testing.assert_close(found[2], omega_bar * moved / tiny, rtol=1e-4, atol=1e-12)
@@ -182,7 +182,7 @@ def test_adagrad_adjoint_where_a_parameter_was_never_reached():
     tiny = 1e-12
     moved = rule.apply(omega, (zeros,), zeros + tiny, size)[0] - omega
     torch.testing.assert_close(found[2], omega_bar * moved / tiny, rtol=1e-4, atol=1e-12)
-    # control: where it was reached before, the slope is another, and as finite
+    # control: for a parameter reached before, the slope is another finite number
     reached = rule.adjoint(omega, (zeros + 1.0,), zeros, size, omega_bar, (square_bar,))
     torch.testing.assert_close(reached[2], omega_bar * (-0.2 / 1.01), rtol=1e-12, atol=0)
 
@@ -225,7 +225,7 @@ def test_clipping_control_the_factor_alone_is_not_the_adjoint():
     factor = 0.5 / (float(gradient.norm()) + 1e-6)
     found = Clipping(0.5).adjoint(gradient, clipped_bar)
     assert (found - factor * clipped_bar).norm() > 0.01 * found.norm()
-    # a clipped gradient cannot grow: nothing is pulled along the gradient itself (but for the 1e-6)
+    # a clipped gradient has a fixed norm: the cotangent along the gradient is 0 (except for the 1e-6)
     assert abs(float(found @ gradient)) < 1e-5
 
 
@@ -239,7 +239,7 @@ PARAMETER_SIZES = (1, 33, 127, 3, 1025, 17)
 
 
 def clipped_by_fairseq(gradient: torch.Tensor, max_norm: float) -> torch.Tensor:
-    """Return a float32 gradient (n,) as fairseq clips that of parameters of `PARAMETER_SIZES`."""
+    """Return a float32 gradient (n,) clipped by fairseq, for parameters of `PARAMETER_SIZES`."""
     parameters = [torch.nn.Parameter(torch.zeros(size)) for size in PARAMETER_SIZES]
     for parameter, part in zip(parameters, gradient.split(PARAMETER_SIZES), strict=True):
         parameter.grad = part.clone()
@@ -249,7 +249,7 @@ def clipped_by_fairseq(gradient: torch.Tensor, max_norm: float) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore:amp_C fused kernels unavailable")
 @pytest.mark.parametrize("max_norm", [0.1, 30.0, 1e3])
-def test_clipping_by_parameter_is_that_of_fairseq_to_the_bit(max_norm):
+def test_clipping_by_parameter_equals_that_of_fairseq_to_the_bit(max_norm):
     generator = torch.Generator().manual_seed(9)
     gradients = [torch.randn(sum(PARAMETER_SIZES), generator=generator) for _ in range(20)]
     expected = [clipped_by_fairseq(gradient, max_norm) for gradient in gradients]
@@ -257,7 +257,7 @@ def test_clipping_by_parameter_is_that_of_fairseq_to_the_bit(max_norm):
         [Clipping(max_norm, sizes).apply(gradient) for gradient in gradients] for sizes in (PARAMETER_SIZES, ())
     )
     assert all(map(torch.equal, ours, expected))
-    # controls: the norm of the whole rounds in another way; a bound above the norm changes nothing
+    # controls: the norm of the whole vector has another rounding; a maximum above the norm has no effect
     is_active = max_norm < 1e3
     assert all(map(torch.equal, whole, expected)) != is_active
     assert all(map(torch.equal, gradients, expected)) != is_active

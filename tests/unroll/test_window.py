@@ -1,4 +1,4 @@
-"""A window within a memory plan: the same student and the same hypergradient, to the bit, however it is kept."""
+"""A window under a memory plan: student and hypergradient are equal to the bit under every plan."""
 
 import math
 from functools import partial
@@ -13,7 +13,7 @@ from fairseq_l2t.testing.toy_student import MODELS, ToyStudent
 from fairseq_l2t.unroll.adjoint_sweep import adjoint_sweep
 from fairseq_l2t.unroll.gradients import bytes_of_graph
 from fairseq_l2t.unroll.memory.budget import memory_plan
-from fairseq_l2t.unroll.memory.plan import _GRAPH_MARGIN, _LOST, MemoryPlan, layout_for
+from fairseq_l2t.unroll.memory.plan import GRAPH_SIZE_MARGIN, LOST_BUDGET_SHARE, MemoryPlan, layout_for
 from fairseq_l2t.unroll.update_rules import SGD, Adam
 
 STEPS = 13
@@ -33,16 +33,16 @@ def swept(student, plan, steps=STEPS):
 
 
 def gross(net):
-    """Return the budget that ``net`` usable bytes are of."""
-    return math.ceil(net / (1 - _LOST))
+    """Return the budget with ``net`` usable bytes."""
+    return math.ceil(net / (1 - LOST_BUDGET_SHARE))
 
 
 def smallest_budget(student, steps, slots):
-    """Return a budget for just so many snapshots of the student."""
+    """Return a budget for exactly ``slots`` snapshots of the student."""
     vector = student.omega.nbytes
     state = (1 + len(student.buffers)) * vector
     graph = bytes_of_graph(student, student.next_batch(), None, 0)
-    return gross(3 * state + 6 * vector + round(_GRAPH_MARGIN * graph) + slots * state)
+    return gross(3 * state + 6 * vector + round(GRAPH_SIZE_MARGIN * graph) + slots * state)
 
 
 def assert_same(found, expected):
@@ -72,7 +72,7 @@ def test_every_plan_gives_the_same_bits(model, rule, plan):
     assert torch.equal(again, omega)
     assert_same(found, expected)
     assert torch.equal(window.student.omega, omega)
-    # control: another window length is another hypergradient
+    # control: another window length gives another hypergradient
     _, _, other = swept(make_student(model, rule), MemoryPlan(), STEPS - 1)
     assert not torch.equal(other["values"], expected["values"])
 
@@ -87,7 +87,7 @@ def test_a_file_gives_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_kept_graphs_give_the_same_hypergradient(model):
-    # Not Adam: where a gradient is analytically 0 (the keys' bias) it divides rounding by its own size.
+    # Not Adam, which divides a gradient of 0 (the keys' bias) with its rounding error by its own size.
     _, omega, expected = swept(make_student(model, "momentum"), None)
     window, again, found = swept(make_student(model, "momentum"), memory_plan(PLENTY, keep_graphs=True))
     assert window.layout.graphs == STEPS
@@ -100,7 +100,7 @@ def test_kept_graphs_give_the_same_hypergradient(model):
         torch.testing.assert_close(part, found[name], rtol=1e-10, atol=1e-15)
 
 
-def test_graphs_are_kept_of_the_last_updates_alone():
+def test_graphs_are_saved_for_the_last_updates_only():
     student = make_student()
     graph = bytes_of_graph(student, student.next_batch(), None, 0)
     vector = student.omega.nbytes
@@ -125,26 +125,26 @@ def _fits(layout, budget):
 
 
 @pytest.mark.parametrize(("steps", "slots"), [(13, 1), (13, 2), (13, 5), (40, 3), (40, 6)])
-def test_as_few_updates_are_made_again_as_can_be(steps, slots):
+def test_the_number_of_recomputed_updates_is_minimal(steps, slots):
     student = make_student()
     plan = MemoryPlan(smallest_budget(student, steps, slots), n_advance)
     window, _, _ = swept(make_student(), plan, steps)
     assert window.layout.slots == slots
-    # The library also counts the forward part of each step back but the last, which the sweep does in any case.
+    # The library also counts the forward part of each step back except the last; the sweep makes it in any case.
     assert window.recomputed == optimal_extra_steps(steps, slots) - (steps - 1)
-    # control: with one slot more it takes fewer
+    # control: one more slot needs fewer
     more, _, _ = swept(make_student(), MemoryPlan(smallest_budget(student, steps, slots + 1), n_advance), steps)
     assert more.recomputed < window.recomputed
 
 
-def test_no_update_is_made_again_where_gradients_fit():
+def test_no_update_is_recomputed_if_gradients_fit():
     window, _, _ = swept(make_student(), memory_plan(PLENTY))
     assert window.recomputed == 0
     assert window.layout.keeps_gradients
 
 
 @pytest.mark.parametrize("slots", [2, 4])
-def test_a_second_sweep_and_one_left_early(slots):
+def test_a_second_sweep_after_one_that_ends_early(slots):
     plan = memory_plan(smallest_budget(make_student(), STEPS, slots))
     window, _, expected = swept(make_student(), plan)
     grad_omega = dev_gradient(window.student)
@@ -154,7 +154,7 @@ def test_a_second_sweep_and_one_left_early(slots):
     assert_same(hypergradient(window, grad_omega), expected)
 
 
-def test_a_budget_that_is_too_small_is_refused_with_what_would_do():
+def test_a_budget_too_small_is_refused_with_the_smallest_sufficient_one():
     student = make_student()
     with pytest.raises(ValueError, match=r"--memory-budget: 1M; a window of 13 updates .* at least \d+M"):
         layout_for(13, vector=2**20, buffers=2, budget=2**20)
@@ -162,7 +162,7 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do():
         unroll(student, Teacher.for_student(student), STEPS, memory_plan(2**10))
     least = layout_for(13, vector=2**20, buffers=2, budget=gross(18 * 2**20))
     assert (least.slots, least.block) == (1, 0)
-    # Between what nothing takes less than and the margin for larger batches: one state, and no refusal.
+    # Between the minimum and the margin for larger batches: one snapshot, and no refusal.
     graph = 4 * 2**20
     assert layout_for(13, vector=2**20, buffers=2, budget=gross(22 * 2**20), graph=graph).slots == 1
     with pytest.raises(ValueError, match="at least 24M"):
@@ -171,8 +171,8 @@ def test_a_budget_that_is_too_small_is_refused_with_what_would_do():
         layout_for(13, vector=2**20, buffers=2, budget=18 * 2**20, can_recompute=False)
 
 
-def test_what_is_kept_grows_by_one_gradient_an_update():
-    """With Adam a third of parameters and optimizer state, and a share of states that falls with the root of T."""
+def test_memory_grows_by_one_gradient_per_update():
+    """With Adam: a third of a snapshot per update, and snapshots whose number grows with the root of T."""
     vector, state = 1000, 3000
 
     def needed(steps):
@@ -190,8 +190,8 @@ def test_graphs_need_a_budget():
 
 
 @pytest.mark.parametrize("slots", [2, None])
-def test_memory_is_given_back_now_and_then(slots):
-    """While updates are made, before the sweep, and on the way."""
+def test_memory_is_given_back_at_intervals(slots):
+    """During the unroll, before the sweep, and during the sweep."""
     student, calls = make_student(), []
     budget = PLENTY if slots is None else smallest_budget(student, 70, slots)
     window, _, _ = swept(student, MemoryPlan(budget, n_advance, give_back=lambda: calls.append(1)), steps=70)

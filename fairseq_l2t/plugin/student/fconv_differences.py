@@ -40,7 +40,7 @@ class _Note:
 
 
 class FConvScaling:
-    """See `unroll.difference_products.GradientScaling`.
+    """See `unroll.student.GradientScaling`.
 
     Args:
         encoder: of an fconv model.

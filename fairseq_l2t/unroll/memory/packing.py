@@ -1,9 +1,9 @@
 """Batches of many updates, copied into a few large blocks.
 
-A window keeps the batch of every update. Its tensors are small and were made among the large ones of other updates:
-where those are freed, small ones stay, and nothing large fits in between any more. Over 2,000 updates of fconv with
-700 tokens each the heap of a CPU grew to 730 MiB that way, of which 220 were in use (glibc's own ``mallinfo2``, read
-beside one window; with a packer: 224 and 201).
+A window saves the batch of every update. The tensors of a batch are small and are made among the large tensors of
+other updates. After the large ones are freed, the small ones remain between them, and no large tensor fits into the
+gaps. Over 2,000 updates of fconv with 700 tokens each, the heap of a CPU grew to 730 MiB that way, of which 220 were in
+use (glibc's own ``mallinfo2``, read during one window; with a packer: 224 and 201).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 
 __all__ = ["Packer", "bytes_within"]
 
-_ALIGNMENT = 64
-"""Bytes; that of PyTorch's own blocks."""
+ALIGNMENT_BYTES = 64
+"""Alignment of PyTorch's own blocks."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a tensor stands."""
+class PackedTensor:
+    """Position, dtype and shape of a tensor within a packer's blocks; ``offset`` in bytes."""
 
     block: int
     offset: int
@@ -33,10 +33,10 @@ class _Place:
 
 
 class Packer:
-    """Keeps copies of the CPU tensors in nested lists, tuples and dicts; everything else is kept as it is.
+    """Copies of the CPU tensors in nested lists, tuples and dicts; other values are kept as they are.
 
     Args:
-        block: bytes of a block; a tensor that is larger gets one of its own.
+        block: bytes of a block; a larger tensor gets a block of its own.
     """
 
     def __init__(self, block: int) -> None:
@@ -45,27 +45,27 @@ class Packer:
         self._end = 0
 
     def pack(self, value: Any) -> Any:
-        """Return ``value`` with places instead of CPU tensors, for `unpack`."""
-        return _mapped(value, lambda leaf: self._put(leaf) if _is_packed(leaf) else leaf)
+        """Return ``value`` with `PackedTensor` in place of CPU tensors, for `unpack`."""
+        return _mapped(value, lambda leaf: self._put(leaf) if _is_packable(leaf) else leaf)
 
     def unpack(self, value: Any) -> Any:
-        """Return what was given to `pack`; tensors are contiguous, and must not be changed."""
-        return _mapped(value, lambda leaf: self._get(leaf) if isinstance(leaf, _Place) else leaf)
+        """Return the value given to `pack`. Its tensors are contiguous; the caller must not change them."""
+        return _mapped(value, lambda leaf: self._get(leaf) if isinstance(leaf, PackedTensor) else leaf)
 
-    def _put(self, tensor: Tensor) -> _Place:
-        start = -(-self._end // _ALIGNMENT) * _ALIGNMENT
+    def _put(self, tensor: Tensor) -> PackedTensor:
+        start = -(-self._end // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         if not self._blocks or start + tensor.nbytes > len(self._blocks[-1]):
             self._blocks.append(torch.empty(max(self._size, tensor.nbytes), dtype=torch.uint8))
             start = 0
         self._end = start + tensor.nbytes
-        place = _Place(len(self._blocks) - 1, start, tensor.dtype, tuple(tensor.shape))
-        self._get(place).copy_(tensor)
-        return place
+        packed = PackedTensor(len(self._blocks) - 1, start, tensor.dtype, tuple(tensor.shape))
+        self._get(packed).copy_(tensor)
+        return packed
 
-    def _get(self, place: _Place) -> Tensor:
-        size = math.prod(place.shape) * place.dtype.itemsize
-        flat = self._blocks[place.block][place.offset : place.offset + size]
-        return flat.view(place.dtype).view(place.shape)
+    def _get(self, packed: PackedTensor) -> Tensor:
+        size = math.prod(packed.shape) * packed.dtype.itemsize
+        flat = self._blocks[packed.block][packed.offset : packed.offset + size]
+        return flat.view(packed.dtype).view(packed.shape)
 
 
 def bytes_within(value: Any) -> int:
@@ -80,8 +80,8 @@ def bytes_within(value: Any) -> int:
     return total
 
 
-def _is_packed(leaf: Any) -> bool:
-    # Strided tensors of the CPU alone: other kinds, and a GPU's, stand elsewhere.
+def _is_packable(leaf: Any) -> bool:
+    # Only strided tensors of the CPU: other layouts and a GPU's tensors do not lie in the CPU's heap as plain bytes.
     plain = type(leaf) is Tensor and leaf.device.type == "cpu" and leaf.layout == torch.strided
     return plain and not leaf.requires_grad
 

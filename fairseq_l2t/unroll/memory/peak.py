@@ -1,13 +1,13 @@
-"""How much memory tensors take at most while something is computed, on any device, counted storage by storage.
+"""Peak memory of the tensors of a computation, on any device, counted per storage.
 
-The operating system's high-water mark would also hold what was freed and not given back, and on a CPU it cannot be set
-back; what kernels take for themselves inside an operation is not seen here.
+The operating system's high-water mark also contains memory that was freed and not returned, and on a CPU it cannot be
+reset. Memory that kernels allocate inside an operation is not counted here.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, UntypedStorage
@@ -16,50 +16,56 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["peak_bytes"]
 
 
-def peak_bytes(work: Callable[[], Any]) -> int:
-    """Call ``work`` and return the most bytes that tensors made in it took at a time; its result included.
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Call ``work`` and return the peak of the bytes of all tensors made in it, its result included.
 
-    Tensors that were there before are not counted. It is slower than without: every operation is looked at.
+    Tensors made before are not counted. ``work`` runs slower than usual, because every operation is intercepted.
     """
-    counting = _Counting()
+    counting = _StorageCounter()
     try:
         with counting:
             work()
     finally:
-        counting.let_go()
-    return counting.most
+        counting.detach()
+    return counting.peak
 
 
-class _Counting(TorchDispatchMode):
-    """Sees every operation, in backward passes too."""
+class _StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not annotate __init_subclass__
+    """Counter of the storages made by operations, in backward passes too."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.most = 0
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self.peak = 0
         self._now = 0
-        # By address: a storage's Python object lives as long as the memory, so that none is taken for another.
-        self._known: dict[int, weakref.finalize] = {}
+        # By id: a storage's Python object lives as long as its memory, so that no two storages share an id.
+        self._known: dict[int, weakref.finalize[[int, int], UntypedStorage]] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         """See `TorchDispatchMode`."""
         for tensor in _tensors_within((args, kwargs)):
             self._note(tensor, counted=False)
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors_within(result):
             self._note(tensor, counted=True)
-        self.most = max(self.most, self._now)
+        self.peak = max(self.peak, self._now)
         return result
 
     def _note(self, tensor: Tensor, *, counted: bool) -> None:
-        storage: UntypedStorage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
         key = id(storage)
         if key not in self._known:
             size = storage.nbytes() if counted else 0
             self._now += size
             self._known[key] = weakref.finalize(storage, self._forget, key, size)
 
-    def let_go(self) -> None:
-        """Be told no more of storages that live on."""
+    def detach(self) -> None:
+        """Ignore the end of storages that are still alive."""
         for known in self._known.values():
             known.detach()
 

@@ -7,82 +7,128 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["LARGE_BLOCK", "PLACES", "DeviceStore", "FileStore", "HostStore", "VectorStore"]
+__all__ = ["LARGE_BLOCK_BYTES", "PLACES", "DeviceStore", "FileStore", "HostStore", "VectorStore"]
 
 PLACES = ("device", "host", "file")
+"""Values of ``--keep-steps-in``."""
 
-LARGE_BLOCK = 2**25
-"""Bytes from which on glibc gives a block pages of its own, whatever was freed before (DEFAULT_MMAP_THRESHOLD_MAX)."""
+LARGE_BLOCK_BYTES = 2**25
+"""Size from which glibc maps a block to pages of its own (DEFAULT_MMAP_THRESHOLD_MAX)."""
 
-_SMALL = 2**20
-"""Bytes of a state whose holes nobody need care about."""
+SMALL_SNAPSHOT_BYTES = 2**20
+"""Size below which the holes that a snapshot leaves in the heap do not matter."""
+
+Handle = TypeVar("Handle")
 
 
-class VectorStore(Protocol):
-    """Where vectors wait for the sweep."""
+class VectorStore(Protocol[Handle]):
+    """A place for vectors between the unroll and the sweep."""
 
-    on_device: bool
-    """Whether they stand in the memory of the student's own device."""
+    @property
+    def on_device(self) -> bool:
+        """Whether the vectors lie in the memory of the student's own device."""
 
-    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> object:
-        """Keep a copy of ``vectors`` and return a handle; ``owned``: nobody else will change them."""
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> Handle:
+        """Save a copy of ``vectors``, (n,) each, and return a handle.
 
-    def get(self, handle: object) -> tuple[Tensor, ...]:
-        """Return the vectors on the device they came from; they must not be changed."""
+        ``owned``: nothing else changes the vectors, so that a store on the device needs no copy.
+        """
 
-    def drop(self, handle: object) -> None:
-        """Forget the vectors."""
+    def get(self, handle: Handle) -> tuple[Tensor, ...]:
+        """Return the vectors on the device they came from. The caller must not change them."""
+
+    def drop(self, handle: Handle) -> None:
+        """Release the vectors."""
+
+
+DeviceHandle: TypeAlias = tuple[Tensor, ...] | Tensor
+"""Owned vectors (n,) themselves, or one row (vectors, n) of a block."""
+
+RowKind: TypeAlias = tuple[int, int, torch.dtype, torch.device]
+"""Number of vectors, their length, dtype and device: rows of one kind replace each other."""
 
 
 class DeviceStore:
-    """Vectors stay where they are.
+    """Vectors on the student's own device.
 
-    Copies stand in rows of large blocks, outside a CPU's heap, and a row that was dropped is used again: taking and
-    freeing them leaves no holes there (`unroll.memory.packing` has the larger cause of holes).
+    Copies are rows of large blocks, outside a CPU's heap, and a dropped row is used again. Allocation and release of
+    rows therefore leave no holes in the heap (`unroll.memory.packing` removes the larger cause of holes).
     """
 
     on_device = True
 
     def __init__(self) -> None:
-        self._free: dict[tuple, list[Tensor]] = {}
+        self._free: dict[RowKind, list[Tensor]] = {}
 
-    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> tuple[Tensor, ...] | Tensor:
-        """See `VectorStore.put`; the handle is the vectors. All ``vectors`` are of one length and dtype."""
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> DeviceHandle:
+        """See `VectorStore.put`; the handle is the vectors. All ``vectors`` have one length and dtype."""
         if owned:
             return vectors
         free = self._free.setdefault((len(vectors), len(vectors[0]), vectors[0].dtype, vectors[0].device), [])
         if not free:
-            free.extend(_rows(vectors))
+            free.extend(_new_rows(vectors))
         row = free.pop()
         torch.stack(vectors, out=row)
         return row
 
-    def get(self, handle: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, ...]:
+    def get(self, handle: DeviceHandle) -> tuple[Tensor, ...]:
         """See `VectorStore.get`."""
         return tuple(handle)
 
-    def drop(self, handle: tuple[Tensor, ...] | Tensor) -> None:
-        """See `VectorStore.drop`: a row is used again; of owned vectors the handle held the only reference."""
+    def drop(self, handle: DeviceHandle) -> None:
+        """See `VectorStore.drop`: a row is used again; owned vectors have no other reference than the handle."""
         if isinstance(handle, Tensor):
-            self._free[(*handle.shape, handle.dtype, handle.device)].append(handle)
+            count, length = handle.shape
+            self._free[(count, length, handle.dtype, handle.device)].append(handle)
 
 
-def _rows(vectors: tuple[Tensor, ...]) -> Iterable[Tensor]:
-    """Return new places for ``vectors``: several on a CPU, where a page takes no memory before it is written to; a
-    GPU's allocator has blocks of its own."""
+def _new_rows(vectors: tuple[Tensor, ...]) -> Iterable[Tensor]:
+    """Return new rows (vectors, n), one or more.
+
+    A CPU gets several at a time, because its pages take no memory before the first write. A GPU gets one, because its
+    allocator has blocks of its own.
+    """
     size = sum(vector.nbytes for vector in vectors)
-    count = 1 if vectors[0].is_cuda or size < _SMALL else -(-LARGE_BLOCK // size)
+    count = 1 if vectors[0].is_cuda or size < SMALL_SNAPSHOT_BYTES else -(-LARGE_BLOCK_BYTES // size)
     return vectors[0].new_empty(count, len(vectors), len(vectors[0])).unbind()
 
 
+HostHandle: TypeAlias = tuple[torch.device, tuple[Tensor, ...]]
+
+
+class HostStore:
+    """Vectors of a GPU in host memory, which is pinned."""
+
+    on_device = False
+
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> HostHandle:
+        """See `VectorStore.put`."""
+        copies = tuple(torch.empty_like(v, device="cpu", pin_memory=v.is_cuda).copy_(v) for v in vectors)
+        return vectors[0].device, copies
+
+    def get(self, handle: HostHandle) -> tuple[Tensor, ...]:
+        """See `VectorStore.get`."""
+        device, copies = handle
+        return tuple(copy.to(device, non_blocking=True) for copy in copies)
+
+    def drop(self, handle: HostHandle) -> None:
+        """See `VectorStore.drop`; the handle is the only reference."""
+
+
 @dataclass(frozen=True)
-class _Place:
-    """Where vectors (n,) of a file begin, and what they are."""
+class FilePlace:
+    """Position of vectors in a file.
+
+    Args:
+        offset: byte at which the first vector begins.
+        length, dtype, device: n, dtype and original device of each vector.
+        count: number of vectors.
+    """
 
     offset: int
     length: int
@@ -92,48 +138,30 @@ class _Place:
 
     @property
     def size(self) -> int:
+        """Bytes of all vectors."""
         return self.count * self.length * self.dtype.itemsize
 
 
-class HostStore(VectorStore):
-    """Vectors of a GPU wait in (pinned) host memory."""
-
-    on_device = False
-
-    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> tuple[torch.device, tuple[Tensor, ...]]:
-        """See `unroll.memory.plan.VectorStore.put`."""
-        copies = tuple(torch.empty_like(v, device="cpu", pin_memory=v.is_cuda).copy_(v) for v in vectors)
-        return vectors[0].device, copies
-
-    def get(self, handle: tuple[torch.device, tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """See `unroll.memory.plan.VectorStore.get`."""
-        device, copies = handle
-        return tuple(copy.to(device, non_blocking=True) for copy in copies)
-
-    def drop(self, handle: tuple[torch.device, tuple[Tensor, ...]]) -> None:
-        """The handle held the only reference."""
-
-
-class FileStore(VectorStore):
-    """Vectors wait in an unnamed file, which the operating system removes with the process, however it ends.
+class FileStore:
+    """Vectors in a file without a name, which the operating system removes when the process ends.
 
     Args:
-        folder: where the file is.
+        folder: folder of the file.
     """
 
     on_device = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder, prefix=".steps-")  # noqa: SIM115  lives as long as the window
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=".steps-")  # noqa: SIM115  open as long as the window
         self._end = 0
         self._free: dict[int, list[int]] = {}
 
-    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> _Place:
-        """See `unroll.memory.plan.VectorStore.put`; all ``vectors`` are of one length and dtype.
+    def put(self, vectors: tuple[Tensor, ...], *, owned: bool = False) -> FilePlace:
+        """See `VectorStore.put`; all ``vectors`` have one length and dtype.
 
         Raises:
-            OSError: the disk is full; names the folder.
+            OSError: the disk is full; the message names the folder.
         """
         first = vectors[0]
         size = sum(vector.nbytes for vector in vectors)
@@ -146,29 +174,35 @@ class FileStore(VectorStore):
         except OSError as error:
             raise OSError(error.errno, f"--keep-steps-in file: {error.strerror}", str(self._folder)) from error
         self._end = max(self._end, end)
-        return _Place(offset, len(first), first.dtype, first.device, len(vectors))
+        return FilePlace(offset, len(first), first.dtype, first.device, len(vectors))
 
-    def get(self, handle: _Place) -> tuple[Tensor, ...]:
-        """See `unroll.memory.plan.VectorStore.get`."""
+    def get(self, handle: FilePlace) -> tuple[Tensor, ...]:
+        """See `VectorStore.get`.
+
+        Raises:
+            OSError: the file is shorter than its vectors.
+        """
         vectors = torch.empty(handle.count, handle.length, dtype=handle.dtype)
         self._read(vectors, handle.offset)
         return tuple(vectors.to(handle.device))
 
-    def drop(self, handle: _Place) -> None:
-        """See `unroll.memory.plan.VectorStore.drop`: the place is used again."""
+    def drop(self, handle: FilePlace) -> None:
+        """See `VectorStore.drop`: the place is used again."""
         self._free.setdefault(handle.size, []).append(handle.offset)
 
-    def _write(self, vector: Tensor, place: int) -> int:
-        view = memoryview(vector.detach().cpu().contiguous().numpy()).cast("B")
+    def _write(self, vector: Tensor, offset: int) -> int:
+        """Write ``vector`` (n,) at ``offset``; return the offset after it."""
+        view = vector.detach().cpu().contiguous().numpy().data.cast("B")
         while view:  # one call writes at most 2 GiB
-            done = os.pwrite(self._file.fileno(), view, place)
-            view, place = view[done:], place + done
-        return place
+            done = os.pwrite(self._file.fileno(), view, offset)
+            view, offset = view[done:], offset + done
+        return offset
 
-    def _read(self, vector: Tensor, place: int) -> None:
-        view = memoryview(vector.flatten().numpy()).cast("B")
+    def _read(self, vectors: Tensor, offset: int) -> None:
+        """Fill ``vectors`` (contiguous) from ``offset`` on."""
+        view = vectors.flatten().numpy().data.cast("B")
         while view:
-            done = os.preadv(self._file.fileno(), [view], place)
+            done = os.preadv(self._file.fileno(), [view], offset)
             if not done:
                 raise OSError(f"--keep-steps-in file: {self._folder}: the file of kept steps ends before its vectors")
-            view, place = view[done:], place + done
+            view, offset = view[done:], offset + done

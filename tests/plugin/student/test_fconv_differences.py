@@ -11,7 +11,7 @@ from fairseq_l2t.unroll.memory.plan import MemoryPlan
 
 
 def error_of(student, trajectory, radius, monkeypatch):
-    for name, value in (("_SMALL", 0.0), ("_ROUNDING", 0.0), ("RADIUS", radius)):
+    for name, value in (("SMALL_ELEMENT_SHARE", 0.0), ("ROUNDING_SHARE", 0.0), ("RELATIVE_DISTANCE", radius)):
         monkeypatch.setattr(products, name, value)
     gradient = student.dev_objective()[1]
     exact = hypergradient_with_adjoint(trajectory, gradient)

@@ -1,4 +1,4 @@
-"""Batches copied into a few large blocks come back as they were."""
+"""Batches copied into a few large blocks are equal when unpacked."""
 
 from collections import namedtuple
 
@@ -45,27 +45,27 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("block", [1, 100, 2**20])
-def test_values_come_back_as_they_were(block):
+def test_unpacked_values_are_equal(block):
     packer = Packer(block)
     originals = [sample(seed) for seed in range(20)]
     packed = [packer.pack(value) for value in originals]
     expected = [sample(seed) for seed in range(20)]
     for value in originals:
-        value[0]["weights"].zero_()  # the packer has its own
+        value[0]["weights"].zero_()  # the packer has copies
     for one, other in zip(packed, expected, strict=True):
         assert_equal(packer.unpack(one), other)
     with pytest.raises(AssertionError):
         assert_equal(packer.unpack(packed[0]), expected[1])
 
 
-def test_tensors_stand_in_few_blocks():
+def test_tensors_share_a_block():
     packer = Packer(2**20)
     found = [packer.unpack(packer.pack(sample(seed)))[0]["weights"] for seed in range(20)]
     assert len({tensor.untyped_storage().data_ptr() for tensor in found}) == 1
     assert len({tensor.data_ptr() for tensor in found}) == 20
 
 
-def test_what_is_no_plain_tensor_is_kept_itself():
+def test_other_values_are_not_copied():
     pair, wanted = Pair(torch.ones(2), 1), torch.ones(2, requires_grad=True)
     sparse = torch.eye(3).to_sparse()
     found = (packer := Packer(100)).unpack(packer.pack([pair, wanted, sparse]))

@@ -1,4 +1,4 @@
-"""Peaks that can be counted by hand."""
+"""Peak memory against counts by hand."""
 
 import torch
 
@@ -8,7 +8,7 @@ SIZE = 1000
 BYTES = 4 * SIZE
 
 
-def test_what_stands_at_a_time_is_counted():
+def test_simultaneous_tensors_are_counted():
     def two_at_a_time():
         first = torch.ones(SIZE)
         second = first + 1
@@ -24,10 +24,10 @@ def test_what_stands_at_a_time_is_counted():
 
     assert peak_bytes(two_at_a_time) == 2 * BYTES
     assert peak_bytes(three_at_a_time) == 3 * BYTES
-    assert [peak_bytes(two_at_a_time) for _ in range(3)] == 3 * [2 * BYTES]  # what is freed is forgotten
+    assert [peak_bytes(two_at_a_time) for _ in range(3)] == 3 * [2 * BYTES]  # freed tensors are not counted
 
 
-def test_what_was_there_before_and_views_are_not_counted():
+def test_earlier_tensors_and_views_are_not_counted():
     weight = torch.ones(SIZE)
     assert peak_bytes(lambda: weight.view(10, -1)[2:].add_(1)) == 0
 
@@ -38,12 +38,12 @@ def test_a_backward_pass_is_counted():
     def forward():
         return weight.exp().sin()
 
-    # exp, what sin keeps is the same; then in the pass the two cotangents beside it, of exp and of the weight
+    # forward: exp, which sin saves, and sin; backward: additionally the cotangents of exp and of the weight
     assert peak_bytes(forward) == 2 * BYTES
     assert peak_bytes(lambda: torch.autograd.grad(forward(), weight, torch.ones(SIZE))) > 3 * BYTES
 
 
-def test_an_error_inside_is_not_hidden_and_leaves_nothing_behind():
+def test_an_error_is_raised_and_does_not_change_later_counts():
     kept = []
 
     def failing():

@@ -1,32 +1,30 @@
-"""Vectors that wait for the sweep in host memory or in a file, and the sizes of a budget."""
+"""Vectors saved on the device, in host memory or in a file."""
 
 import errno
-import re
 
 import pytest
 import torch
 
-from fairseq_l2t.unroll.memory.budget import bytes_of, half_of_memory, memory_plan
 from fairseq_l2t.unroll.memory.stores import DeviceStore, FileStore, HostStore
 from tests.storage.files import files_end_at
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("make", [DeviceStore, HostStore, FileStore], ids=lambda make: make.__name__)
-def test_vectors_come_back_as_they_were(make, dtype, tmp_path):
+def test_stored_vectors_are_equal(make, dtype, tmp_path):
     store = make(tmp_path) if make is FileStore else make()
     generator = torch.Generator().manual_seed(1)
-    states = [tuple(torch.randn(50, generator=generator, dtype=dtype) for _ in range(3)) for _ in range(4)]
+    snapshots = [tuple(torch.randn(50, generator=generator, dtype=dtype) for _ in range(3)) for _ in range(4)]
     gradient = (torch.randn(50, generator=generator, dtype=dtype),)
-    handles = [store.put(state) for state in states]
+    handles = [store.put(snapshot) for snapshot in snapshots]
     other = store.put(gradient, owned=True)
-    copies = [tuple(vector.clone() for vector in state) for state in states]
-    for state in states:
-        for vector in state:
-            vector.zero_()  # the store holds its own
+    copies = [tuple(vector.clone() for vector in snapshot) for snapshot in snapshots]
+    for snapshot in snapshots:
+        for vector in snapshot:
+            vector.zero_()  # the store has copies
     store.drop(handles.pop(1))
     expected = [copies[0], copies[2], copies[3]]
-    again = store.put(copies[2])  # in the place of the one that is gone
+    again = store.put(copies[2])  # in the place of the dropped one
     for handle, vectors in zip([*handles, again], [*expected, copies[2]], strict=True):
         found = store.get(handle)
         assert all(map(torch.equal, found, vectors))
@@ -34,17 +32,17 @@ def test_vectors_come_back_as_they_were(make, dtype, tmp_path):
     assert torch.equal(store.get(other)[0], gradient[0])
 
 
-def test_large_states_stand_together_and_their_places_are_used_again():
-    store, state = DeviceStore(), tuple(torch.full((100_000,), float(part)) for part in range(3))
-    handles = [store.put(state) for _ in range(5)]
+def test_large_snapshots_share_a_block_and_dropped_rows_are_reused():
+    store, snapshot = DeviceStore(), tuple(torch.full((100_000,), float(part)) for part in range(3))
+    handles = [store.put(snapshot) for _ in range(5)]
     assert len({store.get(handle)[0].untyped_storage().data_ptr() for handle in handles}) == 1
     place = store.get(handles[2])[0].data_ptr()
     store.drop(handles[2])
-    assert store.get(store.put(state))[0].data_ptr() == place
-    assert store.get(store.put(state))[0].data_ptr() != place  # the control: it is taken
+    assert store.get(store.put(snapshot))[0].data_ptr() == place
+    assert store.get(store.put(snapshot))[0].data_ptr() != place  # the control: the row is in use
 
 
-def test_the_file_has_no_name_and_its_places_are_used_again(tmp_path):
+def test_the_file_has_no_name_and_dropped_places_are_reused(tmp_path):
     store = FileStore(tmp_path)
     vectors = (torch.ones(1000),)
     for _ in range(5):
@@ -53,7 +51,7 @@ def test_the_file_has_no_name_and_its_places_are_used_again(tmp_path):
     assert store._end == 4000
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path):
+def test_the_error_of_a_full_disk_names_the_folder(tmp_path):
     store = FileStore(tmp_path)
     with files_end_at(2000), pytest.raises(OSError, match="--keep-steps-in file") as raised:
         store.put((torch.ones(1000),))
@@ -67,74 +65,12 @@ def test_a_really_full_disk(tiny_disk):
     with pytest.raises(OSError, match="No space left") as raised:
         store.put((torch.ones(10_000),))
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tiny_disk))
-    store._file.close()  # the traceback holds the store; the disk is to be taken away
+    store._file.close()  # the traceback still refers to the store, and the fixture unmounts the disk
 
 
-def test_a_file_cut_short_is_noticed(tmp_path):
+def test_a_truncated_file_is_an_error(tmp_path):
     store = FileStore(tmp_path)
     handle = store.put((torch.ones(1000),))
     store._file.truncate(3000)
     with pytest.raises(OSError, match="ends before its vectors"):
         store.get(handle)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("1", 1), ("512M", 512 * 2**20), ("2G", 2**31), ("1.5k", 1536), ("3 GiB", 3 * 2**30), ("100MB", 100 * 2**20)],
-)
-def test_sizes(text, expected):
-    assert bytes_of(text) == expected
-
-
-NO_SIZES = ["", "0", "0M", "-1G", "M", "1X", "nan", "1e3", "512 M B", "inf", "9" * 400, "9" * 20 + "T"]
-
-
-@pytest.mark.parametrize("text", NO_SIZES)
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ValueError, match=f"--memory-budget: {re.escape(text)}; expected a size"):
-        bytes_of(text)
-    with pytest.raises(ValueError, match="^--memory-limit: "):
-        bytes_of(text, "--memory-limit")
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ({"place": "disk"}, "--keep-steps-in: disk; expected one of device, host, file"),
-        ({"place": "file"}, "--keep-steps-in: file needs a folder"),
-        ({"keep_graphs": True}, "--keep-graphs: needs a --memory-budget"),
-        ({"budget": 2**20, "keep_graphs": True, "place": "host"}, "--keep-graphs: .*--keep-steps-in is host"),
-    ],
-)
-def test_plans_that_make_no_sense(more, expected):
-    with pytest.raises(ValueError, match=expected):
-        memory_plan(**more)
-
-
-def test_half_of_the_machine():
-    assert 2**26 < half_of_memory(torch.device("cpu")) < 2**50
-
-
-def test_a_process_beside_others_counts_its_share_as_its_own(monkeypatch):
-    cpu = torch.device("cpu")
-    whole = half_of_memory(cpu)
-    monkeypatch.setenv("L2T_MEMORY_SHARE", "0.25")
-    assert half_of_memory(cpu) == whole // 4
-
-
-@pytest.mark.parametrize("share", ["0", "1.5", "nan", "half", ""])
-def test_a_share_that_is_none(monkeypatch, share):
-    monkeypatch.setenv("L2T_MEMORY_SHARE", share)
-    with pytest.raises(ValueError, match=f"L2T_MEMORY_SHARE: {share}; expected a number above 0 and up to 1"):
-        half_of_memory(torch.device("cpu"))
-
-
-UNLIMITED = ["max\n", "9223372036854771712"]
-
-
-@pytest.mark.parametrize(("text", "limited"), [("1073741824\n", True), *((text, False) for text in UNLIMITED)])
-def test_half_of_what_a_container_may_take(tmp_path, text, limited):
-    cpu, path = torch.device("cpu"), tmp_path / "memory.max"
-    path.write_text(text, encoding="ascii")
-    found = half_of_memory(cpu, [tmp_path / "missing", path])
-    assert found == (2**29 if limited else half_of_memory(cpu, []))

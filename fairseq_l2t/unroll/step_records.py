@@ -1,4 +1,4 @@
-"""One student update: as it was made, and as the sweep finds it again."""
+"""Records of one student update: of the unroll, and of the sweep back."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from torch import Tensor
 
 from fairseq_l2t.unroll.gradients import Graph
 from fairseq_l2t.unroll.student import Batch
-from fairseq_l2t.unroll.update_rules import StepSize
+from fairseq_l2t.unroll.update_rules import Buffers, StepSize
 
 __all__ = ["Revisit", "Step"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One update as it was made: everything before it, and the batch it used.
+    """One update: everything before it, and its batch.
 
-    ``state`` (features,) and ``coefficients`` (entries,) are None where the update used plain cross-entropy.
+    Args:
+        update: number of the update, counted from 0.
+        omega: parameters (n,) before it.
+        buffers: optimizer state before it, vectors (n,).
+        size: learning rate.
+        batch: micro-batches.
+        state: s_t (features,); None under plain cross-entropy.
+        coefficients: Phi_t (entries,); None under plain cross-entropy.
     """
 
     update: int
     omega: Tensor
-    buffers: tuple[Tensor, ...]
+    buffers: Buffers
     size: StepSize
     batch: Batch
     state: Tensor | None
@@ -42,14 +49,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Revisit:
-    """An update on the way back.
+    """One update on the way back.
 
     Args:
-        step: as it was made.
-        gradient: (n,) before clipping, where it is still known.
-        graphs: of its micro-batches, where they were kept.
-        gradient_of_coefficients: (entries,) d loss per target token / d Phi, where it is known.
-        notes: of the student's gradient scaling, where it has one and the gradient is known.
+        step: the update.
+        gradient: its gradient (n,) before clipping, if saved.
+        graphs: graphs of its micro-batches, if saved.
+        gradient_of_coefficients: (entries,) d loss per target token / d Phi, if saved.
+        notes: notes of the student's gradient scaling, if it has one and the gradient is saved.
     """
 
     step: Step

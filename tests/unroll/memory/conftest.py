@@ -1,0 +1,3 @@
+from tests.storage.conftest import tiny_disk
+
+__all__ = ["tiny_disk"]
