@@ -12,8 +12,8 @@ from fairseq_l2t.checks.differences import Comparison, compare_update
 from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, SHRINK, Check, described, is_trusted
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.student.second_derivatives import unvouched_fairseq_modules
-from fairseq_l2t.unroll.steps import Step
 from fairseq_l2t.unroll.student import Student
+from fairseq_l2t.unroll.trajectory import Step
 
 __all__ = ["class_checks", "places_by_owner", "reached_check", "second_derivative_checks"]
 

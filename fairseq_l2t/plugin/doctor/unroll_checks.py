@@ -14,8 +14,7 @@ from fairseq_l2t.plugin.doctor.examined_student import ExaminedStudent
 from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, SHRINK, Check, described, is_trusted, largest
 from fairseq_l2t.unroll.adjoint_sweep import hypergradient, pull_back
 from fairseq_l2t.unroll.gradients import student_gradient
-from fairseq_l2t.unroll.steps import Step
-from fairseq_l2t.unroll.trajectory import Trajectory, unroll
+from fairseq_l2t.unroll.trajectory import Step, Trajectory, unroll
 
 __all__ = ["GENTLER", "UPDATES", "dropout_check", "hypergradient_checks", "short_unroll"]
 
