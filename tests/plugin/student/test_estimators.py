@@ -98,7 +98,7 @@ def estimated(student, estimator, **more):
 
 
 def draw_everything(student, monkeypatch, outputs):
-    monkeypatch.setattr(student, "draw", lambda pairs, samples, generator: [outputs for _ in pairs])
+    monkeypatch.setattr(student.dev_measures, "draw", lambda pairs, samples, generator: [outputs for _ in pairs])
 
 
 def test_the_enumeration_is_complete(student):
@@ -151,10 +151,10 @@ def test_risk_of_every_output_is_the_enumerated_gradient(student, reward, monkey
 @pytest.mark.parametrize("estimator", ["reinforce", "risk"])
 def test_equal_rewards_give_exactly_nothing(student, estimator, monkeypatch):
     for constant in (0.0, 0.1, 1 / 3, 1.0):
-        monkeypatch.setattr(student, "reward", lambda value=constant: lambda hypothesis, reference: value)
+        monkeypatch.setattr(student.dev_measures, "reward", lambda hypothesis, reference, value=constant: value)
         value, gradient = estimated(student, estimator, samples=7)
         assert torch.count_nonzero(gradient) == 0
         assert value == pytest.approx(constant, abs=1e-15)
     # the control: rewards that differ
-    monkeypatch.setattr(student, "reward", lambda: lambda hypothesis, reference: float(len(hypothesis)) / 99)
+    monkeypatch.setattr(student.dev_measures, "reward", lambda hypothesis, reference: float(len(hypothesis)) / 99)
     assert torch.count_nonzero(estimated(student, estimator, samples=7)[1]) > 0
