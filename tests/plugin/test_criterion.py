@@ -168,6 +168,10 @@ def test_refusals(data_bin, teacher_path, taught):
     for option, value in (("--loss-scale", "-1"), ("--cross-entropy-mix", "2")):
         with pytest.raises(ValueError, match=f"{option}: {value}"):
             build_taught(task_arguments(data_bin, "--teacher-path", teacher_path, f"{option}={value}"))
+    alone = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path))
+    alone.task.frozen_teacher = None  # as a task that was built to decode
+    with pytest.raises(ValueError, match="--teacher-path: not given"):
+        alone.criterion(alone.model, alone.sample([0]))
     with pytest.raises(ValueError, match="reduce=False"):
         taught.criterion(taught.model, taught.sample([0]), reduce=False)
 

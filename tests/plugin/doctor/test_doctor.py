@@ -136,7 +136,7 @@ def test_random_numbers_of_another_generator_are_found(data_bin):
 
 
 class Doubling(nn.Module):
-    """A layer nobody has vouched for; its second derivatives are right."""
+    """A layer that is not verified; its second derivatives are right."""
 
     def forward(self, value):
         """Return something close to twice the value."""
@@ -164,7 +164,7 @@ class SquareInFloat32(nn.Module):
 
 
 class Square(nn.Module):
-    """A layer nobody has vouched for; its second derivatives are silently wrong."""
+    """A layer that is not verified; its second derivatives are silently wrong."""
 
     def forward(self, value):
         """Return the value with a little of its square."""

@@ -79,6 +79,30 @@ def test_calibrated_perplexity(student):
     assert slope_error(student, measure, other) > 100 * TOLERANCE
 
 
+def test_measures_follow_a_new_life(data_bin):
+    student, fresh = make_student(data_bin, "fconv", "adam"), make_student(data_bin, "fconv", "adam", "--seed", "9")
+    before, measures_before = student.dev_objective(), student.dev_measures
+    student.restart(9)
+    pairs = student.dev.teaching[:8]
+    value, gradient = student.dev_objective(pairs=pairs)
+    expected = fresh.dev_objective(pairs=pairs)
+    assert value == expected[0] and torch.equal(gradient, expected[1])
+    assert student.dev_measures is not measures_before and student.dev_measures.omega is student.omega
+    # The control: it is another model.
+    assert value != before[0]
+
+
+def test_measures_change_nothing_of_the_student(student):
+    omega, state = student.omega.clone(), student.state.vector(student.update)
+    scores = student.dev_measures.validate(student.dev.holdout)
+    student.dev_objective("likelihood")
+    assert torch.equal(student.omega, omega) and torch.equal(student.state.vector(student.update), state)
+    # The control: observing takes these scores into the state.
+    student.observe_dev(student.dev.holdout)
+    assert student.state.state_dict()["dev_accuracy"] == scores.accuracy
+    assert not torch.equal(student.state.vector(student.update), state)
+
+
 def test_likelihood_is_measured_without_dropout(student):
     assert student.dev_objective("likelihood")[0] == student.dev_objective("likelihood")[0]
     student.model.train()
