@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -77,8 +78,19 @@ class StudentTraining:
         Raises:
             NonFiniteError: NaN or infinity in a loss or gradient.
         """
-        while self.best is None or not self.is_over:
+        while not self.is_over:
             after_each(self.run_to_validation())
+        return self.best_validation
+
+    @property
+    def best_validation(self) -> Validation:
+        """The best validation so far.
+
+        Raises:
+            ValueError: before the first validation.
+        """
+        if self.best is None:
+            raise ValueError("no validation yet; expected at least one update")
         return self.best
 
     def run_to_validation(self) -> Validation:
@@ -90,10 +102,10 @@ class StudentTraining:
         advance(student, self._teacher, updates)  # type: ignore[arg-type]  # None only where no teacher is asked
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
-        is_better = self.best is None or found.dev_error < self.best.dev_error
-        self._without_best = 0 if is_better else self._without_best + 1
+        least = math.inf if self.best is None else self.best.dev_error
+        self._without_best = 0 if found.dev_error < least else self._without_best + 1
         # Of equal ones the later: a few hundred dev images tie often, and learning rates fall.
-        if self.best is None or found.dev_error <= self.best.dev_error:
+        if found.dev_error <= least:
             self.best, self.best_omega = found, student.omega.clone()
         return found
 
@@ -103,11 +115,11 @@ class StudentTraining:
         Raises:
             ValueError: before the first validation.
         """
-        if self.best is None or self.best_omega is None:
-            raise ValueError("training: no validation yet; a state is complete only after one")
         tensors, values = self.student.state_dict()
-        kept = {"best": asdict(self.best), "without_best": self._without_best}
-        return {**tensors, "best_omega": self.best_omega}, {**values, **kept}
+        if self.best_omega is None:
+            raise ValueError("no validation yet; expected at least one update")
+        best = asdict(self.best_validation)
+        return {**tensors, "best_omega": self.best_omega}, {**values, "best": best, "without_best": self._without_best}
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Continue an interrupted training.
