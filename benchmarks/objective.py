@@ -33,6 +33,7 @@ from benchmarks.truncation import FAMILIES, PHI, RECIPE
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
+from fairseq_l2t.plugin.student.dev_measures import DevMeasures
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from toy_corpus.tiny import CorpusSettings, PrepareSettings, prepare, write_corpus
@@ -107,7 +108,7 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
     teacher = Teacher.for_student(student, seed=1, initial_coefficient=PHI)
     plan = TeachingPlan(options.updates, life, options.repeats, teacher_lr=0.01, teacher_word_lr=0.01)
     trainer = TeacherTrainer(student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda: None)
-    with _parts_timed(student, clock):
+    with _parts_timed(clock):
         for _ in range(options.repeats):
             clock.seconds.clear()
             with clock.time("update"):
@@ -116,12 +117,12 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
 
 
 @contextmanager
-def _parts_timed(student: FairseqStudent, clock: Clock) -> Iterator[None]:
+def _parts_timed(clock: Clock) -> Iterator[None]:
     module = sys.modules[ESTIMATORS["reinforce"].__module__]
     with (
-        mock.patch.object(student, "draw", clock.timed("draw", student.draw)),
+        mock.patch.object(DevMeasures, "draw", clock.timed("draw", DevMeasures.draw)),
         mock.patch.object(module, "_rewards", clock.timed("reward", module._rewards)),
-        mock.patch.object(student, "hypothesis_log_probs", clock.timed("score", student.hypothesis_log_probs)),
+        mock.patch.object(DevMeasures, "hypothesis_log_probs", clock.timed("score", DevMeasures.hypothesis_log_probs)),
         mock.patch.object(module, "add_gradient", clock.timed("score", module.add_gradient)),
     ):
         yield

@@ -86,7 +86,7 @@ def _loaded(path: Path, data: Path, update: int) -> tuple:
     task.load_state_dict(state["task_state"])
     task.load_dataset("train")
     if isinstance(task, L2TTask):
-        task.teaching.prepare(update, torch.device("cpu"), torch.float32)
+        task.frozen_teacher.prepare(update, torch.device("cpu"), torch.float32)
     return task, model.eval(), criterion.train()
 
 

@@ -1,4 +1,4 @@
-"""Which images an update sees: from seed and number of the update alone, so that any update can be made again."""
+"""The images of an update, determined by seed and number of the update, so that any update can be made again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ __all__ = ["Minibatch", "TrainBatches"]
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Numbers of training images (images,), and how they are moved and mirrored; None: as they are."""
+    """One minibatch.
+
+    Args:
+        indices: numbers of training images (images,).
+        augmentation: how each is moved and mirrored; None: not at all.
+    """
 
     indices: Tensor
     augmentation: Augmentation | None
@@ -26,13 +31,13 @@ class TrainBatches:
 
     Args:
         images: the training images.
-        batch_size: images of a batch; an epoch's last, smaller batch is left out.
+        batch_size: images of a batch; the last, smaller batch of an epoch is left out.
         mean, std: of the training images, (channels,).
         augment: whether images are moved and mirrored.
         seed: of the life.
 
     Raises:
-        ValueError: fewer images than a batch has.
+        ValueError: fewer images than one batch.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class TrainBatches:
         return len(self._images.labels) // self._batch_size
 
     def of_update(self, update: int) -> Minibatch:
-        """Return the batch of update number ``update``, counted from 0."""
+        """Return the batch of an update; ``update`` counts from 0."""
         epoch, position = divmod(update, self.per_epoch)
         if epoch != self._epoch:
             generator = self._draws("order", epoch)
@@ -67,5 +72,5 @@ class TrainBatches:
         return normalise(images, self._images.levels, self._mean, self._std, dtype), self._images.labels[batch.indices]
 
     def _draws(self, purpose: str, number: int) -> torch.Generator:
-        # From a text: seed 1, number 2 is then no neighbour of seed 2, number 1.
+        # Hashed from a text, so that no two pairs of seed and number give the same generator.
         return torch.Generator().manual_seed(random.Random(f"{self._seed} {purpose} {number}").getrandbits(63))

@@ -1,4 +1,4 @@
-"""The file of a trained student: its parameters, and what is needed to build it and find its data again."""
+"""The file of a trained student: its parameters, its recipe, and the options of its data."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `load_checkpoint` read.
+    """Content of a checkpoint.
 
     Args:
         path: the file.
         recipe: of the student.
         omega: its parameters (n,).
-        training: loss, seed, data options and validation, as they were saved.
+        training: loss, seed, data options and validation, as saved.
     """
 
     path: Path
@@ -43,10 +43,10 @@ class Checkpoint:
     training: dict[str, Any]
 
     def load_into(self, student: ClassifierStudent) -> None:
-        """Give ``student`` these parameters.
+        """Copy the parameters into ``student``.
 
         Raises:
-            CheckpointError: it has another number of them.
+            CheckpointError: the student has another number of parameters.
         """
         if self.omega.shape != student.omega.shape:
             raise CheckpointError(
@@ -56,20 +56,26 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | os.PathLike[str], recipe: Recipe, omega: Tensor, training: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically; ``training`` is JSON-able.
+    """Write a checkpoint atomically.
+
+    Args:
+        path: the file.
+        recipe: of the student.
+        omega: its parameters (n,).
+        training: anything JSON can hold.
 
     Raises:
-        OSError: not written; the file of before is intact.
+        OSError: the file cannot be written; a file that was there before is intact.
     """
     content = {"recipe": asdict(recipe), "training": dict(training)}
     write_container(path, _KIND, CHECKPOINT_VERSION, content, {"omega": omega})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint; nothing is returned unless every check passes.
+    """Return the content of a checkpoint after all checks.
 
     Raises:
-        CheckpointError: absent, cut, damaged, or no checkpoint of a classifier.
+        CheckpointError: an absent, truncated or damaged file, or one that is not a checkpoint of a classifier.
     """
     try:
         with open_container(path, _KIND, CHECKPOINT_VERSION) as container:

@@ -1,9 +1,9 @@
-"""An image classifier as a `unroll.student.Student`; fairseq has no part in it.
+"""An image classifier as a `unroll.student.Student`, without fairseq.
 
 Batch normalisation: an update normalises by the statistics of its batch, through which derivatives flow. The running
 statistics are the last elements of omega. Their update is one of SGD (`unroll.piecewise_rules.RunningAverage`), so that
-they are carried, kept, replayed and gone back through with the weights, and the hypergradient of a measure in eval mode
-contains what the teacher does to them.
+the unroll keeps, replays and differentiates them with the weights, and the hypergradient of a measure in eval mode
+includes the teacher's effect on them.
 """
 
 from __future__ import annotations
@@ -44,17 +44,20 @@ _IMAGES_AT_ONCE = 500
 class ClassifierStudent:
     """A classifier under training.
 
+    ``teaching`` and ``holdout`` are the numbers of the dev images in two parts: those that train the teacher, and those
+    that are held back.
+
     Args:
-        splits: training images, and dev images in two parts: `teaching` and `holdout`.
-        recipe: how it is trained.
+        splits: training, dev and test images.
+        recipe: network, batches, optimizer and learning rates.
         loss_shape: scale and cross-entropy share of the taught loss.
         criterion: the loss of updates without coefficients.
-        dev_holdout: share of the dev images, in [0, 1), that are held back from teacher and state.
+        dev_holdout: share of the dev images, in [0, 1), that is held back from teacher and state.
         dtype: of the parameters.
 
     Raises:
         ValueError: an option that does not fit the data.
-        NotTwiceDifferentiableError: a module nobody has vouched for.
+        NotTwiceDifferentiableError: a module whose second derivatives are not verified.
     """
 
     gradient_scaling = None
@@ -83,7 +86,8 @@ class ClassifierStudent:
     def restart(self, seed: int) -> None:
         """Begin a new life: initial parameters and order of the images are those of ``seed``."""
         self.seed = seed
-        shape = tuple(self.splits.train.images.shape[1:])
+        channels, height, width = self.splits.train.images.shape[1:]
+        shape = (channels, height, width)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             self.model = build_student(
@@ -108,7 +112,7 @@ class ClassifierStudent:
             seed=seed,
         )
 
-    # --- what core asks for -----------------------------------------------------------------------------------
+    # --- what the engine asks for -----------------------------------------------------------------------------
 
     def next_batch(self) -> list[Minibatch]:
         """Return the images of the next update."""
@@ -119,7 +123,7 @@ class ClassifierStudent:
         return self.recipe.step_size(self.update)
 
     def losses(self, batch: Sequence[Minibatch], coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
-        """Yield the loss of each part of the batch, in train mode; None: the student's own criterion."""
+        """Yield the loss of each part of the batch, in train mode; without coefficients, by the student's criterion."""
         self.model.train()
         for part in batch:
             images, labels = self._batches.tensors(part, self._dtype)
@@ -132,9 +136,10 @@ class ClassifierStudent:
                 logits = self.model.classifier(features)
                 total = full_dynamic_loss(logits.log_softmax(-1), labels, coefficients, self.loss_shape)
             if collected:
-                # The sum is divided by the number of images, which is no business of the running statistics.
+                # The sum is divided by the number of images later; the loss of running statistics must not be.
                 total = total + len(labels) * running_loss(collected)
-            yield BatchLoss(total, *(_measures(logits, labels) if measure else (None, None)), len(labels))
+            nll, correct = _measures(logits, labels) if measure else (None, None)
+            yield BatchLoss(total, nll, correct, len(labels))
 
     def sample_size(self, batch: Sequence[Minibatch]) -> float:
         """Return the number of images."""
@@ -145,14 +150,14 @@ class ClassifierStudent:
         self.parameters.set(omega)
 
     def finish_update(self, omega: Tensor, buffers: tuple[Tensor, ...]) -> None:
-        """Take the outcome of an update."""
+        """Store the result of an update."""
         self.set_omega(omega)
         self.buffers = buffers
         self.update += 1
 
     @contextmanager
     def replay(self, update: int) -> Iterator[None]:
-        """Nothing is drawn inside an update: `batches` says how images are moved and mirrored."""
+        """Return an empty context: an update draws nothing, `batches` determines augmentation."""
         yield
 
     def second_derivatives(self) -> AbstractContextManager[None]:
@@ -162,7 +167,7 @@ class ClassifierStudent:
     # --- what objectives ask for ------------------------------------------------------------------------------
 
     def dev_chunks(self, pairs: Sequence[int]) -> Iterator[list[int]]:
-        """Yield numbers of dev images in lists that fit in one pass."""
+        """Yield the numbers of dev images in lists small enough for one forward pass."""
         for first in range(0, len(pairs), _IMAGES_AT_ONCE):
             yield list(pairs[first : first + _IMAGES_AT_ONCE])
 
@@ -185,7 +190,7 @@ class ClassifierStudent:
         self.state.observe_dev(self.predict(self.splits.dev, self.teaching), self.splits.dev.labels[self.teaching])
 
     def predict(self, images: ImageSet, indices: Sequence[int] | None = None) -> Tensor:
-        """Return the most probable class (images,) of each image, in eval mode; ``indices``: of these alone."""
+        """Return the most probable class (images,) of each image, in eval mode; ``indices``: of these images only."""
         self.model.eval()
         indices = range(len(images.labels)) if indices is None else indices
         with torch.no_grad():
@@ -193,19 +198,19 @@ class ClassifierStudent:
         return torch.cat(parts)
 
     def accuracy(self, images: ImageSet, indices: Sequence[int] | None = None) -> float:
-        """Return the share of right predictions."""
+        """Return the share of correct predictions, in [0, 1]; ``indices``: of these images only."""
         labels = images.labels if indices is None else images.labels[list(indices)]
         return float((self.predict(images, indices) == labels).double().mean())
 
     # --- interruption -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that a life consists of: tensors, and values of plain types."""
+        """Return everything a life consists of: tensors, and values of plain types."""
         tensors = {"omega": self.omega, **{f"buffer{i}": buffer for i, buffer in enumerate(self.buffers)}}
         return tensors, {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on with the life `state_dict` described.
+        """Continue the life `state_dict` described.
 
         Raises:
             ValueError: it is the life of a student of another size.
@@ -236,7 +241,7 @@ class ClassifierStudent:
 
 
 def _halves(count: int, holdout: float) -> tuple[list[int], list[int]]:
-    """Return numbers of dev images that teach, and of those held back; dev is in random order already."""
+    """Return the numbers of the dev images that teach, and of those held back; dev images are in random order."""
     if not 0 <= holdout < 1:
         raise ValueError(f"--dev-holdout: {holdout}; expected a number in [0, 1)")
     teaching = count - round(count * holdout)
@@ -246,5 +251,6 @@ def _halves(count: int, holdout: float) -> tuple[list[int], list[int]]:
 
 
 def _measures(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return summed cross-entropy (nats) and number of correct predictions, scalars."""
     with torch.no_grad():
         return nn.functional.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(-1) == labels).sum()

@@ -1,4 +1,4 @@
-"""The large-margin softmax: the label's score must win by an angle.
+"""The large-margin softmax: the score of the label must win by an angular margin.
 
 Source: Liu, Wen, Yu and Yang, "Large-Margin Softmax Loss for Convolutional Neural Networks", ICML 2016, sections 4.1 to
 4.3. The target's score ``|w_y| |x| cos t`` becomes ``|w_y| |x| psi(t)``, psi(t) = (-1)^k cos(m t) - 2 k for t in
@@ -27,13 +27,13 @@ class LargeMarginSoftmax:
         margin: m, 1 to 4; 1 is the plain softmax.
         anneal_updates: updates in which lambda falls from ``lambda_start`` to ``lambda_end``, by the same factor each.
         lambda_start: 1,000 as in the authors' code (github.com/wy1iu/LargeMargin_Softmax_Loss, README.md).
-        lambda_end: this project's own. There, ``max(lambda_min, 1000 (1 + gamma k)^-power)`` at iteration k is for a
-            fixed number of updates; this schedule is for any. Its examples, of 30,000 iterations, end next to 0: MNIST,
-            m = 4, gamma 2.5e-5, power 35, lambda_min 0; CIFAR-10, m = 2, gamma 2e-5, power 45. The README advises 5 or
-            10 as lambda_min for large and difficult data alone.
+        lambda_end: our choice. The authors' schedule, ``max(lambda_min, 1000 (1 + gamma k)^-power)`` at iteration k,
+            suits one number of updates; ours suits any. Their examples of 30,000 iterations end close to 0: MNIST,
+            m = 4, gamma 2.5e-5, power 35, lambda_min 0; CIFAR-10, m = 2, gamma 2e-5, power 45. Their README advises
+            lambda_min 5 or 10 only for large and difficult data.
 
     Raises:
-        ValueError: a margin other than 1 to 4, no updates, or lambdas that are not in order.
+        ValueError: a margin other than 1 to 4, no updates, or lambdas out of order.
     """
 
     margin: int = 2
@@ -55,7 +55,7 @@ class LargeMarginSoftmax:
     def annealed(self, update: int) -> float:
         """Return lambda at update number ``update``, counted from 0."""
         share = min(1.0, update / self.anneal_updates)
-        return self.lambda_start ** (1 - share) * self.lambda_end**share
+        return float(self.lambda_start ** (1 - share) * self.lambda_end**share)
 
     def per_example(
         self, features: Tensor, classifier: nn.Linear, labels: Tensor, update: int
@@ -72,7 +72,7 @@ class LargeMarginSoftmax:
         norms = features.norm(dim=-1) * classifier.weight[labels].norm(dim=-1)
         cosine = (own / norms.clamp(min=_LEAST_NORM)).clamp(-1.0, 1.0)
         weight = self.annealed(update)
-        # (lambda cos t + psi) / (1 + lambda) = cos t + (psi - cos t) / (1 + lambda): nothing is added for m = 1.
+        # (lambda cos t + psi) / (1 + lambda) = cos t + (psi - cos t) / (1 + lambda): for m = 1 the second term is 0.
         target = own + norms * (angular_margin(cosine, self.margin) - cosine) / (1 + weight)
         scores = logits.scatter(-1, labels.unsqueeze(-1), target.unsqueeze(-1))
         return nn.functional.cross_entropy(scores, labels, reduction="none"), logits
@@ -81,7 +81,11 @@ class LargeMarginSoftmax:
 def angular_margin(cosine: Tensor, margin: int) -> Tensor:
     """Return psi(t) of equation (6) for ``cosine`` = cos t in [-1, 1], any shape.
 
-    By multiple-angle polynomials, not arccos, whose slope is infinite at both ends.
+    By multiple-angle polynomials, because the slope of arccos is infinite at both ends.
+
+    Args:
+        cosine: of the angle t.
+        margin: m, 1 to 4.
     """
     square = cosine.square()
     multiple = {
@@ -90,7 +94,7 @@ def angular_margin(cosine: Tensor, margin: int) -> Tensor:
         3: (4 * square - 3) * cosine,
         4: 8 * square.square() - 8 * square + 1,
     }[margin]
-    # k is the number of borders cos(j pi / m) that cos t lies below.
+    # k is the number of borders cos(j pi / m) above cos t.
     borders = [math.cos(j * math.pi / margin) for j in range(1, margin)]
     k = torch.zeros_like(cosine)
     for border in borders:

@@ -1,4 +1,8 @@
-"""The losses that a taught one is compared with, as ordinary criteria."""
+"""Fixed losses that a taught loss is compared with.
+
+To add one: write its class with ``needs_bias`` and ``per_example`` (`Criterion`), add it to ``_BUILDERS``, and add a
+row to ``tests/classification/test_classification_losses.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,11 @@ __all__ = ["CRITERIA", "Criterion", "CrossEntropy", "LabelSmoothing", "SmoothZer
 
 
 class Criterion(Protocol):
-    """A loss of the features a network has made of images, and of its last layer."""
+    """A loss of features and the classifier, a network's last layer."""
 
-    needs_bias: bool
-    """Whether that layer has a bias."""
+    @property
+    def needs_bias(self) -> bool:
+        """Whether the classifier has a bias."""
 
     def per_example(
         self, features: Tensor, classifier: nn.Linear, labels: Tensor, update: int
@@ -29,7 +34,7 @@ class Criterion(Protocol):
             features: (batch, width).
             classifier: from features to scores.
             labels: (batch,).
-            update: number of the update, counted from 0, for losses that are annealed.
+            update: number of the update, counted from 0, for annealed losses.
         """
 
 
@@ -39,7 +44,9 @@ class CrossEntropy:
 
     needs_bias = True
 
-    def per_example(self, features, classifier, labels, update):
+    def per_example(
+        self, features: Tensor, classifier: nn.Linear, labels: Tensor, update: int
+    ) -> tuple[Tensor, Tensor]:
         """See `Criterion.per_example`."""
         logits = classifier(features)
         return nn.functional.cross_entropy(logits, labels, reduction="none"), logits
@@ -60,7 +67,9 @@ class LabelSmoothing:
         if not 0 <= self.epsilon < 1:
             raise ValueError(f"--label-smoothing: {self.epsilon}; expected a number in [0, 1)")
 
-    def per_example(self, features, classifier, labels, update):
+    def per_example(
+        self, features: Tensor, classifier: nn.Linear, labels: Tensor, update: int
+    ) -> tuple[Tensor, Tensor]:
         """See `Criterion.per_example`."""
         logits = classifier(features)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.epsilon)
@@ -85,10 +94,12 @@ class SmoothZeroOne:
         if not (self.k > 0 and math.isfinite(self.k)):
             raise ValueError(f"--smooth-k: {self.k}; expected a finite number above 0")
 
-    def per_example(self, features, classifier, labels, update):
+    def per_example(
+        self, features: Tensor, classifier: nn.Linear, labels: Tensor, update: int
+    ) -> tuple[Tensor, Tensor]:
         """See `Criterion.per_example`."""
         logits = classifier(features)
-        # The normaliser of log p falls out of the difference.
+        # The normaliser of log p cancels in the difference.
         is_label = nn.functional.one_hot(labels, logits.shape[-1]).bool()
         rival = logits.masked_fill(is_label, -math.inf).amax(-1)
         own = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
@@ -103,11 +114,11 @@ _BUILDERS: dict[str, Callable[..., Criterion]] = {
 }
 
 CRITERIA = tuple(_BUILDERS)
-"""Names that `build_criterion` takes."""
+"""Names that `build_criterion` accepts."""
 
 
 def build_criterion(name: str, **options: float) -> Criterion:
-    """Return the criterion called ``name`` with the options its class takes.
+    """Return the criterion called ``name``; ``options`` are the arguments of its class.
 
     Raises:
         ValueError: an unknown name, or an option outside its range.

@@ -15,14 +15,14 @@ __all__ = ["ClassifierState"]
 
 
 class ClassifierState(NamedMeasures):
-    """The measures of one classifier; before anything is measured they stand at chance level.
+    """The measures of one classifier; at chance level before the first measurement.
 
     Args:
         classes: number of classes, at least 2.
         total_updates: length of the student's life, for ``progress``.
 
     Raises:
-        ValueError: a number below that.
+        ValueError: fewer than 2 classes, or ``total_updates`` below 1.
     """
 
     def __init__(self, classes: int, total_updates: int) -> None:
@@ -33,14 +33,14 @@ class ClassifierState(NamedMeasures):
         super().__init__(dict.fromkeys(names, 1.0 / classes), total_updates)
 
     def observe_training(self, loss: float, accuracy: float) -> None:
-        """Fold one update's accuracy into the running one; ``loss`` (nats) has no part in this state."""
+        """Add one update's accuracy to the running one; ``loss`` (nats) is not part of this state."""
         self._fold("train_accuracy", accuracy)
 
     def observe_dev(self, predicted: Tensor, labels: Tensor) -> None:
         """Keep the newest dev measures.
 
         Args:
-            predicted: the student's first choice for each dev image, (n,).
+            predicted: most probable class of each dev image, (n,).
             labels: (n,).
         """
         right = predicted == labels
@@ -48,5 +48,5 @@ class ClassifierState(NamedMeasures):
         hits = torch.bincount(predicted[right], minlength=self._classes)
         self._measures["dev_accuracy"] = float(right.double().mean())
         for number, (hit, count) in enumerate(zip(hits.tolist(), chosen.tolist(), strict=True)):
-            # A class that is never chosen has no precision; 0 is what teachers shall see of it.
+            # The precision of a class that is never chosen is undefined; teachers see 0.
             self._measures[f"dev_precision_{number}"] = hit / count if count else 0.0

@@ -1,4 +1,4 @@
-"""The rooms that know fairseq: task, criterion, and fairseq models as students. Importing registers both names."""
+"""All code that knows fairseq: task, criterion, fairseq models as students. Importing it registers the first two."""
 
 from fairseq_l2t.plugin.criterion import DynamicTeacherLoss
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent

@@ -1,4 +1,7 @@
-"""The criterion ``dynamic_teacher_loss``: the teacher's coefficients, applied to a fairseq student."""
+"""The criterion ``dynamic_teacher_loss``: the teacher's coefficients, applied to a fairseq student.
+
+Annotations are evaluated here, not kept as text: fairseq reads the types of the dataclass to build its parser.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -7,9 +10,13 @@ from typing import Any, Optional
 from fairseq import metrics, utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask
 from omegaconf import II
+from torch import Tensor
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher, required_teacher
 from fairseq_l2t.plugin.token_loss import token_loss
 
 __all__ = ["DynamicTeacherLoss", "DynamicTeacherLossConfig"]
@@ -18,7 +25,7 @@ _PHI_STATISTICS = ("phi_min", "phi_mean", "phi_max", "phi_off_diagonal")
 
 
 @dataclass
-class DynamicTeacherLossConfig(FairseqDataclass):
+class DynamicTeacherLossConfig(FairseqDataclass):  # type: ignore[misc]  # fairseq has no types
     """Options of the criterion."""
 
     loss_scale: Optional[float] = field(  # noqa: UP045  fairseq reads no other spelling
@@ -31,40 +38,53 @@ class DynamicTeacherLossConfig(FairseqDataclass):
     )
     loss_level: Optional[str] = field(  # noqa: UP045  fairseq reads no other spelling
         default=None,
-        metadata={"help": "token or sentence: what one sigmoid is taken of (default: the teacher's)"},
+        metadata={"help": "granularity of the sigmoid: token or sentence (default: the teacher's)"},
     )
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
 @register_criterion("dynamic_teacher_loss", dataclass=DynamicTeacherLossConfig)
-class DynamicTeacherLoss(FairseqCriterion):
-    """``-sum_r sigmoid(Phi_t[y_r] log p(y_r))`` in training, plain nll in validation, so that runs compare.
+class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has no types
+    """``-sum_r sigmoid(Phi_t[y_r] log p(y_r))`` in training, plain nll in validation, so that runs can be compared.
 
-    The coefficients come from the task (``l2t_dlf``), which owns the teacher and the student's state: the
-    criterion has no parameters, so nothing of the teacher can join the student's optimizer.
+    Source: Wu et al., NeurIPS 2018, section 3.2. The coefficients come from the task (``l2t_dlf``), which holds the
+    teacher and the student's state. The criterion has no parameters, so that the student's optimizer cannot train the
+    teacher.
+
+    Args:
+        task: the task ``l2t_dlf``.
+        loss_scale, cross_entropy_mix, loss_level: see `loss.dynamic_loss.LossShape`; None: the teacher's.
+        sentence_avg: whether the sample size is the number of sentences instead of target tokens.
 
     Raises:
-        ValueError: another task is used, or ``loss_scale``, ``cross_entropy_mix`` or ``loss_level`` out of range.
+        ValueError: another task, or ``loss_scale``, ``cross_entropy_mix`` or ``loss_level`` out of range.
     """
 
     def __init__(
         self,
-        task,
+        task: FairseqTask,
         loss_scale: float | None,
         cross_entropy_mix: float | None,
         loss_level: str | None,
         sentence_avg: bool,
     ) -> None:
         super().__init__(task)
-        if not hasattr(task, "teaching"):
+        if not hasattr(task, "frozen_teacher"):
             raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; it needs --task l2t_dlf")
         self.sentence_avg = sentence_avg
         self._options = {"scale": loss_scale, "cross_entropy_mix": cross_entropy_mix, "level": loss_level}
-        if task.teaching is not None:
-            self._shape()  # a bad option is told before any data is read
+        if task.frozen_teacher is not None:
+            self._shape()  # refuses a bad option before any data is read
 
-    def forward(self, model, sample: dict[str, Any], reduce: bool = True):
+    def forward(
+        self, model: BaseFairseqModel, sample: dict[str, Any], reduce: bool = True
+    ) -> tuple[Tensor, int, dict[str, Any]]:
         """Return the summed loss, the sample size and the logging outputs, as every fairseq criterion does.
+
+        Args:
+            model: a fairseq encoder-decoder.
+            sample: a batch; ``target`` (batch, length).
+            reduce: True.
 
         Raises:
             ValueError: unreduced losses are asked for, or no teacher was given and the model is in training.
@@ -72,14 +92,14 @@ class DynamicTeacherLoss(FairseqCriterion):
         if not reduce:
             raise ValueError("dynamic_teacher_loss: reduce=False; only the summed loss is supported")
         if self.training:
-            result = token_loss(model, sample, self.padding_idx, self.task.teaching.coefficients, self._shape())
+            result = token_loss(model, sample, self.padding_idx, self._teacher().coefficients, self._shape())
         else:
             result = token_loss(model, sample, self.padding_idx, None, LossShape())
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logging_output = {
             "loss": result.total.data,
             "nll_loss": result.nll.data,
-            "n_correct": result.correct.data,
+            "n_correct": result.correct,
             "total": sample["ntokens"],
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
@@ -87,15 +107,18 @@ class DynamicTeacherLoss(FairseqCriterion):
         }
         if self.training:
             logging_output["training_batches"] = 1
-            logging_output.update(self.task.teaching.phi_statistics)
+            logging_output.update(self._teacher().phi_statistics)
         return result.total, sample_size, logging_output
 
+    def _teacher(self) -> FrozenTeacher:
+        return required_teacher(self.task.frozen_teacher)
+
     def _shape(self) -> LossShape:
-        given = {name: value for name, value in self._options.items() if value is not None}
-        return replace(self.task.teaching.loss_shape, **given)
+        given: dict[str, Any] = {name: value for name, value in self._options.items() if value is not None}
+        return replace(self._teacher().loss_shape, **given)
 
     @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Aggregate logging outputs: loss and nll_loss in bits per token, ppl, accuracy in %, Phi statistics."""
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in _summed_keys(logging_outputs)}
         ntokens, sample_size = total["ntokens"], total["sample_size"]
@@ -109,9 +132,9 @@ class DynamicTeacherLoss(FairseqCriterion):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """Every logging output is a sum, so workers may add theirs before `reduce_metrics`."""
+        """Return True: every logging output is a sum, which workers may add up before `reduce_metrics`."""
         return True
 
 
-def _summed_keys(logging_outputs) -> set[str]:
+def _summed_keys(logging_outputs: list[dict[str, Any]]) -> set[str]:
     return {key for log in logging_outputs for key in log}

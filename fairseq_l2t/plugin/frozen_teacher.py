@@ -1,28 +1,31 @@
-"""A teacher at work on one ``fairseq-train`` run: the student's state, and the coefficients of each update."""
+"""The frozen teacher of one ``fairseq-train`` run, with the student's state and the coefficients of each update."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import sacrebleu
 import torch
 from torch import Tensor
 
 from fairseq_l2t.loss.student_state import BLEU_FEATURE, StudentState, require_same_features
+from fairseq_l2t.plugin.corpus_bleu import corpus_bleu_of_counts
 from fairseq_l2t.storage import TeacherFile
 
-__all__ = ["Teaching", "corpus_bleu_of_counts"]
+__all__ = ["FrozenTeacher", "required_teacher"]
 
-_BLEU_ORDER = 4
-_STATE_VERSION = 1
+_SAVED_VERSION = 1
+"""Version of the ``teaching`` entry of a checkpoint's task state."""
 
 
-class Teaching:
-    """Keeps s_t from fairseq's logging outputs and asks the frozen teacher for Phi_t before each update.
+class FrozenTeacher:
+    """A teacher that does not learn: it follows s_t in fairseq's logging outputs and gives Phi_t for each update.
 
-    Logging outputs are what fairseq has summed over micro-batches and workers, so every worker sees the same
-    state and computes the same coefficients.
+    fairseq sums logging outputs over micro-batches and workers, so that every worker sees the same state and computes
+    the same coefficients.
+
+    ``coefficients`` (coefficient_count,) are those of the last update given to `prepare`, None under plain
+    cross-entropy; ``phi_statistics`` are their `loss.teacher.Teacher.statistics`, zeros under plain cross-entropy.
 
     Args:
         file: the loaded teacher.
@@ -31,7 +34,8 @@ class Teaching:
         bleu_is_measured: whether validation computes BLEU (``--eval-bleu``).
 
     Raises:
-        ValueError: the teacher looks at dev BLEU and validation does not compute it, or at other features.
+        ValueError: a feature of the teacher is dev BLEU and validation does not compute it, or its features are not
+            those of a translation student.
     """
 
     def __init__(
@@ -40,27 +44,30 @@ class Teaching:
         self._teacher = file.teacher
         with_bleu = BLEU_FEATURE in file.teacher.features
         if with_bleu and not bleu_is_measured:
-            raise ValueError(f"{file.path}: this teacher looks at {BLEU_FEATURE}; give --eval-bleu")
+            raise ValueError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
         self.loss_shape = file.settings.loss_shape
         self._state = StudentState(file.teacher.entries, total_updates, with_bleu=with_bleu)
         require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
         self._cross_entropy_updates = cross_entropy_updates
-        self._update: int | None = None
+        self._prepared: int | None = None
         self._dev_sums: dict[str, float] = {}
         self.coefficients: Tensor | None = None
         self.phi_statistics: dict[str, float] = {}
         self._no_statistics = dict.fromkeys(self._teacher.statistics(self._teacher.values[:, 0]), 0.0)
 
     def prepare(self, update: int, device: torch.device, dtype: torch.dtype) -> None:
-        """Make ``coefficients`` (coefficient_count,) those of update number ``update``; None: plain cross-entropy.
+        """Set ``coefficients`` and ``phi_statistics`` for an update.
 
-        ``dtype`` is that of the student's parameters; coefficients are at least float32, as in teacher training: they
-        multiply log-probabilities, which fairseq computes in float32 for a half-precision student too.
+        Args:
+            update: number of the update, counted from 0.
+            device: of the student's parameters.
+            dtype: of the student's parameters. Coefficients are at least float32, as in teacher training: they multiply
+                log-probabilities, which fairseq computes in float32 for a half-precision student too.
         """
-        if update == self._update:
+        if update == self._prepared:
             return
         self._fold_dev()
-        self._update = update
+        self._prepared = update
         if update < self._cross_entropy_updates:
             self.coefficients, self.phi_statistics = None, self._no_statistics
             return
@@ -71,12 +78,12 @@ class Teaching:
         self.coefficients = phi.to(device=device, dtype=torch.promote_types(dtype, torch.float32))
 
     def begin_validation(self) -> None:
-        """Start to collect dev measures anew."""
+        """Discard the dev measures collected so far; a new validation starts."""
         self._dev_sums = {}
 
     def observe(self, logging_outputs: list[dict[str, Any]]) -> None:
         """Take the logging outputs of one update, or of one validation batch."""
-        # Each first made a float64: the unroll, too, adds the losses of micro-batches in float64.
+        # In float64, as the unroll adds the losses of micro-batches.
         sums = {key: sum(_number(log.get(key, 0)) for log in logging_outputs) for key in set().union(*logging_outputs)}
         if sums.get("training_batches"):
             self._state.observe_training(sums["nll_loss"] / sums["ntokens"], sums["n_correct"] / sums["ntokens"])
@@ -91,35 +98,34 @@ class Teaching:
             self._state.observe_dev(sums["nll_loss"] / tokens, sums["n_correct"] / tokens, corpus_bleu_of_counts(sums))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that decides the next Phi, in plain types."""
+        """Return everything the next Phi depends on, in plain types."""
         self._fold_dev()
-        return {"version": _STATE_VERSION, "measures": self._state.state_dict()}
+        return {"version": _SAVED_VERSION, "measures": self._state.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of a checkpoint.
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
 
         Raises:
             ValueError: another version, or measures of other names.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"teaching state: version {state.get('version')}; this release reads {_STATE_VERSION}")
-        self._state.load_state_dict(state["measures"])
-        self._update = None
+        if saved.get("version") != _SAVED_VERSION:
+            raise ValueError(f"teaching state: version {saved.get('version')}; this release reads {_SAVED_VERSION}")
+        self._state.load_state_dict(saved["measures"])
+        self._prepared = None
 
 
-def corpus_bleu_of_counts(sums: dict[str, float]) -> float | None:
-    """Return BLEU in [0, 100] from the summed n-gram counts fairseq's translation task logs, or None without them."""
-    if "_bleu_sys_len" not in sums:
-        return None
-    return sacrebleu.BLEU.compute_bleu(
-        correct=[int(sums[f"_bleu_counts_{order}"]) for order in range(_BLEU_ORDER)],
-        total=[int(sums[f"_bleu_totals_{order}"]) for order in range(_BLEU_ORDER)],
-        sys_len=int(sums["_bleu_sys_len"]),
-        ref_len=int(sums["_bleu_ref_len"]),
-        smooth_method="exp",
-    ).score
+def required_teacher(teacher: FrozenTeacher | None) -> FrozenTeacher:
+    """Return the teacher of a task that trains.
+
+    Raises:
+        ValueError: there is none, because the task was built to decode.
+    """
+    if teacher is None:
+        raise ValueError("--teacher-path: not given; --task l2t_dlf trains under a teacher file")
+    return teacher
 
 
 def _number(value: Any) -> float:
+    """Return a logged number; NaN counts as infinite loss."""
     number = float(value)
     return number if math.isfinite(number) else math.inf

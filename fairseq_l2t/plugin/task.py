@@ -1,78 +1,90 @@
-"""The task ``l2t_dlf``: fairseq's translation task, with a teacher that sets the loss of each update."""
+"""The task ``l2t_dlf``: fairseq's translation task, with a teacher that sets the loss of each update.
+
+Annotations are evaluated here, not kept as text: fairseq reads the types of the dataclass to build its parser.
+"""
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from fairseq.criterions import FairseqCriterion
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel
+from fairseq.optim import FairseqOptimizer
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
+from torch import Tensor
 
 from fairseq_l2t.compat.task_state import restore_task_state
-from fairseq_l2t.plugin.frozen_teacher import Teaching
+from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher, required_teacher
 from fairseq_l2t.storage import Vocabulary, load_teacher
 
 __all__ = ["L2TConfig", "L2TTask", "vocabulary_of"]
 
 logger = logging.getLogger(__name__)
 
+_CHECKPOINT_KEY = "teaching"
+"""Key of the student's state in the ``task_state`` of a checkpoint; older checkpoints are read by it."""
+
 
 @dataclass
-class L2TConfig(TranslationConfig):
-    """Options of the task, beside those of fairseq's translation task."""
+class L2TConfig(TranslationConfig):  # type: ignore[misc]  # fairseq has no types
+    """Options of the task, in addition to those of fairseq's translation task."""
 
     teacher_path: Optional[str] = field(  # noqa: UP045  fairseq reads no other spelling
         default=None,
-        metadata={"help": "teacher file written by l2t-train-teacher; needed to train, not to decode"},
+        metadata={"help": "teacher file written by l2t-train-teacher; required for training, not for decoding"},
     )
     total_updates: int = field(
         default=0,
-        metadata={"help": "length of the student's life, for its progress (default: --max-update)"},
+        metadata={"help": "length of the student's life in updates, for its progress (default: --max-update)"},
     )
     cross_entropy_updates: int = field(
         default=-1,
         metadata={
             "help": "updates of plain cross-entropy before the teacher takes over "
-            "(default: the share of its life the teacher was trained with)"
+            "(default: the same share of the life as in the training of the teacher)"
         },
     )
     max_update: int = II("optimization.max_update")
 
 
-def vocabulary_of(dictionary) -> Vocabulary:
+def vocabulary_of(dictionary: Dictionary) -> Vocabulary:
     """Return size and fingerprint of a fairseq dictionary, as teacher files record them."""
     return Vocabulary.of_symbols(dictionary.symbols)
 
 
 @register_task("l2t_dlf", dataclass=L2TConfig)
-class L2TTask(TranslationTask):
+class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
     """Translation under a frozen teacher.
 
-    Decoding and validation need no teacher, so a checkpoint outlives its teacher file. Training reads it before
-    the model is built and before any data is. The student's state travels in the checkpoint (``task_state``).
+    Decoding and validation need no teacher, so that a checkpoint can be used without its teacher file. Training reads
+    the file before it builds the model or reads data. The student's state is saved in the checkpoint (``task_state``).
     """
 
-    def __init__(self, cfg: L2TConfig, src_dict, tgt_dict) -> None:
+    def __init__(self, cfg: L2TConfig, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
-        self.teaching: Teaching | None = None
-        restore_task_state()
+        self.frozen_teacher: FrozenTeacher | None = None
+        restore_task_state()  # type: ignore[no-untyped-call]  # replaces untyped functions of fairseq
 
-    def build_model(self, cfg, from_checkpoint: bool = False):
-        """Build the student; when it is to be trained, read the teacher first.
+    def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
+        """Build the student; to train it, read the teacher first.
 
         Raises:
-            ValueError: no teacher given, a teacher of another vocabulary or of measures that are not taken here,
+            ValueError: no teacher given, a teacher of another vocabulary or with features that are not measured here,
                 or no length of the student's life.
             TeacherFileError: a teacher file that cannot be trusted.
         """
         if not from_checkpoint:
-            self.teaching = self._build_teaching()
+            self.frozen_teacher = self._load_teacher()
         return super().build_model(cfg, from_checkpoint)
 
-    def _build_teaching(self) -> Teaching:
+    def _load_teacher(self) -> FrozenTeacher:
         if not self.cfg.teacher_path:
-            raise ValueError("--teacher-path: not given; --task l2t_dlf trains under a teacher file")
+            return required_teacher(None)
         total = self.cfg.total_updates or self.cfg.max_update
         if total < 1:
             raise ValueError(f"--total-updates: {total}; give --max-update or --total-updates, at least 1")
@@ -82,8 +94,8 @@ class L2TTask(TranslationTask):
             warmup = round(total * file.settings.cross_entropy_updates / file.settings.total_updates)
         if not warmup < total:
             raise ValueError(
-                f"--cross-entropy-updates: {warmup}; expected less than the student's life of {total} updates: "
-                "the teacher would never speak"
+                f"--cross-entropy-updates: {warmup}; expected less than the student's life of {total} updates; "
+                "no update would use the teacher"
             )
         logger.info(
             "teacher %s: %d keys, features %s; student life %d updates, the first %d with cross-entropy",
@@ -93,46 +105,63 @@ class L2TTask(TranslationTask):
             total,
             warmup,
         )
-        return Teaching(
+        return FrozenTeacher(
             file, total_updates=total, cross_entropy_updates=warmup, bleu_is_measured=bool(self.cfg.eval_bleu)
         )
 
-    def build_criterion(self, cfg):
+    def build_criterion(self, cfg: FairseqDataclass) -> FairseqCriterion:
         """Build the criterion.
 
         Raises:
-            ValueError: another one than ``dynamic_teacher_loss``, which alone asks the teacher.
+            ValueError: a criterion other than ``dynamic_teacher_loss``, the only one that uses the teacher.
         """
-        if self.teaching is not None and cfg._name != "dynamic_teacher_loss":
+        if self.frozen_teacher is not None and cfg._name != "dynamic_teacher_loss":
             raise ValueError(f"--criterion: {cfg._name}; --task l2t_dlf trains with --criterion dynamic_teacher_loss")
         return super().build_criterion(cfg)
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """As fairseq's; the coefficients are those of ``update_num``, the same for all its micro-batches."""
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: BaseFairseqModel,
+        criterion: FairseqCriterion,
+        optimizer: FairseqOptimizer,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> tuple[Tensor, float, dict[str, Any]]:
+        """As fairseq's, with the coefficients of ``update_num``, the same for all its micro-batches.
+
+        Raises:
+            ValueError: the task was built without a teacher.
+        """
         parameter = next(model.parameters())
-        self.teaching.prepare(update_num, parameter.device, parameter.dtype)
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        required_teacher(self.frozen_teacher).prepare(update_num, parameter.device, parameter.dtype)
+        result: tuple[Tensor, float, dict[str, Any]] = super().train_step(
+            sample, model, criterion, optimizer, update_num, ignore_grad
+        )
+        return result
 
-    def begin_valid_epoch(self, epoch, model) -> None:
-        """Start to collect the dev measures of the state anew."""
+    def begin_valid_epoch(self, epoch: int, model: BaseFairseqModel) -> None:
+        """As fairseq's; discard the dev measures of the validation before."""
         super().begin_valid_epoch(epoch, model)
-        if self.teaching is not None:
-            self.teaching.begin_validation()
+        if self.frozen_teacher is not None:
+            self.frozen_teacher.begin_validation()
 
-    def reduce_metrics(self, logging_outputs, criterion) -> None:
-        """As fairseq's; the same sums feed the student's state."""
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: FairseqCriterion) -> None:
+        """As fairseq's; the student's state takes the same sums."""
         super().reduce_metrics(logging_outputs, criterion)
-        if self.teaching is not None:
-            self.teaching.observe(logging_outputs)
+        if self.frozen_teacher is not None:
+            self.frozen_teacher.observe(logging_outputs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the task state of the checkpoint, with the student's state when a teacher is at work."""
-        state = super().state_dict()
-        return state if self.teaching is None else {**state, "teaching": self.teaching.state_dict()}
+        """Return the task's entries of the checkpoint, with the student's state where there is a teacher."""
+        entries: dict[str, Any] = super().state_dict()
+        if self.frozen_teacher is None:
+            return entries
+        return {**entries, _CHECKPOINT_KEY: self.frozen_teacher.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; a checkpoint of another task leaves the state as it is."""
-        rest = {key: value for key, value in state_dict.items() if key != "teaching"}
+        """Restore what `state_dict` returned; a checkpoint of another task leaves the student's state unchanged."""
+        rest = {key: value for key, value in state_dict.items() if key != _CHECKPOINT_KEY}
         super().load_state_dict(rest)
-        if self.teaching is not None and "teaching" in state_dict:
-            self.teaching.load_state_dict(state_dict["teaching"])
+        if self.frozen_teacher is not None and _CHECKPOINT_KEY in state_dict:
+            self.frozen_teacher.load_state_dict(state_dict[_CHECKPOINT_KEY])

@@ -1,7 +1,7 @@
-"""From a fairseq model's output to the loss and the measures of one micro-batch.
+"""Loss and measures of one micro-batch, from the output of a fairseq model.
 
-One function for `criterion` (students under ``fairseq-train``) and `fairseq_student` (students under the unroll):
-the student the teacher sees is the student fairseq trains.
+`plugin.criterion` (students under ``fairseq-train``) and `plugin.student` (students under the unroll) share it: the
+student the teacher sees is the student fairseq trains.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ __all__ = ["TokenLoss", "token_loss"]
 class TokenLoss:
     """Sums over the target tokens of a micro-batch.
 
-    ``total``: the loss, a differentiable scalar; ``nll``: negative log-likelihood in nats, detached; ``correct``:
-    number of tokens that no other is more probable than (a tensor), None where not measured.
+    Args:
+        total: the loss, a differentiable scalar.
+        nll: negative log-likelihood in nats, a detached scalar.
+        correct: number of target tokens that are the most probable one, a scalar; None where not measured.
     """
 
     total: Tensor
@@ -43,13 +45,13 @@ def token_loss(
     *,
     measure: bool = True,
 ) -> TokenLoss:
-    """Run ``model`` on ``sample`` and return its loss under ``coefficients``; None: cross-entropy.
+    """Run ``model`` on ``sample`` and return its loss.
 
     Args:
         model: a fairseq encoder-decoder.
         sample: a batch of fairseq's LanguagePairDataset; ``target`` (batch, length).
-        padding: index of the padding symbol, whose positions count for nothing.
-        coefficients: Phi_t (entries,), or smoothed (entries + 1,), differentiable, or None.
+        padding: index of the padding symbol, whose positions do not count.
+        coefficients: Phi_t (entries,), or smoothed (entries + 1,), differentiable; None: plain cross-entropy.
         shape: scale and cross-entropy share of the dynamic loss.
         measure: whether to count correct tokens.
 
@@ -82,7 +84,7 @@ _OWN_NORMALIZERS = (BaseFairseqModel.get_normalized_probs, TransformerModelBase.
 def _is_softmax(model: Any) -> bool:
     """Return whether the probabilities of ``model`` are the softmax of its first output, by fairseq's own methods."""
     decoder = getattr(model, "decoder", None)
-    methods = [(model, "get_normalized_probs", _OWN_NORMALIZERS)]
+    methods: list[tuple[object, str, tuple[object, ...]]] = [(model, "get_normalized_probs", _OWN_NORMALIZERS)]
     methods += [(model, "get_normalized_probs_scriptable", (BaseFairseqModel.get_normalized_probs_scriptable,))]
     for name in ("get_normalized_probs", "get_normalized_probs_scriptable"):
         methods.append((decoder, name, (getattr(FairseqDecoder, name),)))

@@ -91,8 +91,8 @@ def _run_epoch(cfg, run: FairseqRun, epoch_itr, updates: int, validate_after: in
         run.rates.append(run.trainer.get_lr())
         run.trainer.train_step(samples)
         run.batches.append([sample["id"].tolist() for sample in samples])
-        teaching = getattr(run.task, "teaching", None)
-        run.coefficients.append(None if teaching is None else teaching.coefficients)
+        teacher = getattr(run.task, "frozen_teacher", None)
+        run.coefficients.append(None if teacher is None else teacher.coefficients)
         if len(run.batches) == validate_after:
             validate(cfg, run.trainer, run.task, epoch_itr, ["valid"])
         if len(run.batches) == updates:

@@ -34,7 +34,7 @@ def every_use(student, omega):
 
 def target_log_probs(student, omega, sample):
     """Return log p of the real target tokens (tokens,), differentiable in ``omega`` (n,), mean log p there, targets."""
-    with student._precision():
+    with student.precision():
         named = every_use(student, omega)
         output = functional_call(student.model, named, (), sample["net_input"], tie_weights=False)
         log_probs = student.model.get_normalized_probs(output, log_probs=True)

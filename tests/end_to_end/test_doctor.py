@@ -68,7 +68,7 @@ def test_a_module_that_is_wrong(data_bin, tmp_path, bent):
     names = ["bent_plugin.BentTransformer", "bent_plugin.Bend"]
     for name in names:
         line = next(line for line in failed if f"module {name}" in line)
-        assert line.endswith(f"remedy: if what is measured below is right, --trust-module {name}")
+        assert line.endswith(f"remedy: if the checks below pass, --trust-module {name}")
     assert any("second derivatives, decoder" in line and "remedy" in line for line in failed)
     assert ended.stdout.splitlines()[-1].endswith("hypergradients cannot be trusted")
 

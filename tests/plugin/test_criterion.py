@@ -26,7 +26,7 @@ def taught(data_bin, teacher_path):
     taught = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path))
     taught.model.eval()
     taught.criterion.train()
-    taught.task.teaching.prepare(5, torch.device("cpu"), torch.float32)
+    taught.task.frozen_teacher.prepare(5, torch.device("cpu"), torch.float32)
     return taught
 
 
@@ -40,7 +40,7 @@ def closed_form(taught, sample, psi=0.0):
             if word == taught.task.target_dictionary.pad():
                 continue
             log_p = float(row[position, word])
-            product = float(taught.task.teaching.coefficients[word]) * log_p + psi * float(row[position].mean())
+            product = float(taught.task.frozen_teacher.coefficients[word]) * log_p + psi * float(row[position].mean())
             sigmoid = 1 / (1 + math.exp(-product))
             mix = SETTINGS.cross_entropy_mix
             loss += -(1 - mix) * SETTINGS.loss_scale * sigmoid - mix * log_p
@@ -57,11 +57,11 @@ def test_closed_form_and_logging(taught):
     assert float(logged["nll_loss"]) == pytest.approx(nll, rel=1e-5)
     assert size == logged["ntokens"] == sample["ntokens"]
     assert logged["nsentences"] == len(PAIRS)
-    coefficients = taught.task.teaching.coefficients
+    coefficients = taught.task.frozen_teacher.coefficients
     assert logged["phi_mean"] == pytest.approx(float(coefficients.mean()))
     assert logged["phi_min"] < logged["phi_mean"] < logged["phi_max"]
     # another update, another Phi
-    taught.task.teaching.prepare(15, torch.device("cpu"), torch.float32)
+    taught.task.frozen_teacher.prepare(15, torch.device("cpu"), torch.float32)
     assert abs(float(taught.criterion(taught.model, sample)[0].detach()) - expected) > 1e-2
 
 
@@ -71,13 +71,13 @@ def test_a_smoothed_teacher(data_bin, tmp_path):
     taught = build_taught(task_arguments(data_bin, "--teacher-path", str(tmp_path / "teacher")))
     taught.model.eval()
     taught.criterion.train()
-    taught.task.teaching.prepare(1, torch.device("cpu"), torch.float32)  # cross-entropy as yet
+    taught.task.frozen_teacher.prepare(1, torch.device("cpu"), torch.float32)  # cross-entropy as yet
     sample = taught.sample(PAIRS)
     _, _, before = taught.criterion(taught.model, sample)
     assert before["phi_off_diagonal"] == 0.0
-    taught.task.teaching.prepare(5, torch.device("cpu"), torch.float32)
+    taught.task.frozen_teacher.prepare(5, torch.device("cpu"), torch.float32)
     loss, _, logged = taught.criterion(taught.model, sample)
-    coefficients = taught.task.teaching.coefficients
+    coefficients = taught.task.frozen_teacher.coefficients
     assert coefficients.shape == (len(words) + 1,)
     psi = float(coefficients[-1])
     assert float(loss.detach()) == pytest.approx(closed_form(taught, sample, psi)[0], rel=1e-5)
@@ -88,7 +88,7 @@ def test_a_smoothed_teacher(data_bin, tmp_path):
 
 
 def test_coefficients_of_another_vocabulary_are_refused(taught):
-    taught.task.teaching.coefficients = torch.cat([taught.task.teaching.coefficients, torch.ones(2)])
+    taught.task.frozen_teacher.coefficients = torch.cat([taught.task.frozen_teacher.coefficients, torch.ones(2)])
     words = len(taught.task.target_dictionary)
     with pytest.raises(ValueError, match=f"coefficients: {words + 2}; expected {words} for"):
         taught.criterion(taught.model, taught.sample(PAIRS))
@@ -115,10 +115,10 @@ def test_padding_counts_for_nothing(taught):
 
 def test_warm_up_is_cross_entropy(taught):
     sample = taught.sample(PAIRS)
-    taught.task.teaching.prepare(1, torch.device("cpu"), torch.float32)  # 10 of 100 updates are 2 of 20
+    taught.task.frozen_teacher.prepare(1, torch.device("cpu"), torch.float32)  # 10 of 100 updates are 2 of 20
     loss, _, logged = taught.criterion(taught.model, sample)
     assert torch.equal(loss.detach(), logged["nll_loss"])
-    taught.task.teaching.prepare(2, torch.device("cpu"), torch.float32)
+    taught.task.frozen_teacher.prepare(2, torch.device("cpu"), torch.float32)
     loss, _, logged = taught.criterion(taught.model, sample)
     assert not torch.equal(loss.detach(), logged["nll_loss"])
 
@@ -168,6 +168,10 @@ def test_refusals(data_bin, teacher_path, taught):
     for option, value in (("--loss-scale", "-1"), ("--cross-entropy-mix", "2")):
         with pytest.raises(ValueError, match=f"{option}: {value}"):
             build_taught(task_arguments(data_bin, "--teacher-path", teacher_path, f"{option}={value}"))
+    alone = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path))
+    alone.task.frozen_teacher = None  # as a task that was built to decode
+    with pytest.raises(ValueError, match="--teacher-path: not given"):
+        alone.criterion(alone.model, alone.sample([0]))
     with pytest.raises(ValueError, match="reduce=False"):
         taught.criterion(taught.model, taught.sample([0]), reduce=False)
 
@@ -176,6 +180,6 @@ def test_options_override_the_teachers(data_bin, teacher_path):
     mixed = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path, "--cross-entropy-mix", "1"))
     mixed.model.eval()
     mixed.criterion.train()
-    mixed.task.teaching.prepare(5, torch.device("cpu"), torch.float32)
+    mixed.task.frozen_teacher.prepare(5, torch.device("cpu"), torch.float32)
     loss, _, logged = mixed.criterion(mixed.model, mixed.sample(PAIRS))
     assert float(loss.detach()) == pytest.approx(float(logged["nll_loss"]), rel=1e-6)

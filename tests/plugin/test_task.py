@@ -59,10 +59,12 @@ def test_teacher_of_another_vocabulary(data_bin, tmp_path, monkeypatch):
 def test_teacher_that_looks_at_bleu(data_bin, tmp_path, monkeypatch):
     path = tmp_path / "teacher.safetensors"
     write_teacher(path, symbols_of(data_bin), with_bleu=True)
-    assert "looks at dev_bleu; give --eval-bleu" in refused(data_bin, monkeypatch, "--teacher-path", str(path))
+    assert "dev_bleu is a feature of this teacher; give --eval-bleu" in refused(
+        data_bin, monkeypatch, "--teacher-path", str(path)
+    )
     monkeypatch.undo()
     taught = build_taught(task_arguments(data_bin, "--teacher-path", str(path), "--eval-bleu"))
-    assert taught.task.teaching is not None
+    assert taught.task.frozen_teacher is not None
 
 
 def test_no_length_of_life(data_bin, teacher_path, monkeypatch):
@@ -75,7 +77,7 @@ def test_cross_entropy_to_the_end(data_bin, teacher_path, monkeypatch):
     message = refused(data_bin, monkeypatch, *life, "9")
     assert message.startswith("--cross-entropy-updates: 9; expected less than the student's life of 9 updates")
     monkeypatch.undo()
-    assert build_taught(task_arguments(data_bin, *life, "8")).task.teaching is not None
+    assert build_taught(task_arguments(data_bin, *life, "8")).task.frozen_teacher is not None
 
 
 def test_decoding_needs_no_teacher(data_bin):
@@ -86,8 +88,8 @@ def test_decoding_needs_no_teacher(data_bin):
 
 
 def coefficients_at(taught, update):
-    taught.task.teaching.prepare(update, CPU, torch.float32)
-    return taught.task.teaching.coefficients
+    taught.task.frozen_teacher.prepare(update, CPU, torch.float32)
+    return taught.task.frozen_teacher.coefficients
 
 
 def test_state_round_trip(data_bin, teacher_path):
@@ -95,9 +97,9 @@ def test_state_round_trip(data_bin, teacher_path):
     first, resumed, control = (build_taught(arguments) for _ in range(3))
     coefficients_at(first, 4)
     for _ in range(5):
-        first.task.teaching.observe(TRAINED)
-    first.task.teaching.begin_validation()
-    first.task.teaching.observe([{"nll_loss": 200.0, "n_correct": 50.0, "ntokens": 100}])
+        first.task.frozen_teacher.observe(TRAINED)
+    first.task.frozen_teacher.begin_validation()
+    first.task.frozen_teacher.observe([{"nll_loss": 200.0, "n_correct": 50.0, "ntokens": 100}])
     resumed.task.load_state_dict(first.task.state_dict())
     expected = coefficients_at(first, 5)
     assert torch.equal(coefficients_at(resumed, 5), expected)
@@ -117,7 +119,7 @@ def test_state_of_another_kind(data_bin, teacher_path):
 def test_teacher_is_frozen(data_bin, teacher_path, tmp_path):
     arguments = task_arguments(data_bin, "--teacher-path", teacher_path, "--save-dir", str(tmp_path))
     run = run_fairseq([*arguments, "--no-progress-bar"], 3, double=False)
-    teacher = run.task.teaching._teacher
+    teacher = run.task.frozen_teacher._teacher
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     optimized = {id(parameter) for group in run.trainer.optimizer.param_groups for parameter in group["params"]}
     assert optimized == {id(parameter) for parameter in run.trainer.model.parameters()}
@@ -126,13 +128,13 @@ def test_teacher_is_frozen(data_bin, teacher_path, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), control.parameters(), strict=True))
     # two micro-batches an update, one Phi: the third update's is what the last batch saw
     assert run.coefficients[0] is run.coefficients[1] is None
-    assert run.coefficients[2] is run.task.teaching.coefficients
+    assert run.coefficients[2] is run.task.frozen_teacher.coefficients
 
 
 def test_half_precision_students_get_whole_coefficients(data_bin, teacher_path):
     taught = build_taught(task_arguments(data_bin, "--teacher-path", teacher_path))
     expected = coefficients_at(taught, 5)
-    taught.task.teaching.prepare(6, CPU, torch.bfloat16)
-    taught.task.teaching.prepare(5, CPU, torch.bfloat16)
-    assert torch.equal(taught.task.teaching.coefficients, expected)
+    taught.task.frozen_teacher.prepare(6, CPU, torch.bfloat16)
+    taught.task.frozen_teacher.prepare(5, CPU, torch.bfloat16)
+    assert torch.equal(taught.task.frozen_teacher.coefficients, expected)
     assert not torch.equal(expected.bfloat16().float(), expected)

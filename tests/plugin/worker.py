@@ -11,19 +11,19 @@ from pathlib import Path
 
 from fairseq_cli.train import cli_main
 
-import fairseq_l2t.plugin.frozen_teacher as teaching
+from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher
 
 
 def main(output: str) -> None:
     """Run fairseq-train on ``sys.argv`` and record every call for coefficients."""
-    original = teaching.Teaching.prepare
+    original = FrozenTeacher.prepare
 
     def prepare(self, update, *where):
         original(self, update, *where)
         phi = None if self.coefficients is None else self.coefficients.tolist()
         log.write(json.dumps([update, self._state.state_dict(), phi]) + "\n")
 
-    teaching.Teaching.prepare = prepare
+    FrozenTeacher.prepare = prepare
     with Path(output).open("w", encoding="utf-8") as log:
         cli_main()
 

@@ -1,4 +1,4 @@
-"""Labelled images: digits, MNIST and CIFAR from a folder the user names; nothing is ever downloaded."""
+"""Labelled images: digits, and MNIST and CIFAR from a folder that the user names; nothing is downloaded."""
 
 from fairseq_l2t.classification.data.augmentation import Augmentation, apply_augmentation, draw_augmentation
 from fairseq_l2t.classification.data.images import DataError, ImageSet, normalise

@@ -1,4 +1,4 @@
-"""CIFAR's usual augmentation, drawn as data so that an update can be made again: pad, crop at random, mirror.
+"""The usual augmentation of CIFAR (pad, crop at random, mirror), drawn as data so that an update can be made again.
 
 Source: He et al., CVPR 2016, section 4.2: 4 pixels of zeros on each side, a random crop of the old size, half mirrored.
 """
@@ -13,11 +13,17 @@ from torch import Tensor
 __all__ = ["PAD", "Augmentation", "apply_augmentation", "draw_augmentation"]
 
 PAD = 4
+"""Pixels of zeros on each side."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each image: ``shifts`` (images, 2) down and right in pixels, ``flips`` (images,) mirrored."""
+    """The augmentation of each image.
+
+    Args:
+        shifts: (images, 2) pixels down and right.
+        flips: (images,) whether it is mirrored.
+    """
 
     shifts: Tensor
     flips: Tensor
@@ -30,7 +36,7 @@ def draw_augmentation(count: int, generator: torch.Generator, *, pad: int = PAD)
 
 
 def apply_augmentation(images: Tensor, augmentation: Augmentation) -> Tensor:
-    """Return the images (images, channels, height, width) moved, 0 where nothing comes from, then mirrored."""
+    """Return the images (images, channels, height, width) shifted, filled with 0, then mirrored."""
     count, channels, height, width = images.shape
     rows = torch.arange(height) - augmentation.shifts[:, :1]
     columns = torch.arange(width).expand(count, width)

@@ -1,4 +1,4 @@
-"""The binary versions of CIFAR-10 and CIFAR-100. The pickled ones are refused: a pickle can run any code."""
+"""The binary versions of CIFAR-10 and CIFAR-100. The pickled versions are refused: a pickle can run any code."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FILES = {
     10: (tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", 1, "batches.meta.txt"),
     100: (("train.bin",), "test.bin", 5, "fine_label_names.txt"),
 }
-"""Training files, test file, how many times `_RECORDS` a training file has, names of the classes."""
+"""Training files, test file, records of a training file in multiples of `_RECORDS`, file of the class names."""
 
 _FOLDERS = {10: "cifar-10-batches-bin", 100: "cifar-100-binary"}
 _ARCHIVES = {10: "cifar-10-binary.tar.gz", 100: "cifar-100-binary.tar.gz"}
 _ARCHIVE_MD5 = {10: "c32a1d4ab5d03f1284b67883e8d87530", 100: "03b5dce01913d631647c71ecec9e9cb8"}
-"""As https://www.cs.toronto.edu/~kriz/cifar.html gives them."""
+"""MD5 sums from https://www.cs.toronto.edu/~kriz/cifar.html."""
 
 _PICKLED = {10: ("data_batch_1", "test_batch", "batches.meta"), 100: ("train", "test", "meta")}
 _PICKLED_FOLDERS = {10: "cifar-10-batches-py", 100: "cifar-100-python"}
@@ -33,11 +33,11 @@ def load_cifar(folder: Path, classes: int) -> tuple[ImageSet, ImageSet]:
     """Return training and test images.
 
     Args:
-        folder: that of the ``.bin`` files, or the one above.
+        folder: the folder of the ``.bin`` files, or its parent.
         classes: 10 or 100 (fine labels).
 
     Raises:
-        DataError: files that are absent, pickled, of another size, or with labels out of range.
+        DataError: absent or pickled files, files of another size, or labels out of range.
     """
     folder = _folder_of(folder, classes)
     train, test, times, names_file = _FILES[classes]
@@ -58,7 +58,7 @@ def _folder_of(folder: Path, classes: int) -> Path:
             f"{archive}: not unpacked yet; check that its MD5 is {_ARCHIVE_MD5[classes]}, then: "
             f"tar -xzf {shlex.quote(str(archive))} -C {shlex.quote(str(folder))}"
         )
-    # Files alone: folders of pictures are often called train and test.
+    # Files only: folders of pictures are often called train and test.
     pickled = [name for name in _PICKLED[classes] if (folder / name).is_file()]
     pickled += [_PICKLED_FOLDERS[classes]] * (folder / _PICKLED_FOLDERS[classes]).is_dir()
     if pickled:
@@ -79,7 +79,7 @@ def _read(path: Path, records: int, classes: int, names: tuple[str, ...]) -> Ima
         data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8).view(records, label_bytes + _PIXELS)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a readable file") from error
-    labels = data[:, label_bytes - 1].long()  # of CIFAR-100 the second: the first is the coarse one
+    labels = data[:, label_bytes - 1].long()  # CIFAR-100 has a coarse label first
     if int(labels.max()) >= classes:
         raise DataError(f"{path}: label {int(labels.max())}; expected 0 to {classes - 1}")
     return ImageSet(data[:, label_bytes:].reshape(records, 3, 32, 32).contiguous(), labels, names)

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 scans of 8 x 8 pixels with 17 levels, by 43 writers. They come with the library."""
+"""The digits of scikit-learn: 1,797 scans of 8 x 8 pixels with 17 levels, by 43 writers; part of the library."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fairseq_l2t.classification.data.images import DataError, ImageSet
 __all__ = ["load_digits"]
 
 _LEVELS = 16
+"""Brightest value of a pixel."""
 
 
 def load_digits() -> ImageSet:

@@ -26,7 +26,7 @@ MD5 = {
     "t10k-images": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels": "27ae3e4e09519cfbb04c329615203637",
 }
-"""Of the published files, unpacked. Those of t10k were compared with files here, those of train are recalled."""
+"""MD5 of the published files, unpacked. Those of t10k were compared with the files; those of train were not."""
 
 _UNSIGNED_BYTE = 8
 _MOST_BYTES = 2**31
@@ -41,21 +41,21 @@ def read_idx(path: str | Path, dimensions: int) -> Tensor:
     """Return the uint8 tensor an IDX file holds.
 
     Args:
-        path: of the file; whether it is compressed is seen from its first bytes.
-        dimensions: how many it must have: 3 for images, 1 for labels.
+        path: of the file; its first bytes tell whether it is compressed.
+        dimensions: their expected number: 3 for images, 1 for labels.
 
     Raises:
-        DataError: absent, no IDX file of bytes, cut, too long, or damaged.
+        DataError: an absent file, or one that is not an IDX file of bytes, is truncated, too long or damaged.
     """
     path = Path(path)
     try:
         with _opened(path) as file:
             header, shape = _header(path, file, dimensions)
             expected = math.prod(shape)
-            # One byte more is asked for; what a header does not announce is never unpacked.
+            # One byte more than announced is enough to see that the file is too long.
             data = _read(file, expected + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the compressed data are cut or damaged: {error}") from error
+        raise DataError(f"{path}: the compressed data are truncated or damaged: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; expected a readable IDX file") from error
     if len(data) != expected:
@@ -71,13 +71,13 @@ def find_mnist(folder: Path, split: str) -> tuple[Path, Path] | None:
     Raises:
         DataError: one of the two alone.
     """
-    found = [_first_of(folder, split, kind) for kind in ("images-idx3", "labels-idx1")]
-    if all(path is None for path in found):
+    images, labels = (_first_of(folder, split, kind) for kind in ("images-idx3", "labels-idx1"))
+    if images is None and labels is None:
         return None
-    for path, kind in zip(found, ("images", "labels"), strict=True):
-        if path is None:
-            raise DataError(f"--data-dir {folder}: no {split}-{kind} file beside the other one")
-    return found[0], found[1]
+    if images is None or labels is None:
+        absent = "images" if images is None else "labels"
+        raise DataError(f"--data-dir {folder}: no {split}-{absent} file beside the other one")
+    return images, labels
 
 
 def read_images(images: Path, labels: Path) -> ImageSet:
@@ -103,7 +103,7 @@ def _first_of(folder: Path, split: str, kind: str) -> Path | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
     with path.open("rb") as file:
         start = file.read(2)
         file.seek(0)
@@ -114,15 +114,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _read(file: BinaryIO, most: int) -> bytearray:
-    """Return what is there, up to ``most`` bytes: a header that lies must not take the memory it announces."""
+def _read(file: BinaryIO | gzip.GzipFile, most: int) -> bytearray:
+    """Return the content, up to ``most`` bytes, in chunks: a false header must not allocate the memory it announces."""
     data = bytearray()
     while chunk := file.read(min(_CHUNK, most - len(data))):
         data += chunk
     return data
 
 
-def _header(path: Path, file: BinaryIO, dimensions: int) -> tuple[bytes, tuple[int, ...]]:
+def _header(path: Path, file: BinaryIO | gzip.GzipFile, dimensions: int) -> tuple[bytes, tuple[int, ...]]:
     magic = file.read(4)
     wanted = f"0000 08 {dimensions:02x}, unsigned bytes with {dimensions} dimensions"
     if magic != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
@@ -141,8 +141,8 @@ def _compare_digest(path: Path, header: bytes, data: bytearray) -> None:
     if expected is None:
         return
     digest = hashlib.md5(header, usedforsecurity=False)
-    digest.update(data)  # apart: joined, the data would be in memory twice
+    digest.update(data)  # separately: joined with the header, the data would be in memory twice
     found = digest.hexdigest()
     if found != expected:
-        # A part of MNIST, or other images in its format: what is damaged is told by its size and labels.
+        # Not an error: a part of MNIST or other images in its format. Sizes and labels are checked elsewhere.
         logger.warning("%s: MD5 of the content %s; the published file has %s", path, found, expected)

@@ -11,7 +11,7 @@ __all__ = ["DataError", "ImageSet", "normalise"]
 
 
 class DataError(ValueError):
-    """Images that cannot be used; one line that begins with the file or the option."""
+    """Images that cannot be used; the message is one line that begins with the file or the option."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ImageSet:
         images: uint8 (images, channels, height, width).
         labels: int64 (images,), numbers of classes.
         classes: names, in the order of their numbers.
-        levels: the brightest value a pixel can have.
+        levels: brightest value of a pixel.
 
     Raises:
         ValueError: shapes, types or labels that do not fit together.

@@ -1,4 +1,4 @@
-"""Training, dev and test images of a data set, with wrong labels among the training ones where they are asked for."""
+"""Training, dev and test images of a data set, with label noise in the training images if requested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ DATA_NAMES = ("digits", "mnist", "cifar10", "cifar100")
 _DIGITS = (297, 500)
 _POOL = (1000, 3000)
 _OFFICIAL_DEV = 5000
-"""Dev images, and test images of a pool we divide."""
+"""Dev and test images of digits; dev and test images of MNIST without training files; dev images where the data set
+has test images of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Splits:
     Args:
         train, dev, test: no image is in two of them.
         name: of the data set.
-        protocol: whose division it is.
-        clean_train_labels: (images,) of the training images, before any was made wrong.
+        protocol: origin of the division into training and test images.
+        clean_train_labels: (images,) labels of the training images without noise.
         mean, std: of the training images' channels, (channels,), pixels from 0 to 1.
     """
 
@@ -48,12 +49,12 @@ class Splits:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of all images, labels and their division, in hexadecimal: what a run was trained and measured on."""
+        """Digest of all images, labels and their division, in hexadecimal."""
         digest = hashlib.sha256()
         for part in (self.train, self.dev, self.test):
             digest.update(repr((tuple(part.images.shape), part.levels, part.classes)).encode())
-            digest.update(part.images.contiguous().numpy())
-            digest.update(part.labels.contiguous().numpy())
+            digest.update(part.images.contiguous().numpy().data)
+            digest.update(part.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -71,13 +72,13 @@ def load_data(
 
     Args:
         name: one of `DATA_NAMES`.
-        folder: with its files; not for digits, which scikit-learn brings.
-        seed: of the wrong labels.
+        folder: with its files; not used for digits, which come with scikit-learn.
+        seed: of the label noise.
         label_noise: share of the training labels that are replaced by another class.
         dev_size: images of dev, taken from the training images in equal shares of the classes (default: 297 of
             digits, 1,000 of a pool of test images, else 5,000).
-        train_limit: so many of the remaining training images alone.
-        split_seed: says which images are dev, and which test where the data have no test images of their own.
+        train_limit: number of the remaining training images to use (default: all).
+        split_seed: seed of the choice of dev images, and of test images where the data set has none of its own.
 
     Raises:
         DataError: names the file or option, what was found, and what is allowed.
@@ -93,7 +94,7 @@ def load_data(
             raise DataError(f"--train-limit: {train_limit}; expected 1 to {len(train)}")
         train = train.subset(torch.arange(train_limit))
     clean, labels = train.labels, with_label_noise(train.labels, len(train.classes), label_noise, seed)
-    pixels = train.images.double().div_(train.levels)  # in place: of CIFAR it is 1.1 GB
+    pixels = train.images.double().div_(train.levels)  # in place: CIFAR takes 1.1 GB
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3), correction=0).clamp(min=1e-8)
     return Splits(replace(train, labels=labels), dev, test, name, protocol, clean, mean, std)
 
@@ -115,7 +116,7 @@ def with_label_noise(labels: Tensor, classes: int, share: float, seed: int) -> T
 
 
 def _pools(name: str, folder: Path | None, seed: int) -> tuple[ImageSet, ImageSet, str, int]:
-    """Return images for training and dev, test images, whose division that is, and how many dev images are usual."""
+    """Return images for training and dev, test images, origin of that division, default number of dev images."""
     if name not in DATA_NAMES:
         raise DataError(f"--data: {name}; expected one of {', '.join(DATA_NAMES)}")
     if name == "digits":
@@ -163,7 +164,7 @@ def _divided(pool: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:
-    """Return how many of each class are taken: rounded down, then one more where most was lost."""
+    """Return the number to take of each class: rounded down, then one more where rounding lost most."""
     exact = [size * count / sum(sizes) for size in sizes]
     found = [int(value) for value in exact]
     for number in sorted(range(len(sizes)), key=lambda n: found[n] - exact[n])[: count - sum(found)]:

@@ -1,4 +1,8 @@
-"""The networks that classify images, by name."""
+"""The networks that classify images, by name.
+
+To add one: write its module beside the others, add its family to ``_FAMILIES`` and its own classes to `VOUCHED`, and
+add rows to ``tests/classification/students``, which compare its second derivatives with finite differences.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +30,21 @@ VOUCHED: frozenset[str] = frozenset(
     "torch.nn.modules.pooling.MaxPool2d",
 }
 """Classes whose double backward is tested in tests/classification/students against float64 finite differences;
-`kernels.twice_differentiable.refuse_unvouched` takes them beside those it knows."""
+`kernels.twice_differentiable.refuse_unvouched` accepts them in addition to its own."""
 
 
 class StudentNameError(ValueError):
-    """``--student`` is no network; the message lists the forms of the names."""
+    """An unknown name of a network (``--student``); the message lists the forms of the names."""
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Networks whose names differ in their numbers.
+    """Networks whose names differ only in their numbers.
 
     Args:
-        form: how a name is written.
-        takes: whether these numbers of a name make a network.
-        build: of the numbers, and classes, image_shape and bias by name.
+        form: form of a name, for messages.
+        takes: whether the numbers of a name define a network.
+        build: builds it from the numbers, with classes, image_shape and bias by name.
     """
 
     form: str
@@ -67,9 +71,9 @@ _FAMILIES = {
 }
 
 STUDENT_FORMS = tuple(family.form for family in _FAMILIES.values())
-"""How names of students are written, for messages and help texts."""
+"""Forms of the names of students, for messages and help texts."""
 
-# Up to six digits: no network is larger, and a slip of the finger must not ask for terabytes.
+# Up to six digits: no network is larger, and a mistyped number must not allocate terabytes.
 _NAME = re.compile(r"(?P<family>[a-z-]+?)(?P<numbers>(?:-[1-9][0-9]{0,5})*)")
 
 
@@ -80,10 +84,10 @@ def build_student(name: str, *, classes: int, image_shape: tuple[int, int, int],
         name: one of `STUDENT_FORMS`, for instance ``resnet-32`` or ``densenet-bc-100-12``.
         classes: number of classes.
         image_shape: channels, height and width.
-        bias: whether the classifier has one; the large-margin softmax wants none.
+        bias: whether the classifier has one; the large-margin softmax requires none.
 
     Raises:
-        StudentNameError: no such network.
+        StudentNameError: an unknown name.
         ValueError: images that are too small for it, or a size below 1.
     """
     family, numbers = _parsed(name)
@@ -93,18 +97,18 @@ def build_student(name: str, *, classes: int, image_shape: tuple[int, int, int],
 
 
 def refuse_student_name(name: str) -> None:
-    """Refuse what `build_student` would, before anything is built.
+    """Check a name without building the network.
 
     Raises:
-        StudentNameError: no such network.
+        StudentNameError: an unknown name.
     """
     _parsed(name)
 
 
 def _parsed(name: str) -> tuple[_Family, tuple[int, ...]]:
     match = _NAME.fullmatch(name)
-    family = _FAMILIES.get(match["family"]) if match else None
-    if family is not None:
+    if match is not None and match["family"] in _FAMILIES:
+        family = _FAMILIES[match["family"]]
         numbers = tuple(int(number) for number in match["numbers"].split("-")[1:])
         if family.takes(numbers):
             return family, numbers

@@ -1,8 +1,8 @@
 """Batch normalisation whose running statistics are parameters, carried and replayed with the weights.
 
 Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. As buffers that every forward pass writes in place, running
-statistics would be out of the unroll's sight: a replayed update would move them again, and the hypergradient of a
-measure in eval mode would miss what the weights did to them.
+statistics would be unknown to the unroll: a replayed update would change them again, and the hypergradient of a
+measure in eval mode would leave out their dependence on the weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STATISTICS = ("running_mean", "running_var")
 
 
 class BatchStatistics(NamedTuple):
-    """What one layer saw of one batch, differentiable: mean (channels,) and unbiased variance (channels,)."""
+    """Statistics of one batch in one layer, differentiable: mean (channels,) and unbiased variance (channels,)."""
 
     layer: CarriedBatchNorm2d
     mean: Tensor
@@ -30,7 +30,7 @@ class BatchStatistics(NamedTuple):
 
 
 _COLLECTORS: list[list[BatchStatistics]] = []
-"""Open collectors, the innermost last. Plain module state: autograd's device threads see no context variables."""
+"""Open collectors, the innermost last. A module global, because autograd's device threads see no context variables."""
 
 
 class CarriedBatchNorm2d(nn.Module):
@@ -38,8 +38,8 @@ class CarriedBatchNorm2d(nn.Module):
 
     In train mode it normalises by the statistics of the batch, changes nothing, and hands them to the innermost open
     `collect_statistics`. In eval mode it normalises by ``running_mean`` and ``running_var``, and is differentiable
-    in both. They are parameters, but no weights: they must never receive weight decay or momentum, and follow the
-    gradient of `running_loss` alone, by plain SGD with learning rate ``momentum``.
+    in both. They are parameters, but not weights: they must never receive weight decay or momentum. Their only gradient
+    is that of `running_loss`, applied by plain SGD with learning rate ``momentum``.
 
     Args:
         channels: number of channels.
@@ -47,7 +47,7 @@ class CarriedBatchNorm2d(nn.Module):
         eps: added to the variance; default as in `torch.nn.BatchNorm2d`.
 
     Raises:
-        ValueError: in train mode, a batch with one value a channel: it has no variance.
+        ValueError: in train mode, a batch with one value per channel, which has no variance.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
@@ -81,7 +81,7 @@ class CarriedBatchNorm2d(nn.Module):
 def collect_statistics() -> Iterator[list[BatchStatistics]]:
     """Yield the list to which every batch normalisation in train mode appends, in the order of the forward pass.
 
-    Contexts nest: the innermost collects alone.
+    Contexts nest; only the innermost collects.
     """
     before = len(_COLLECTORS)
     collected: list[BatchStatistics] = []
@@ -106,11 +106,17 @@ def running_loss(collected: Sequence[BatchStatistics]) -> Tensor:
     takes the derivative of s to the weights. A layer that was called twice takes both steps from the same r.
 
     Args:
-        collected: what `collect_statistics` gathered in one forward pass; of nothing, the loss is 0.
+        collected: the list of `collect_statistics` after one forward pass; the loss of an empty list is 0.
     """
     distances = [
-        0.5 * (running - ScaledGradient.apply(seen, 0.0)).square().sum()
+        0.5 * (running - _without_first_derivative(seen)).square().sum()
         for layer, mean, variance in collected
         for running, seen in ((layer.running_mean, mean), (layer.running_var, variance))
     ]
     return torch.stack(distances).sum() if distances else torch.zeros(())
+
+
+def _without_first_derivative(seen: Tensor) -> Tensor:
+    """Return ``seen`` unchanged; the inner gradient does not pass, the outer one does."""
+    passed: Tensor = ScaledGradient.apply(seen, 0.0)  # type: ignore[no-untyped-call]  # torch declares no types
+    return passed

@@ -15,13 +15,13 @@ __all__ = ["build_lenet"]
 _FILTERS = (20, 50)
 _HIDDEN = 500
 _FULL_SIDE = 28
-"""Pixels of the images Caffe's network was made for."""
+"""Pixels of the sides of Caffe's images."""
 
 
 def build_lenet(*, classes: int, image_shape: tuple[int, int, int], bias: bool = True) -> Network:
     """Return the network; convolutions initialised by `he_initialise`, linear layers by PyTorch.
 
-    Images with a side below 28 would shrink to (nearly) nothing under 5x5 kernels: for them both convolutions are 3x3
+    Images with a side below 28 would shrink to (nearly) nothing under 5x5 kernels. For them both convolutions are 3x3
     and padded, so that only the two poolings shrink the image, to a quarter of its sides.
 
     Args:

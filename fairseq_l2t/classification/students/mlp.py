@@ -11,7 +11,7 @@ from fairseq_l2t.classification.students.network import Network
 __all__ = ["DEFAULT_HIDDEN", "build_mlp"]
 
 DEFAULT_HIDDEN = (256, 256)
-"""Hidden layers of ``mlp``: our choice for images such as MNIST's, 269,322 parameters there."""
+"""Sizes of the hidden layers of ``mlp``: our choice; 269,322 parameters on MNIST."""
 
 
 def build_mlp(*hidden: int, classes: int, image_shape: tuple[int, int, int], bias: bool = True) -> Network:
@@ -23,7 +23,8 @@ def build_mlp(*hidden: int, classes: int, image_shape: tuple[int, int, int], bia
         image_shape: channels, height and width; any size.
         bias: whether the classifier has one; hidden layers always do.
     """
-    width, layers = math.prod(image_shape), [nn.Flatten()]
+    width = math.prod(image_shape)
+    layers: list[nn.Module] = [nn.Flatten()]
     for size in hidden or DEFAULT_HIDDEN:
         layers += [nn.Linear(width, size), nn.ReLU()]
         width = size

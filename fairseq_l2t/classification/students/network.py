@@ -1,4 +1,4 @@
-"""What all students have in common: a body that makes features of images, and a linear classifier of features."""
+"""The common form of all students: a body from images to features, and a linear classifier of features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 __all__ = ["SMALLEST_SIDE", "Network", "averaging_network", "convolution", "he_initialise", "refuse_small_images"]
 
 SMALLEST_SIDE = 8
-"""Pixels of the shorter side that convolutional students ask for: the digits of scikit-learn have 8."""
+"""Least pixels of the shorter side for convolutional students; the digits of scikit-learn have 8."""
 
 
 class Network(nn.Module):
@@ -26,15 +26,17 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features (batch, width) of ``images`` (batch, channels, height, width)."""
-        return self.body(images)
+        features: Tensor = self.body(images)
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (batch, classes) of ``images`` (batch, channels, height, width)."""
-        return self.classifier(self.features(images))
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
 
 
 def averaging_network(layers: Sequence[nn.Module], channels: int, *, classes: int, bias: bool) -> Network:
-    """Return ``layers``, global average pooling and a classifier, initialised: how residual and dense networks end.
+    """Return ``layers``, then global average pooling and a classifier, all initialised.
 
     Args:
         layers: images to (batch, channels, height, width).

@@ -43,7 +43,9 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, outputs, height / stride, width / stride), rounded up, of ``x`` (batch, inputs, ...)."""
         activated = self.activation(x)
-        return self.residual(activated) + (x if self.shortcut is None else self.shortcut(activated))
+        shortcut: Tensor = x if self.shortcut is None else self.shortcut(activated)
+        residual: Tensor = self.residual(activated)
+        return residual + shortcut
 
 
 def is_wide_resnet_depth(depth: int) -> bool:

@@ -1,32 +1,41 @@
-"""What a check of `plugin.doctor.doctor` finds, and when a comparison with finite differences is trusted."""
+"""The finding of one check, and when a comparison with finite differences is trusted."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fairseq_l2t.checks.differences import Comparison
 
-__all__ = ["BOUND", "DIRECTIONS", "DISTANCES", "Check", "is_resolved", "is_trusted", "said"]
+__all__ = ["BOUND", "DIRECTIONS", "HALVINGS", "SHRINK", "Check", "described", "is_trusted", "largest"]
 
 BOUND = 1e-4
 """Largest relative error that is trusted in float64. Differences across a ReLU that switches nearby are off by 1e-5 now
-and then; the smallest error a wrong second derivative was seen to make is 2e-3 (fused weight normalisation)."""
+and then; the smallest error of a wrong second derivative seen so far is 2e-3 (fused weight normalisation)."""
 
-_UNRESOLVED = 1e-3
-"""Differences that know themselves no better than this tell nothing, and the check fails."""
-
+_RESOLUTION_BOUND = 1e-3
+"""Largest relative uncertainty of differences that still tell something; beyond it the check fails."""
 
 DIRECTIONS = 3
-"""Random directions at most. The second and third are tried where the first disagrees, and must both agree: what is
-wrong is wrong along nearly all of them, a kink is not."""
+"""Random directions at most. The second and third are tried where the first disagrees, and must both agree: a wrong
+derivative is wrong along nearly all of them, a kink is not."""
 
-DISTANCES = {"halvings": 7, "shrink": 4.0}
-"""From 1e-3 down to 2e-7: a ReLU that switches nearby is behind the smaller ones."""
+HALVINGS, SHRINK = 7, 4.0
+"""Distances of finite differences (`checks.differences.slope_at_zero`): seven, from 1e-3 down to 2e-7, because the
+smaller ones do not reach a ReLU that switches nearby."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, whether it can be trusted, the figure behind it, and what to do if not."""
+    """One finding.
+
+    Args:
+        name: what was checked.
+        is_good: whether it can be trusted.
+        finding: the figure behind the verdict, in words.
+        remedy: what to do if it cannot be trusted.
+    """
 
     name: str
     is_good: bool
@@ -38,18 +47,18 @@ class Check:
         return line if self.is_good or not self.remedy else f"{line}; remedy: {self.remedy}"
 
 
-def is_resolved(one: Comparison) -> bool:
-    """Return whether differences know enough to tell."""
-    return one.resolution < _UNRESOLVED
-
-
 def is_trusted(one: Comparison) -> bool:
-    """Return whether differences know enough, and agree."""
-    return is_resolved(one) and one.error <= max(BOUND, min(3 * one.resolution, _UNRESOLVED))
+    """Return whether the differences are accurate enough to tell, and agree."""
+    return one.resolution < _RESOLUTION_BOUND and one.error <= max(BOUND, min(3 * one.resolution, _RESOLUTION_BOUND))
 
 
-def said(one: Comparison) -> str:
+def described(one: Comparison) -> str:
     """Return a comparison in words."""
     if one.ours == one.slope.value == 0:
         return "nothing flows back, by differences too"
     return f"{one.error:.0e} from differences, which are known to {one.resolution:.0e}"
+
+
+def largest(errors: Iterable[float]) -> float:
+    """Return the largest error; NaN, which ``max`` would pass over, counts as infinite."""
+    return max(math.inf if math.isnan(error) else error for error in errors)

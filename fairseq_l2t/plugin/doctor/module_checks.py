@@ -1,32 +1,60 @@
-"""The second derivatives of a student's modules against differences of its real gradient: part of `plugin.doctor.doctor`."""
+"""Checks of a student's modules: which are verified, which parameters the loss reaches, second derivatives of each."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fairseq_l2t.checks.differences import Comparison, compare_update
-from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, DISTANCES, Check, is_trusted, said
+from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, SHRINK, Check, described, is_trusted
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
+from fairseq_l2t.plugin.student.second_derivatives import unvouched_fairseq_modules
+from fairseq_l2t.unroll.student import Student
 from fairseq_l2t.unroll.trajectory import Step
 
-__all__ = ["places_by_owner", "second_derivative_checks"]
+__all__ = ["class_checks", "places_by_owner", "reached_check", "second_derivative_checks"]
+
+Places = dict[str, list[slice]]
+"""Parts of the vector of parameters (n,), by name."""
 
 _SEED = 0
-_UPDATE_TOLERANCE = 1e-6
-"""Where differences are known so well, no smaller distance is tried."""
+_TOLERANCE = 1e-6
+"""Relative uncertainty of differences at which no smaller distance is tried."""
 
 _LEAVE_OUT = "leave out what is new in it, one module or option at a time (README: What is taught exactly)"
 
-_OF_DERIVATIVES = ("derivative", "differentia", "backward", "grad")
-"""One of them is in whatever PyTorch says of a derivative it does not have."""
+_WORDS_OF_DERIVATIVES = ("derivative", "differentia", "backward", "grad")
+"""PyTorch's error about a derivative it does not have holds one of them."""
 
 
-def places_by_owner(student: FairseqStudent) -> dict[str, list[slice]]:
+def class_checks(student: FairseqStudent) -> Iterator[Check]:
+    """Yield one check of all module classes, then one for each class that is not verified."""
+    model = student.model
+    unvouched = unvouched_fairseq_modules(model)
+    trusted = set(student.options.namespace.trust_module)
+    classes = {type(part) for part in model.modules()}
+    first_of = {name: path for path, name in reversed(unvouched)}
+    yield Check("modules", True, f"{len(classes)} classes, {len(first_of)} of them not verified")
+    for name, path in first_of.items():
+        found = "accepted by --trust-module" if name in trusted else "not verified"
+        remedy = f"if the checks below pass, --trust-module {name}"
+        yield Check(f"module {name}", name in trusted, f"at {path}: {found}", remedy)
+
+
+def reached_check(student: FairseqStudent) -> Check:
+    """Return the number of parameters, and the names of those the loss never reaches."""
+    names = [name for name, parameter in student.model.named_parameters() if parameter.requires_grad]
+    left_out = sorted(set(names) - set(student.parameters.names))
+    found = f"{len(student.parameters):,} parameters; never reached by the loss and left out: "
+    return Check("parameters", True, found + (", ".join(left_out) or "none"))
+
+
+def places_by_owner(student: FairseqStudent) -> Places:
     """Return where the parameters of each kind of module lie in the vector."""
-    places: dict[str, list[slice]] = {}
+    places: Places = {}
     offset = 0
     for name, size in zip(student.parameters.names, student.parameters.sizes, strict=True):
         path = name.rpartition(".")[0]
@@ -36,25 +64,23 @@ def places_by_owner(student: FairseqStudent) -> dict[str, list[slice]]:
     return places
 
 
-def second_derivative_checks(
-    student: FairseqStudent, step: Step, places: dict[str, list[slice]]
-) -> Generator[Check, None, bool]:
-    """Yield a check for each place, and for the coefficients; return whether PyTorch has all the derivatives.
+def second_derivative_checks(student: Student, step: Step, places: Places) -> Generator[Check, None, bool]:
+    """Yield a check for each place and for the coefficients; return whether PyTorch has all the derivatives.
 
     Args:
         student: in float64.
-        step: the update that is looked at.
-        places: parts of the vector of parameters, by name.
+        step: the update that is examined.
+        places: the parts of the parameters that are checked one by one.
     """
     random = torch.randn(len(step.omega), generator=torch.Generator().manual_seed(_SEED)).to(step.omega)
     whole = {"coefficients": [slice(None)]}
     try:
-        found = _agreement(student, step, random, places, "parameters")
-        found |= _agreement(student, step, random, whole, "coefficients")
-    except torch.cuda.OutOfMemoryError:  # a RuntimeError too, which says nothing of derivatives
+        found = _verdicts(student, step, random, places, "parameters")
+        found |= _verdicts(student, step, random, whole, "coefficients")
+    except torch.cuda.OutOfMemoryError:  # a RuntimeError that says nothing of derivatives
         raise
     except RuntimeError as error:
-        if not any(word in str(error) for word in _OF_DERIVATIVES):
+        if not any(word in str(error) for word in _WORDS_OF_DERIVATIVES):
             raise
         yield Check(
             "second derivatives",
@@ -64,16 +90,20 @@ def second_derivative_checks(
         )
         return False
     for name, (is_good, one) in found.items():
-        yield Check(f"second derivatives, {name}", is_good, said(one), _LEAVE_OUT)
+        yield Check(f"second derivatives, {name}", is_good, described(one), _LEAVE_OUT)
     return True
 
 
-def _agreement(
-    student: FairseqStudent, step: Step, vector: Tensor, places: dict[str, list[slice]], along: str
+def _verdicts(
+    student: Student, step: Step, vector: Tensor, places: Places, along: Literal["parameters", "coefficients"]
 ) -> dict[str, tuple[bool, Comparison]]:
+    """Return for each place whether its second derivatives are trusted, and the comparison that says so."""
+
     def compare(names: Iterable[str], seed: int) -> dict[str, Comparison]:
         confined = _Confined(vector, {name: places[name] for name in names})
-        return compare_update(student, step, confined, seed=seed, along=along, tolerance=_UPDATE_TOLERANCE, **DISTANCES)
+        return compare_update(
+            student, step, confined, seed=seed, along=along, tolerance=_TOLERANCE, halvings=HALVINGS, shrink=SHRINK
+        )
 
     first = compare(places, _SEED)
     verdicts = {name: (is_trusted(one), one) for name, one in first.items()}
@@ -86,10 +116,10 @@ def _agreement(
     return verdicts
 
 
-class _Confined(Mapping):
+class _Confined(Mapping[str, Tensor]):
     """A vector (n,) confined to some of its places, by name; made when it is asked for, to keep only one at a time."""
 
-    def __init__(self, vector: Tensor, places: dict[str, list[slice]]) -> None:
+    def __init__(self, vector: Tensor, places: Places) -> None:
         self._vector, self._places = vector, places
 
     def __getitem__(self, name: str) -> Tensor:

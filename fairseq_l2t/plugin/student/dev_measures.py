@@ -1,16 +1,15 @@
-"""Measures of a fairseq student on dev pairs: objectives for the teacher, and the dev part of the student's state."""
+"""Measures of a fairseq model on dev pairs: objectives for the teacher, and the dev part of the student's state."""
 
 from __future__ import annotations
 
-import functools
-import json
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from fairseq import utils
-from fairseq.data import encoders
+from fairseq.models import FairseqEncoderDecoderModel
+from fairseq.tasks.translation import TranslationTask
 from torch import Tensor
 
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient
@@ -23,83 +22,106 @@ from fairseq_l2t.objectives import (
     expected_token_accuracy,
     inverse_perplexity,
 )
-from fairseq_l2t.plugin.frozen_teacher import corpus_bleu_of_counts
+from fairseq_l2t.plugin.corpus_bleu import corpus_bleu_of_counts
+from fairseq_l2t.plugin.student.data import DevData
+from fairseq_l2t.plugin.student.precision import forward_precision
 from fairseq_l2t.plugin.student.sampling import draw_hypotheses, score_hypotheses
+from fairseq_l2t.plugin.student.scored_texts import ScoredTexts
+from fairseq_l2t.plugin.student.second_derivatives import fairseq_twice_differentiable
 from fairseq_l2t.plugin.token_loss import token_loss
+from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
-__all__ = ["OBJECTIVES", "DevMeasures"]
+__all__ = ["OBJECTIVES", "DevMeasures", "DevScores"]
 
 OBJECTIVES = ("likelihood", "inverse-perplexity", "calibrated-perplexity", "expected-bleu")
 
-_ELEMENTS_AT_ONCE = 32_000_000
+_SCORES_PER_PASS = 32_000_000
 """Output scores (tokens times vocabulary) in one forward pass: 128 MB of float32, a few times that with its graph."""
 
-_DRAWN_AT_ONCE = 4_000_000
-"""Next-symbol probabilities (hypotheses times vocabulary) in a step of drawing: 32 MB of float64, and its sums."""
+_PROBABILITIES_PER_STEP = 4_000_000
+"""Next-symbol probabilities (hypotheses times vocabulary) in one step of drawing: 32 MB of float64, and their sums."""
 
 _LENGTH_RATIO, _LENGTH_EXTRA = 1.5, 10
 """A drawn hypothesis is cut after 1.5 times the source's tokens plus 10: early students seldom end by themselves."""
 
 
+class DevScores(NamedTuple):
+    """What fairseq's validation reports: nll in nats per token, token accuracy in [0, 1], BLEU in [0, 100] or None."""
+
+    loss: float
+    accuracy: float
+    bleu: float | None
+
+
 class DevMeasures:
-    """The part of `FairseqStudent` that looks at dev pairs. Everything is in eval mode, without dropout."""
+    """One model on dev pairs, in eval mode and without dropout; fulfils `objectives.DevStudent`.
 
-    def dev_objective(
+    ``reward`` compares texts for ``expected-bleu``. `FairseqStudent.restart` builds a new model and new measures.
+
+    Args:
+        task: the translation task of the model, which also validates it.
+        model: a fairseq encoder-decoder.
+        parameters: the parameters of ``model`` that are trained.
+        omega: (n,) their values; gradients take its dtype.
+        dev: the dev pairs.
+        texts: how sentences become text, and the reward that compares texts.
+    """
+
+    def __init__(
         self,
-        name: str = "likelihood",
-        *,
-        pairs: Sequence[int] | None = None,
-        samples: int = 16,
-        estimator: str = "reinforce",
-        alpha: float = 1.0,
-        seed: int = 0,
-    ) -> tuple[float, Tensor]:
-        """Return a measure in [0, 1], to be maximised, and its gradient (n,) at omega.
+        task: TranslationTask,
+        model: FairseqEncoderDecoderModel,
+        parameters: FlatParameters,
+        omega: Tensor,
+        dev: DevData,
+        texts: ScoredTexts,
+    ) -> None:
+        self.omega, self.parameters = omega, parameters
+        self._task, self._model, self._dev, self._texts = task, model, dev, texts
+        self.reward: SentenceBleu = texts.reward
+        self._dictionary = task.target_dictionary
+        self._entries = len(task.target_dictionary)
 
-        Args:
-            name: ``likelihood`` (expected token accuracy), ``inverse-perplexity``, ``calibrated-perplexity`` (the same
-                at the student's best temperature) or ``expected-bleu``.
-            pairs: numbers of dev pairs (default: the first ``--dev-batch`` of those that train the teacher).
-            samples, estimator, alpha: see `objectives.expected_bleu`.
-            seed: seed of the draws of ``expected-bleu``.
+    def objective(
+        self, name: str, pairs: Sequence[int], *, samples: int, estimator: str, alpha: float, seed: int
+    ) -> tuple[float, Tensor]:
+        """Return a measure in [0, 1], to be maximised, and its gradient (n,); see `FairseqStudent.dev_objective`.
 
         Raises:
-            ValueError: an unknown measure or estimator, too few samples.
+            ValueError: an unknown measure or estimator, no pairs, or too few samples.
         """
-        pairs = list(self.dev.teaching[: self.options.namespace.dev_batch] if pairs is None else pairs)
         if name not in OBJECTIVES:
             raise ValueError(f"--objective: {name}; expected one of {', '.join(OBJECTIVES)}")
-        # The measure's own gradient: fconv scales the one into its encoder, which is a matter of its updates only.
-        with self.second_derivatives(), outer_gradient():
+        # The gradient of the measure itself: fconv's gradient scaling belongs to its updates only.
+        with fairseq_twice_differentiable(), outer_gradient():
             if name == "likelihood":
-                objective = expected_token_accuracy(self, pairs)
+                found = expected_token_accuracy(self, pairs)
             elif name == "inverse-perplexity":
-                objective = inverse_perplexity(self, pairs)
+                found = inverse_perplexity(self, pairs)
             elif name == "calibrated-perplexity":
-                objective = calibrated_perplexity(self, pairs)
+                found = calibrated_perplexity(self, pairs)
             else:
-                generator = torch.Generator(device=self.omega.device).manual_seed(seed)
-                objective = expected_bleu(
+                found = expected_bleu(
                     self,
                     pairs,
-                    reward=self.reward(),
+                    reward=self.reward,
                     samples=samples,
                     estimator=estimator,
-                    generator=generator,
+                    generator=torch.Generator(device=self.omega.device).manual_seed(seed),
                     alpha=alpha,
                 )
-        return objective.value, objective.gradient
+        return found.value, found.gradient
 
-    def observe_dev(self, pairs: Sequence[int]) -> None:
-        """Bring the dev measures of the state up to date, as fairseq's validation on these pairs would."""
+    def validate(self, pairs: Sequence[int]) -> DevScores:
+        """Return what fairseq's validation on these pairs reports."""
         sums: dict[str, float] = {}
         for chunk in self.dev_chunks(pairs):
             with self._precision():
-                _, _, logged = self.task.valid_step(self._dev_sample(chunk), self.model, self._validation_loss)
+                _, _, logged = self._task.valid_step(self._sample(chunk), self._model, self._validation_loss)
             for key, value in logged.items():
                 sums[key] = sums.get(key, 0.0) + float(value)
         tokens = sums["ntokens"]
-        self.state.observe_dev(sums["nll_loss"] / tokens, sums["n_correct"] / tokens, corpus_bleu_of_counts(sums))
+        return DevScores(sums["nll_loss"] / tokens, sums["n_correct"] / tokens, corpus_bleu_of_counts(sums))
 
     # --- what objectives ask for ------------------------------------------------------------------------------
 
@@ -108,10 +130,10 @@ class DevMeasures:
         chunk: list[int] = []
         longest = 0
         for pair in pairs:
-            length = max(longest, len(self.dev.target(pair)))
-            if chunk and (len(chunk) + 1) * length * self.coefficient_count > _ELEMENTS_AT_ONCE:
+            length = max(longest, len(self._dev.target(pair)))
+            if chunk and (len(chunk) + 1) * length * self._entries > _SCORES_PER_PASS:
                 yield chunk
-                chunk, length = [], len(self.dev.target(pair))
+                chunk, length = [], len(self._dev.target(pair))
             chunk, longest = [*chunk, pair], length
         if chunk:
             yield chunk
@@ -122,8 +144,8 @@ class DevMeasures:
         elements = 0
         tokens = [sum(map(len, set(row))) for row in drawn]
         for position in sorted(range(len(drawn)), key=tokens.__getitem__):
-            own = tokens[position] * self.coefficient_count
-            if chunk and elements + own > _ELEMENTS_AT_ONCE:
+            own = tokens[position] * self._entries
+            if chunk and elements + own > _SCORES_PER_PASS:
                 yield chunk
                 chunk, elements = [], 0
             chunk, elements = [*chunk, position], elements + own
@@ -139,87 +161,67 @@ class DevMeasures:
 
     def reference_distributions(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """See `objectives.DevStudent`; rows are in fairseq's order."""
-        sample = self._dev_sample(pairs)
+        sample = self._sample(pairs)
         with self._precision():
-            output = self.model(**sample["net_input"])
-            log_probs = self.model.get_normalized_probs(output, log_probs=True)
+            output = self._model(**sample["net_input"])
+            log_probs = self._model.get_normalized_probs(output, log_probs=True)
         target = sample["target"]
-        return log_probs, target, target.ne(self.task.target_dictionary.pad())
+        return log_probs, target, target.ne(self._dictionary.pad())
 
     def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         """See `objectives.DevStudent`."""
-        at_once = max(1, _DRAWN_AT_ONCE // (samples * self.coefficient_count))
+        at_once = max(1, _PROBABILITIES_PER_STEP // (samples * self._entries))
         rows = []
         for start in range(0, len(pairs), at_once):
             rows += self._draw(pairs[start : start + at_once], samples, generator)
         return rows
 
-    def _draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
-        sample = self._dev_sample(pairs)
-        longest = [self._max_length(pair) for pair in sample["id"].tolist()]
-        with self._precision():
-            rows = draw_hypotheses(
-                self.model, sample["net_input"], samples, generator, longest, self.task.target_dictionary
-            )
-        by_pair = dict(zip(sample["id"].tolist(), rows, strict=True))
-        return [by_pair[pair] for pair in pairs]
-
     def hypothesis_log_probs(self, pairs: Sequence[int], hypotheses: Hypotheses) -> Tensor:
         """See `objectives.DevStudent`."""
-        sample = self._dev_sample(pairs)
+        sample = self._sample(pairs)
         row_of = {pair: row for row, pair in enumerate(sample["id"].tolist())}
         owner = [row_of[pairs[position]] for position in hypotheses.owner]
         with self._precision():
-            return score_hypotheses(
-                self.model,
-                sample["net_input"],
-                Hypotheses(owner, hypotheses.tokens),
-                self.task.target_dictionary,
-            )
+            by_row = Hypotheses(owner, hypotheses.tokens)
+            return score_hypotheses(self._model, sample["net_input"], by_row, self._dictionary)
 
     def hypothesis_text(self, tokens: Sequence[int]) -> str:
-        """Return text as fairseq's ``--eval-bleu`` scores it: subwords joined, then detokenised."""
-        return self._text(tokens, "UNKNOWNTOKENINHYP")
+        """Return a hypothesis as fairseq's ``--eval-bleu`` scores it: subwords joined, then detokenised."""
+        return self._texts.hypothesis(tokens)
 
     def reference_text(self, pair: int) -> str:
-        """Return the reference as fairseq's ``--eval-bleu`` compares with."""
-        return self._text(self.dev.target(pair).tolist(), "UNKNOWNTOKENINREF")
+        """Return the reference of a dev pair as fairseq's ``--eval-bleu`` compares with."""
+        return self._texts.reference(self._dev.target(pair).tolist())
 
-    def reward(self) -> SentenceBleu:
-        """Return sentence BLEU on detokenised text, or as it is with ``--eval-tokenized-bleu``."""
-        return self._reward
+    def longest_hypothesis(self, pair: int) -> int:
+        """Return the number of tokens after which a drawn hypothesis of a dev pair is cut."""
+        drawn = int(_LENGTH_RATIO * self._dev.source_length(pair)) + _LENGTH_EXTRA
+        return min(drawn, int(self._model.max_decoder_positions()) - 1)
 
-    @functools.cached_property
-    def _reward(self) -> SentenceBleu:
-        return SentenceBleu("none" if self.options.cfg.task.eval_tokenized_bleu else "13a")
+    # --- parts ------------------------------------------------------------------------------------------------
 
-    def _validation_loss(self, model, sample: dict[str, Any]):
-        """A criterion in fairseq's sense: plain nll, as `plugin.criterion` gives it in validation."""
-        result = token_loss(model, sample, self.task.target_dictionary.pad(), None, LossShape())
+    def _draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
+        sample = self._sample(pairs)
+        longest = [self.longest_hypothesis(pair) for pair in sample["id"].tolist()]
+        with self._precision():
+            rows = draw_hypotheses(self._model, sample["net_input"], samples, generator, longest, self._dictionary)
+        by_pair = dict(zip(sample["id"].tolist(), rows, strict=True))
+        return [by_pair[pair] for pair in pairs]
+
+    def _validation_loss(
+        self, model: FairseqEncoderDecoderModel, sample: dict[str, Any]
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Serve as a criterion in fairseq's sense: plain nll, as `plugin.criterion` gives it in validation."""
+        result = token_loss(model, sample, self._dictionary.pad(), None, LossShape())
         logged = {"nll_loss": result.nll, "n_correct": result.correct, "ntokens": sample["ntokens"]}
         return result.total, sample["ntokens"], logged
 
-    def _text(self, tokens: Sequence[int], unknown: str) -> str:
-        text = self.task.target_dictionary.string(tokens, self._subword_mark, unk_string=unknown)
-        return self._tokenizer.decode(text) if self._tokenizer is not None else text
+    def _sample(self, pairs: Sequence[int]) -> dict[str, Any]:
+        """Return the batch of some dev pairs on the model's device; the model is in eval mode from here on."""
+        self._model.eval()
+        sample = self._dev.sample(pairs)
+        moved: dict[str, Any] = utils.move_to_cuda(sample) if self.omega.is_cuda else sample
+        return moved
 
-    # Looked up once: fairseq's options take longer to be asked than a hypothesis to be put into words.
-
-    @functools.cached_property
-    def _subword_mark(self) -> str | None:
-        return self.options.cfg.task.eval_bleu_remove_bpe
-
-    @functools.cached_property
-    def _tokenizer(self):
-        options = self.options.cfg.task
-        arguments = json.loads(options.eval_bleu_detok_args)
-        return encoders.build_tokenizer(Namespace(tokenizer=options.eval_bleu_detok, **arguments))
-
-    def _max_length(self, pair: int) -> int:
-        drawn = int(_LENGTH_RATIO * self.dev.source_length(pair)) + _LENGTH_EXTRA
-        return min(drawn, self.model.max_decoder_positions() - 1)
-
-    def _dev_sample(self, pairs: Sequence[int]) -> dict[str, Any]:
-        self.model.eval()
-        sample = self.dev.sample(pairs)
-        return utils.move_to_cuda(sample) if self.omega.is_cuda else sample
+    def _precision(self) -> AbstractContextManager[None]:
+        return forward_precision(self.parameters.buffer)

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from fairseq import tasks, utils
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
-from fairseq.data import data_utils
+from fairseq.models import FairseqEncoderDecoderModel
 from fairseq.tasks.translation import TranslationTask
 from fairseq.trainer import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
-from fairseq_l2t.checks.float64 import KeepFloat64
 from fairseq_l2t.loss.student_state import StudentState
-from fairseq_l2t.plugin.student.data import DevData, TrainBatches
+from fairseq_l2t.objectives import SentenceBleu
+from fairseq_l2t.plugin.student.data import TrainBatches, load_data
 from fairseq_l2t.plugin.student.dev_measures import DevMeasures
 from fairseq_l2t.plugin.student.fconv_differences import scaling_of
-from fairseq_l2t.plugin.student.initial_weights import load_weights, read_weights
+from fairseq_l2t.plugin.student.initial_weights import read_weights
+from fairseq_l2t.plugin.student.model import build_model, reached_names
 from fairseq_l2t.plugin.student.optimizers import rule_of
-from fairseq_l2t.plugin.student.second_derivatives import (
-    drop_fast_path,
-    fairseq_twice_differentiable,
-    refuse_unused_trust,
-    refuse_unvouched_fairseq,
-)
+from fairseq_l2t.plugin.student.precision import forward_precision
+from fairseq_l2t.plugin.student.scored_texts import ScoredTexts
+from fairseq_l2t.plugin.student.second_derivatives import fairseq_twice_differentiable
 from fairseq_l2t.plugin.student_options import OptionError, StudentOptions, parse_student_options
 from fairseq_l2t.plugin.token_loss import token_loss
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
@@ -44,16 +41,20 @@ __all__ = ["FairseqStudent"]
 logger = logging.getLogger(__name__)
 
 
-class FairseqStudent(DevMeasures):
-    """A fairseq encoder-decoder under training; see `unroll.student.Student` for what the core asks of it.
+class FairseqStudent:
+    """A fairseq encoder-decoder under training; `unroll.student.Student` says what the engine asks of it.
+
+    ``dev`` holds the dev pairs (`plugin.student.data.DevData`), ``dev_measures`` the measures of the current model on
+    them (`plugin.student.dev_measures.DevMeasures`; `restart` replaces model and measures).
 
     Args:
         options: checked options (`plugin.student_options.parse_student_options`).
-        refuse_modules: whether to refuse modules nobody has vouched for; `plugin.doctor.doctor` measures them instead.
+        refuse_modules: whether to refuse modules whose second derivatives are not verified; `plugin.doctor` measures
+            them instead.
 
     Raises:
-        OptionError: what cannot be taught exactly, or data that cannot be used; names option or split.
-        NotTwiceDifferentiableError: modules whose second derivatives are not known to be right, by name.
+        OptionError: options that cannot be taught exactly, or data that cannot be used; names option or split.
+        NotTwiceDifferentiableError: modules whose second derivatives are not verified, by name.
     """
 
     def __init__(self, options: StudentOptions, *, refuse_modules: bool = True) -> None:
@@ -70,13 +71,14 @@ class FairseqStudent(DevMeasures):
             self.coefficient_count, options.total_updates, with_bleu=bool(options.cfg.task.eval_bleu)
         )
         self._reached: frozenset[str] | None = None
-        model = self._build_model(options.cfg.common.seed)
-        self._load_data(model)
+        self._texts = ScoredTexts(self.task.target_dictionary, options.cfg.task)
+        self.model = self._build_model(options.cfg.common.seed)
+        self.dev = load_data(self.task, options, self.model)
         self.restart(options.cfg.common.seed)
 
     @classmethod
     def from_args(cls, arguments: Sequence[str]) -> FairseqStudent:
-        """Return a student for a list of fairseq-train options (and those of `plugin.student_options`), data folder first."""
+        """Return a student for fairseq-train's options and those of `plugin.student_options`, data folder first."""
         return cls(parse_student_options(arguments))
 
     def double(self) -> FairseqStudent:
@@ -84,7 +86,7 @@ class FairseqStudent(DevMeasures):
         return self.to_dtype(torch.float64)
 
     def to_dtype(self, dtype: torch.dtype | None) -> FairseqStudent:
-        """Compute in ``dtype`` from now on (None: what the options say); a new life with the same seed begins."""
+        """Compute in ``dtype`` from now on (None: the dtype of the options); a new life with the same seed begins."""
         self._dtype = dtype
         self.restart(self.seed)
         return self
@@ -103,6 +105,7 @@ class FairseqStudent(DevMeasures):
         self.gradient_scaling = scaling_of(self.model, self.parameters)
         is_master = self.parameters.buffer.dtype in (torch.float32, torch.float64)
         self.omega = self.parameters.buffer if is_master else self.parameters.buffer.float()
+        self.dev_measures = DevMeasures(self.task, self.model, self.parameters, self.omega, self.dev, self._texts)
         self.clipping = Clipping(self.options.cfg.optimization.clip_norm, self.parameters.sizes)
         self.rule = rule_of(self._trainer.optimizer, self.options.cfg.optimizer._name)
         self.buffers = tuple(torch.zeros_like(self.omega) for _ in range(self.rule.buffer_count))
@@ -112,7 +115,7 @@ class FairseqStudent(DevMeasures):
         self._trainer.lr_step(1)
         self._batches = TrainBatches(self._trainer, self._trainer.lr_step_begin_epoch, self._trainer.lr_step)
 
-    # --- what core asks for -----------------------------------------------------------------------------------
+    # --- what the engine asks for -----------------------------------------------------------------------------
 
     def next_batch(self) -> list[dict[str, Any]]:
         """Return the micro-batches of the next update."""
@@ -122,16 +125,18 @@ class FairseqStudent(DevMeasures):
         """Return the learning rate fairseq's schedule gives the next update."""
         return StepSize(float(self._trainer.get_lr()), self._previous_lr, self.update + 1)
 
-    def losses(self, batch: list[dict], coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
+    def losses(
+        self, batch: Sequence[dict[str, Any]], coefficients: Tensor | None, *, measure: bool
+    ) -> Iterator[BatchLoss]:
         """Yield the loss of each micro-batch, in train mode."""
         self.model.train()
         padding = self.task.target_dictionary.pad()
         for sample in batch:
-            with self._precision():
+            with self.precision():
                 result = token_loss(self.model, sample, padding, coefficients, self.options.loss_shape, measure=measure)
                 yield BatchLoss(result.total, result.nll, result.correct, int(sample["ntokens"]))
 
-    def sample_size(self, batch: list[dict]) -> float:
+    def sample_size(self, batch: Sequence[dict[str, Any]]) -> float:
         """Return the target tokens of the batch, or with ``--sentence-avg`` its sentences."""
         return float(
             sum(sample["target"].size(0) if self._sentence_avg else sample["ntokens"] for sample in batch) or 1
@@ -144,7 +149,7 @@ class FairseqStudent(DevMeasures):
         self.parameters.set(omega)
 
     def finish_update(self, omega: Tensor, buffers: tuple[Tensor, ...]) -> None:
-        """Take the outcome of an update and let fairseq's schedule move on."""
+        """Take the outcome of an update and advance fairseq's schedule."""
         self._previous_lr = float(self._trainer.get_lr())
         self.set_omega(omega)
         self.buffers = buffers
@@ -164,16 +169,51 @@ class FairseqStudent(DevMeasures):
         """See `plugin.student.second_derivatives`."""
         return fairseq_twice_differentiable()
 
-    def few_pairs(self, batch: list[dict], count: int) -> list[dict]:
-        """Return ``batch`` with the first ``count`` pairs of each micro-batch, collated anew."""
-        dataset = self.task.dataset(self.options.cfg.dataset.train_subset)
-        samples = [dataset.collater([dataset[int(index)] for index in part["id"][:count]]) for part in batch]
-        return [utils.move_to_cuda(sample) for sample in samples] if self.omega.is_cuda else samples
+    def precision(self) -> AbstractContextManager[None]:
+        """Return the context every forward pass of the model runs in; see `plugin.student.precision`."""
+        return forward_precision(self.parameters.buffer)
+
+    # --- measures on dev --------------------------------------------------------------------------------------
+
+    def dev_objective(
+        self,
+        name: str = "likelihood",
+        *,
+        pairs: Sequence[int] | None = None,
+        samples: int = 16,
+        estimator: str = "reinforce",
+        alpha: float = 1.0,
+        seed: int = 0,
+    ) -> tuple[float, Tensor]:
+        """Return a measure in [0, 1], to be maximised, and its gradient (n,) at omega.
+
+        Args:
+            name: ``likelihood`` (expected token accuracy), ``inverse-perplexity``, ``calibrated-perplexity`` (the same
+                at the student's best temperature) or ``expected-bleu``.
+            pairs: numbers of dev pairs (default: the first ``--dev-batch`` of those that train the teacher).
+            samples, estimator, alpha: see `objectives.expected_bleu`.
+            seed: seed of the draws of ``expected-bleu``.
+
+        Raises:
+            ValueError: an unknown measure or estimator, or too few samples.
+        """
+        chosen = self.dev.teaching[: self.options.namespace.dev_batch] if pairs is None else pairs
+        return self.dev_measures.objective(
+            name, list(chosen), samples=samples, estimator=estimator, alpha=alpha, seed=seed
+        )
+
+    def observe_dev(self, pairs: Sequence[int]) -> None:
+        """Bring the dev measures of the state up to date, as fairseq's validation on these pairs would."""
+        self.state.observe_dev(*self.dev_measures.validate(pairs))
+
+    def reward(self) -> SentenceBleu:
+        """Return the reward of ``expected-bleu``, the same object in every life."""
+        return self.dev_measures.reward
 
     # --- interruption -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that a life consists of: tensors, and values of plain types."""
+        """Return everything a life consists of: tensors, and values of plain types."""
         tensors = {"omega": self.omega, **{f"buffer{i}": buffer for i, buffer in enumerate(self.buffers)}}
         values = {
             "seed": self.seed,
@@ -185,7 +225,7 @@ class FairseqStudent(DevMeasures):
         return tensors, values
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on with the life `state_dict` described.
+        """Continue the life `state_dict` described.
 
         Raises:
             ValueError: it is the life of a student of another size.
@@ -206,79 +246,19 @@ class FairseqStudent(DevMeasures):
     def _sentence_avg(self) -> bool:
         return bool(self.options.cfg.optimization.sentence_avg)
 
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        """Whatever forward needs: float64 kept, and on a GPU the same attention kernel forward and back."""
-        with ExitStack() as stack:
-            if self.parameters.buffer.dtype == torch.float64:
-                stack.enter_context(KeepFloat64())
-            if self.parameters.buffer.is_cuda:
-                # Another kernel would draw another dropout mask from the same seed.
-                stack.enter_context(fairseq_twice_differentiable())
-            yield
-
-    def _build_model(self, seed: int):
-        with torch.random.fork_rng([]), data_utils.numpy_seed(seed):
-            utils.set_torch_seed(seed)
-            try:
-                model = self.task.build_model(self.options.cfg.model)
-            except AssertionError as error:  # how fairseq's modules refuse sizes
-                raise OptionError(f"--arch: {self.options.namespace.arch} with these sizes: {error}") from error
-        refuse_unused_trust(model, self.options.namespace.trust_module)
-        if self._refuse_modules:
-            refuse_unvouched_fairseq(model, self.options.namespace.trust_module)
-        if self._initial_weights is not None:
-            load_weights(model, self._initial_weights, self.options.namespace.student_init)
-        drop_fast_path(model)
-        return model
-
-    def _load_data(self, model) -> None:
-        cfg, namespace = self.options.cfg, self.options.namespace
-        train, valid = cfg.dataset.train_subset, cfg.dataset.valid_subset.split(",")[0]
-        if self.task.has_sharded_data(train):
-            raise OptionError(f"data: {cfg.task.data}; teacher training takes one data folder")
-        for split in (valid, train):
-            _refuse_empty(cfg.task.data, split)
-        self.task.load_dataset(valid, combine=False, epoch=1)
-        self.task.load_dataset(train, combine=False, epoch=1)
-        limits = utils.resolve_max_positions(self.task.max_positions(), model.max_positions())
-        self.dev = DevData(
-            self.task,
-            valid,
-            limits,
-            holdout=namespace.dev_holdout,
-            seed=cfg.common.seed,
-            allow_overlap=namespace.allow_dev_overlap,
-            train_split=train,
+    def _build_model(self, seed: int) -> FairseqEncoderDecoderModel:
+        return build_model(
+            self.task, self.options, seed, weights=self._initial_weights, refuse_modules=self._refuse_modules
         )
 
-    def _reached_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+    def _reached_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters the loss reaches; the others are left out, by name, in the log."""
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if self._reached is None:
-            self._reached = self._probe(named)
+            batches = self._trainer.get_train_iterator(epoch=1, load_dataset=False, disable_iterator_cache=True)
+            sample = utils.move_to_cuda(batches.first_batch) if self._trainer.cuda else batches.first_batch
+            self._reached = reached_names(self.model, named, sample, self.options.namespace.arch)
             left_out = [name for name, _ in named if name not in self._reached]
             if left_out:
                 logger.info("parameters the loss never reaches, left out: %s", ", ".join(left_out))
         return [(name, p) for name, p in named if name in self._reached]
-
-    def _probe(self, named) -> frozenset[str]:
-        sample = self._trainer.get_train_iterator(epoch=1, load_dataset=False, disable_iterator_cache=True).first_batch
-        sample = utils.move_to_cuda(sample) if self._trainer.cuda else sample
-        devices = [self._trainer.device] if self._trainer.cuda else []
-        with torch.random.fork_rng(devices):
-            self.model.train()
-            try:
-                output = self.model(**sample["net_input"])
-            except TypeError as error:  # its forward asks for more than source and previous target
-                raise OptionError(f"--arch: {self.options.namespace.arch} is no plain translation: {error}") from error
-            loss = self.model.get_normalized_probs(output, log_probs=True).sum()
-            gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-        return frozenset(name for (name, _), g in zip(named, gradients, strict=True) if g is not None)
-
-
-def _refuse_empty(folder: str, split: str) -> None:
-    """Refuse a split without pairs, whose files fairseq cannot map into memory."""
-    for path in sorted(Path(folder).glob(f"{split}.*.bin")):
-        if path.stat().st_size == 0:
-            raise OptionError(f"split {split}: {path} is empty; expected at least one pair, for dev at least 2")

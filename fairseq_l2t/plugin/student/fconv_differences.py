@@ -1,10 +1,10 @@
 """How fconv's gradient scaling is accounted for when second derivatives are taken from differences of gradients.
 
-fconv scales the gradient into its encoder's layers by a constant s (Gehring et al. 2017, section 3.5). Were every
-parameter reached either through the scaling or beside it, the update would be ``g = D H`` with a diagonal D, and
+fconv scales the gradient into its encoder's layers by a constant s (Gehring et al. 2017, section 3.5). If every
+parameter were reached either through the scaling or beside it, the update would be ``g = D H`` with a diagonal D, and
 ``J^T v = H' D v`` is what the difference of two updates along D v gives, divided by D. The embeddings are reached both
-ways: through the layers (way a, scaled) and, added to the layers' output, directly (way b). They are taken for two:
-moved by s v on way a and by v on way b; the difference on way a is divided by s, that on way b is not.
+ways: through the layers (way a, scaled) and, added to the layers' output, directly (way b). They count as two copies:
+the copy on way a moves by s v and its difference is divided by s, the copy on way b moves by v.
 """
 
 from __future__ import annotations
@@ -31,12 +31,27 @@ def scaling_of(model: nn.Module, parameters: FlatParameters) -> FConvScaling | N
 
 @dataclass
 class _Note:
-    """One micro-batch: its source tokens, the random state before the embeddings' dropout, and the cotangent (batch,
-    length, width) that comes back to the embeddings on way a."""
+    """One micro-batch, noted during its forward and backward pass.
 
-    tokens: Tensor | None = None
+    Args:
+        tokens: its source tokens (batch, length).
+        random_state: state of the random generator before the embeddings' dropout.
+        cotangent: (batch, length, width), what comes back to the embeddings on way a.
+    """
+
+    tokens: Tensor
     random_state: Tensor | None = None
     cotangent: Tensor | None = None
+
+    def noted_cotangent(self) -> Tensor:
+        """Return the cotangent.
+
+        Raises:
+            RuntimeError: no backward pass has reached the embeddings.
+        """
+        if self.cotangent is None:
+            raise RuntimeError("fconv: no gradient came back to the encoder's embeddings")
+        return self.cotangent
 
 
 class FConvScaling:
@@ -58,7 +73,7 @@ class FConvScaling:
         self._factors = each.to(parameters.buffer.device)
 
     def direction(self, cotangent: Tensor) -> Tensor:
-        """See `GradientScaling.direction`; embeddings are moved by v, and held back on way a by `noting`."""
+        """See `GradientScaling.direction`; embeddings move by v, and `noting` holds them back on way a."""
         return cotangent * self._factors
 
     def _of_embeddings(self, vector: Tensor) -> list[Tensor]:
@@ -76,7 +91,7 @@ class FConvScaling:
         encoder = self._encoder
 
         def begin(_module: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            notes.append(_Note((*arguments, named.get("src_tokens"))[0]))
+            notes.append(_Note(arguments[0] if arguments else named["src_tokens"]))
 
         hooks = [
             encoder.register_forward_pre_hook(begin, with_kwargs=True),
@@ -96,8 +111,9 @@ class FConvScaling:
         for one, other in zip(before, after, strict=True):
             with torch.enable_grad():
                 embedded = self._embedded(other, *self._embeddings)
-                shares = torch.autograd.grad(embedded, self._embeddings, other.cotangent - one.cotangent)
-            # They are in the difference once already, as scaled as the update has them.
+                change = other.noted_cotangent() - one.noted_cotangent()
+                shares = torch.autograd.grad(embedded, self._embeddings, change)
+            # The difference holds them once already, scaled as in the update.
             for target, share in zip(targets, shares, strict=True):
                 target.add_(share, alpha=scale * (1 / self._scale - 1))
         return difference
@@ -110,8 +126,9 @@ class FConvScaling:
         with _random_state(note.tokens.device, note.random_state):
             embedded = functional_call(encoder.embed_tokens, {"weight": tokens}, (note.tokens,))
             embedded = embedded + functional_call(encoder.embed_positions, {"weight": positions}, (note.tokens,))
-            # forward, not the call: its hook is for the encoder's own
-            return encoder.dropout_module.forward(embedded)
+            # forward, not the call, whose hook is for the encoder's own passes
+            dropped: Tensor = encoder.dropout_module.forward(embedded)
+        return dropped
 
     def _note_random_state(self, note: _Note) -> None:
         if note.random_state is None:  # the same module drops out between layers, too
@@ -129,15 +146,15 @@ class FConvScaling:
         def keep(cotangent: Tensor) -> None:
             note.cotangent = cotangent.detach()
 
-        held_back.register_hook(keep)
+        held_back.register_hook(keep)  # type: ignore[no-untyped-call]  # torch declares no types
         return (held_back,)
 
 
 @contextmanager
-def _random_state(device: torch.device, state: Tensor) -> Iterator[None]:
+def _random_state(device: torch.device, state: Tensor | None) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        if device.type == "cuda":
+        if state is not None and device.type == "cuda":
             torch.cuda.set_rng_state(state, device)
-        else:
+        elif state is not None:
             torch.set_rng_state(state)
         yield

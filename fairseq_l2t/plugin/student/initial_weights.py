@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fairseq import checkpoint_utils
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_l2t.plugin.student_options import OptionError
 
@@ -23,10 +23,10 @@ _UNREADABLE = (
     AttributeError,
     ValueError,
 )
-"""What torch.load and fairseq's upgrade of old checkpoints raise on a file that is none."""
+"""What torch.load and fairseq's upgrade of old checkpoints raise on a file that is no checkpoint."""
 
 _LONGEST_REASON = 400
-"""Characters shown of PyTorch's list of every weight that does not fit: enough for the first few names."""
+"""Characters shown of PyTorch's list of weights that do not fit: enough for the first few names."""
 
 
 def read_weights(path: str | None) -> dict[str, Tensor] | None:
@@ -52,7 +52,7 @@ def read_weights(path: str | None) -> dict[str, Tensor] | None:
     return dict(weights)
 
 
-def load_weights(model, weights: dict[str, Tensor], path: str) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
     """Write ``weights`` into ``model``.
 
     Raises:

@@ -1,20 +1,35 @@
-"""Which update rule a fairseq optimizer is."""
+"""Which update rule (with adjoint) a fairseq optimizer is.
+
+To add a student optimizer:
+
+1. Write its rule, a frozen dataclass with ``buffer_count``, ``apply`` and ``adjoint``, in ``unroll/update_rules.py``.
+2. Map fairseq's optimizer to it in `rule_of`. Compare the type exactly, and refuse settings the rule does not cover.
+   Name it in `SUPPORTED`.
+3. Test it: a row in ``RULES`` of ``tests/unroll/test_update_rules.py`` and of
+   ``tests/checks/test_differences_of_students.py``, and its options in ``OPTIMIZERS`` of ``testing/tiny_students.py``,
+   which tests and benchmarks compare with fairseq's own training.
+
+``l2t-doctor`` then compares the rule with fairseq's own optimizer, and its adjoint with finite differences.
+"""
 
 from __future__ import annotations
 
 import torch
-from fairseq.optim import FP16Optimizer
+from fairseq.optim import FairseqOptimizer, FP16Optimizer
 from fairseq.optim.adam import Adam as FairseqAdam
 from fairseq.optim.nag import NAG as FairseqNAG
 
 from fairseq_l2t.plugin.student_options import OptionError
 from fairseq_l2t.unroll.update_rules import NAG, SGD, Adagrad, Adam, UpdateRule
 
-__all__ = ["rule_of"]
+__all__ = ["SUPPORTED", "rule_of"]
+
+SUPPORTED = "adam, nag, sgd or adagrad"
+"""Names of ``--optimizer`` that have a rule, for messages."""
 
 
-def rule_of(optimizer, name: str) -> UpdateRule:
-    """Return the rule (with adjoint) that does exactly what a fairseq optimizer does.
+def rule_of(optimizer: FairseqOptimizer, name: str) -> UpdateRule:
+    """Return the rule whose updates equal those of a fairseq optimizer.
 
     Args:
         optimizer: a ``fairseq.optim.FairseqOptimizer`` with one parameter group.
@@ -36,5 +51,5 @@ def rule_of(optimizer, name: str) -> UpdateRule:
         return Adagrad(group["weight_decay"], group["eps"])
     raise OptionError(
         f"--optimizer: {name} ({type(inner).__module__}.{type(inner).__qualname__}) has no adjoint; "
-        "expected adam, nag, sgd or adagrad"
+        f"expected {SUPPORTED}"
     )

@@ -1,9 +1,10 @@
-"""What of fairseq must be changed for second derivatives, and for weights that move under a model in eval mode."""
+"""Changes to fairseq's models: right second derivatives, and no stale copies of weights in eval mode."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import fairseq.models.fconv
 import torch
@@ -64,15 +65,18 @@ VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
         "modules.lightweight_convolution.LightweightConv1dTBC modules.dynamic_convolution.DynamicConv1dTBC"
     ).split()
 )
-"""fairseq classes whose updates are tested here against float64 finite differences (benchmarks/exactness.py)."""
+"""fairseq classes whose updates are tested against float64 finite differences (tests/checks, benchmarks)."""
 
 
 @contextmanager
 def fairseq_twice_differentiable(*, fused: bool = True) -> Iterator[None]:
-    """`twice_differentiable`, and for fairseq's own blocks what is right under double backward, and cheap.
+    """Switch PyTorch's and fairseq's blocks to forms with right second derivatives (`twice_differentiable`).
 
-    fconv's encoder scales its gradient by a node that is right; the loop of the LSTM's decoder is one node (``fused``:
-    see `twice_differentiable`).
+    fconv's encoder scales its gradient by a node that is right under double backward. The loop of the LSTM's decoder
+    becomes one node.
+
+    Args:
+        fused: whether to use the hand-written nodes; see `twice_differentiable`.
     """
     with (
         twice_differentiable(fused=fused),
@@ -83,11 +87,11 @@ def fairseq_twice_differentiable(*, fused: bool = True) -> Iterator[None]:
 
 
 def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) -> None:
-    """Refuse a model with modules nobody has vouched for.
+    """Refuse a model with modules whose second derivatives are not verified.
 
     Args:
         model: the student's model.
-        trusted: full class names the user answers for (``--trust-module``).
+        trusted: full class names the user takes responsibility for (``--trust-module``).
 
     Raises:
         NotTwiceDifferentiableError: names every such module.
@@ -95,40 +99,45 @@ def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) ->
     try:
         refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES | set(trusted))
     except NotTwiceDifferentiableError as error:
-        raise NotTwiceDifferentiableError(f"{error}; l2t-doctor measures them, --trust-module takes them") from None
+        raise NotTwiceDifferentiableError(f"{error}; l2t-doctor measures them, --trust-module accepts them") from None
 
 
 def refuse_unused_trust(model: nn.Module, trusted: Collection[str]) -> None:
-    """Raise OptionError for a ``--trust-module`` that names no unvouched class of ``model``."""
+    """Raise OptionError for a ``--trust-module`` that names no unverified class of ``model``."""
     unused = set(trusted) - {name for _, name in unvouched_fairseq_modules(model)}
     if unused:
         names = ", ".join(sorted(unused))
-        raise OptionError(f"--trust-module: {names}; the student has no such module, or it is known here already")
+        raise OptionError(f"--trust-module: {names}; the student has no such module, or its class is verified already")
 
 
 def unvouched_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:
-    """Return (path, full class name) of every part of ``model`` nobody here has vouched for."""
+    """Return (path, full class name) of every part of ``model`` whose second derivatives are not verified."""
     return unvouched_modules(model, VOUCHED_FAIRSEQ_MODULES)
 
 
 def drop_fast_path(model: nn.Module) -> None:
-    """Take the fused inference path and its weight copies out of fairseq 0.12's Transformer encoder layers.
+    """Remove the fused inference path and its weight copies from fairseq 0.12's Transformer encoder layers.
 
-    The copies get no gradient, inflate every kept step, and in eval mode they are used *instead of* the layer's
-    weights until a forward in train mode has run: dev measures would not see the student move.
+    The copies get no gradient and inflate every kept step. In eval mode they are used *instead of* the layer's weights
+    until a forward pass in train mode has run: dev measures would not follow the weights.
     """
     for module in model.modules():
         if hasattr(module, "can_use_fastpath"):
-            module.can_use_fastpath = False
+            setattr(module, "can_use_fastpath", False)  # noqa: B010  nn.Module declares no such attribute
             for name in _FAST_PATH_COPIES:
                 if name in module._parameters:
                     delattr(module, name)
 
 
-def _lstm_features(decoder: LSTMDecoder, prev_output_tokens: Tensor, encoder_out=None, incremental_state=None):
-    """Stand in for ``LSTMDecoder.extract_features``, where its derivatives are recorded in training.
+def _lstm_features(
+    decoder: LSTMDecoder,
+    prev_output_tokens: Tensor,
+    encoder_out: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    incremental_state: dict[str, dict[str, Tensor | None]] | None = None,
+) -> Any:
+    """Replace ``LSTMDecoder.extract_features`` where derivatives are recorded in training; return what it returns.
 
-    The same dropout is drawn: by the same calls, in the same order, on tensors of the same shape.
+    Dropout draws the same numbers: by the same calls, in the same order, on tensors of the same shape.
     """
     if encoder_out is None or incremental_state is not None or not _is_plain(decoder, encoder_out[0]):
         return _STOCK_LSTM_FEATURES(decoder, prev_output_tokens, encoder_out, incremental_state)
@@ -161,7 +170,7 @@ def _lstm_features(decoder: LSTMDecoder, prev_output_tokens: Tensor, encoder_out
 
 
 def _is_plain(decoder: LSTMDecoder, encoder_outs: Tensor) -> bool:
-    """Return whether ``decoder`` is what fairseq builds for translation, and its derivatives are recorded."""
+    """Return whether fairseq built ``decoder`` for translation, without extras, and derivatives are recorded."""
     return (
         decoder.training
         and torch.is_grad_enabled()

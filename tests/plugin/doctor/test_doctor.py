@@ -12,6 +12,7 @@ from fairseq_l2t.core import unroll
 from fairseq_l2t.kernels.twice_differentiable import attribute_replaced, twice_differentiable
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.doctor.doctor import Doctor, DoctorError, quick_check
+from fairseq_l2t.plugin.doctor.optimizer_checks import adjoint_check
 from fairseq_l2t.plugin.student_options import OptionError, parse_student_options
 from fairseq_l2t.plugin.token_loss import token_loss
 from fairseq_l2t.testing.tiny_students import arguments, make_student, spread_teacher
@@ -81,9 +82,9 @@ def test_a_small_learning_rate_hides_no_wrong_update(data_bin, monkeypatch, opti
 @pytest.mark.parametrize("learning_rate", ["0.01", "1e-6"])
 def test_a_small_learning_rate_hides_no_wrong_adjoint(data_bin, monkeypatch, learning_rate):
     student = make_student(data_bin, "fconv", "adam", "--lr", learning_rate)
-    assert Doctor(student)._adjoint_of_the_rule().is_good
+    assert adjoint_check(student).is_good
     monkeypatch.setattr(student, "rule", ForgetfulAdam(**dataclasses.asdict(student.rule)))
-    assert not Doctor(student)._adjoint_of_the_rule().is_good
+    assert not adjoint_check(student).is_good
 
 
 def test_another_optimizer_than_fairseqs_is_found(data_bin, monkeypatch):
@@ -135,7 +136,7 @@ def test_random_numbers_of_another_generator_are_found(data_bin):
 
 
 class Doubling(nn.Module):
-    """A layer nobody has vouched for; its second derivatives are right."""
+    """A layer that is not verified; its second derivatives are right."""
 
     def forward(self, value):
         """Return something close to twice the value."""
@@ -163,7 +164,7 @@ class SquareInFloat32(nn.Module):
 
 
 class Square(nn.Module):
-    """A layer nobody has vouched for; its second derivatives are silently wrong."""
+    """A layer that is not verified; its second derivatives are silently wrong."""
 
     def forward(self, value):
         """Return the value with a little of its square."""

@@ -49,7 +49,9 @@ def test_likelihood(student):
 
 def test_inverse_perplexity(student):
     value, gradient = student.dev_objective("inverse-perplexity")
-    log_probs, keep = student.reference_log_probs(list(student.dev.teaching[: student.options.namespace.dev_batch]))
+    log_probs, keep = student.dev_measures.reference_log_probs(
+        list(student.dev.teaching[: student.options.namespace.dev_batch])
+    )
     assert value == pytest.approx(float(log_probs.detach()[keep].mean().exp()), rel=1e-12)
     # A geometric mean is below the arithmetic one.
     assert 0 < value < student.dev_objective("likelihood")[0]
@@ -62,11 +64,11 @@ def test_calibrated_perplexity(student):
     value, gradient = student.dev_objective("calibrated-perplexity")
 
     def at(b):
-        log_probs, keep = student.reference_log_probs(pairs, b)
+        log_probs, keep = student.dev_measures.reference_log_probs(pairs, b)
         return float(log_probs.detach()[keep].mean().exp())
 
     # The best of a grid is no better, and temperature 1 is another one.
-    b = best_inverse_temperature(student, pairs)
+    b = best_inverse_temperature(student.dev_measures, pairs)
     assert value == pytest.approx(at(b), rel=1e-12)
     assert all(at(b * factor) < value for factor in (0.9, 0.99, 1.01, 1.1))
     assert student.dev_objective("inverse-perplexity")[0] == pytest.approx(at(1.0), rel=1e-12)
@@ -75,6 +77,30 @@ def test_calibrated_perplexity(student):
     assert slope_error(student, measure, gradient) < TOLERANCE
     _, other = student.dev_objective("inverse-perplexity")
     assert slope_error(student, measure, other) > 100 * TOLERANCE
+
+
+def test_measures_follow_a_new_life(data_bin):
+    student, fresh = make_student(data_bin, "fconv", "adam"), make_student(data_bin, "fconv", "adam", "--seed", "9")
+    before, measures_before = student.dev_objective(), student.dev_measures
+    student.restart(9)
+    pairs = student.dev.teaching[:8]
+    value, gradient = student.dev_objective(pairs=pairs)
+    expected = fresh.dev_objective(pairs=pairs)
+    assert value == expected[0] and torch.equal(gradient, expected[1])
+    assert student.dev_measures is not measures_before and student.dev_measures.omega is student.omega
+    # The control: it is another model.
+    assert value != before[0]
+
+
+def test_measures_change_nothing_of_the_student(student):
+    omega, state = student.omega.clone(), student.state.vector(student.update)
+    scores = student.dev_measures.validate(student.dev.holdout)
+    student.dev_objective("likelihood")
+    assert torch.equal(student.omega, omega) and torch.equal(student.state.vector(student.update), state)
+    # The control: observing takes these scores into the state.
+    student.observe_dev(student.dev.holdout)
+    assert student.state.state_dict()["dev_accuracy"] == scores.accuracy
+    assert not torch.equal(student.state.vector(student.update), state)
 
 
 def test_likelihood_is_measured_without_dropout(student):
@@ -98,11 +124,11 @@ def test_gradient_scaling_of_fconv_is_no_part_of_the_measure(data_bin, monkeypat
 def test_risk(student, monkeypatch):
     # With the draws held fixed it is a smooth function of omega.
     pairs, generator = list(student.dev.teaching[:4]), torch.Generator().manual_seed(0)
-    rows = dict(zip(pairs, student.draw(pairs, 4, generator), strict=True))
+    rows = dict(zip(pairs, student.dev_measures.draw(pairs, 4, generator), strict=True))
     # At the start of a life nothing that is drawn is right: the references stand in for a better student.
     for pair in pairs:
         rows[pair] = [*rows[pair][:3], tuple(student.dev.target(pair).tolist())]
-    monkeypatch.setattr(student, "draw", lambda chunk, samples, generator: [rows[pair] for pair in chunk])
+    monkeypatch.setattr(student.dev_measures, "draw", lambda chunk, samples, generator: [rows[pair] for pair in chunk])
 
     def risk():
         return student.dev_objective("expected-bleu", pairs=pairs, samples=4, estimator="risk", alpha=0.01)
@@ -124,8 +150,8 @@ def test_chunks_do_not_matter(student, monkeypatch):
     pairs = student.dev.teaching[:12]
     value, gradient = student.dev_objective("likelihood", pairs=pairs)
     limit = 60 * student.coefficient_count
-    monkeypatch.setattr(measures, "_ELEMENTS_AT_ONCE", limit)
-    chunks = list(student.dev_chunks(pairs))
+    monkeypatch.setattr(measures, "_SCORES_PER_PASS", limit)
+    chunks = list(student.dev_measures.dev_chunks(pairs))
     assert len(chunks) > 1 and [pair for chunk in chunks for pair in chunk] == list(pairs)
     again = student.dev_objective("likelihood", pairs=pairs)
     assert again[0] == pytest.approx(value, rel=1e-12)
@@ -141,9 +167,9 @@ def test_chunks_of_hypotheses_do_not_matter(student, monkeypatch, estimator):
 
     value, gradient = measure(0)
     limit = 300 * student.coefficient_count
-    monkeypatch.setattr(measures, "_ELEMENTS_AT_ONCE", limit)
-    drawn = student.draw(pairs, 4, torch.Generator().manual_seed(0))
-    chunks = list(student.hypothesis_chunks(drawn))
+    monkeypatch.setattr(measures, "_SCORES_PER_PASS", limit)
+    drawn = student.dev_measures.draw(pairs, 4, torch.Generator().manual_seed(0))
+    chunks = list(student.dev_measures.hypothesis_chunks(drawn))
     assert len(chunks) > 2 and sorted(position for chunk in chunks for position in chunk) == list(range(12))
     again = measure(0)
     assert again[0] == pytest.approx(value, rel=1e-9)
@@ -154,8 +180,8 @@ def test_chunks_of_hypotheses_do_not_matter(student, monkeypatch, estimator):
 def test_a_hypothesis_is_cut_by_its_own_source(student):
     # Not by the longest source of the batch it happens to be drawn in.
     pairs = sorted(student.dev.teaching, key=student.dev.source_length)
-    limits = [student._max_length(pair) for pair in (pairs[0], pairs[-1])]
-    rows = student.draw([pairs[0], pairs[-1]], 30, torch.Generator().manual_seed(0))
+    limits = [student.dev_measures.longest_hypothesis(pair) for pair in (pairs[0], pairs[-1])]
+    rows = student.dev_measures.draw([pairs[0], pairs[-1]], 30, torch.Generator().manual_seed(0))
     assert limits[0] < limits[1]
     assert [max(len(tokens) for tokens in row) for row in rows] <= limits
     assert max(len(tokens) for tokens in rows[1]) > limits[0]
@@ -163,13 +189,15 @@ def test_a_hypothesis_is_cut_by_its_own_source(student):
 
 def test_draws_in_parts(student, monkeypatch):
     pairs = student.dev.teaching[:5]
-    monkeypatch.setattr(measures, "_DRAWN_AT_ONCE", 2 * 3 * student.coefficient_count)
+    monkeypatch.setattr(measures, "_PROBABILITIES_PER_STEP", 2 * 3 * student.coefficient_count)
     generator = torch.Generator().manual_seed(0)
-    rows = student.draw(pairs, 3, generator)
+    rows = student.dev_measures.draw(pairs, 3, generator)
     again = torch.Generator().manual_seed(0)
-    assert rows == [row for part in (pairs[:2], pairs[2:4], pairs[4:]) for row in student.draw(part, 3, again)]
+    assert rows == [
+        row for part in (pairs[:2], pairs[2:4], pairs[4:]) for row in student.dev_measures.draw(part, 3, again)
+    ]
     assert torch.equal(generator.get_state(), again.get_state())
-    assert student.draw(pairs, 3, again) != rows
+    assert student.dev_measures.draw(pairs, 3, again) != rows
 
 
 def test_the_reward_is_kept(student):
@@ -179,27 +207,29 @@ def test_the_reward_is_kept(student):
 def test_drawn_hypotheses_keep_the_order_of_the_pairs(student):
     # Collation sorts by length; a drawn row must come back to its pair.
     pairs = sorted(student.dev.teaching[:6], key=student.dev.source_length)
-    rows = student.draw(pairs, 2, torch.Generator().manual_seed(0))
-    lengths = [student._max_length(pair) for pair in pairs]
+    rows = student.dev_measures.draw(pairs, 2, torch.Generator().manual_seed(0))
+    lengths = [student.dev_measures.longest_hypothesis(pair) for pair in pairs]
     assert lengths[0] < lengths[-1]
     owner = [position for position in range(6) for _ in range(2)]
     flat = [tokens for row in rows for tokens in row]
-    forward = student.hypothesis_log_probs(pairs, measures.Hypotheses(owner, flat)).detach()
-    backward = student.hypothesis_log_probs(pairs[::-1], measures.Hypotheses([5 - o for o in owner], flat)).detach()
+    forward = student.dev_measures.hypothesis_log_probs(pairs, measures.Hypotheses(owner, flat)).detach()
+    backward = student.dev_measures.hypothesis_log_probs(
+        pairs[::-1], measures.Hypotheses([5 - o for o in owner], flat)
+    ).detach()
     torch.testing.assert_close(forward, backward, rtol=1e-10, atol=1e-12)
 
 
 def test_texts(student):
     reward = SentenceBleu()
     for pair in student.dev.teaching[:5]:
-        tokens, text = student.dev.target(pair).tolist(), student.reference_text(pair)
+        tokens, text = student.dev.target(pair).tolist(), student.dev_measures.reference_text(pair)
         assert text
-        assert student.hypothesis_text(tokens) == text
-        assert reward(student.hypothesis_text(tokens), text) == pytest.approx(1.0)
+        assert student.dev_measures.hypothesis_text(tokens) == text
+        assert reward(student.dev_measures.hypothesis_text(tokens), text) == pytest.approx(1.0)
     dictionary = student.task.target_dictionary
-    assert student.hypothesis_text((dictionary.eos(),)) == ""
+    assert student.dev_measures.hypothesis_text((dictionary.eos(),)) == ""
     # an unknown word of a hypothesis never matches an unknown word of a reference
-    assert student.hypothesis_text((dictionary.unk(),)) == "UNKNOWNTOKENINHYP"
+    assert student.dev_measures.hypothesis_text((dictionary.unk(),)) == "UNKNOWNTOKENINHYP"
 
 
 @pytest.mark.parametrize(("more", "tokenizer"), [((), "tok:13a"), (("--eval-tokenized-bleu",), "tok:none")])

@@ -34,7 +34,7 @@ def student(few_words, request):
     noise = torch.randn(student.omega.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     student.set_omega(student.omega + 0.3 * noise)
     # Thousands of times the same 85 texts: looking up fairseq's options takes longer than the model.
-    student.hypothesis_text = functools.lru_cache(student.hypothesis_text)
+    student.dev_measures.hypothesis_text = functools.lru_cache(student.dev_measures.hypothesis_text)
     return student
 
 
@@ -43,14 +43,14 @@ def reward(student, request, monkeypatch):
     """The student's own reward, or one that knows no order among hypotheses."""
     if request.param == "bleu":
         bleu = functools.cache(student.reward())  # hundreds of times the same 85 texts
-        monkeypatch.setattr(student, "reward", lambda: bleu)
+        monkeypatch.setattr(student.dev_measures, "reward", bleu)
         return bleu
     generator, known = torch.Generator().manual_seed(8), {}
 
     def random(hypothesis, reference):
         return known.setdefault((hypothesis, reference), float(torch.rand((), generator=generator)))
 
-    monkeypatch.setattr(student, "reward", lambda: random)
+    monkeypatch.setattr(student.dev_measures, "reward", random)
     return random
 
 
@@ -71,7 +71,7 @@ def probabilities(student, pair, outputs):
     counts = torch.tensor([[place < len(output) for place in range(width)] for output in outputs])
     source = student.dev.sample([pair])["net_input"]["src_tokens"].repeat(len(outputs), 1)
     before = torch.cat([torch.full_like(tokens[:, :1], end), tokens[:, :-1]], dim=1)
-    with student._precision():
+    with student.precision():
         output = model(source, torch.full((len(outputs),), source.shape[1]), before)
         probs = model.get_normalized_probs(output, log_probs=False)
     drawable = probs / (1 - probs[..., padding : padding + 1])
@@ -83,8 +83,10 @@ def enumerated(student, reward):
     outputs, total = outputs_of(student), 0.0
     with student.second_derivatives(), outer_gradient():
         for pair in student.dev.teaching:
-            texts = [student.hypothesis_text(output) for output in outputs]
-            rewards = torch.tensor([reward(text, student.reference_text(pair)) for text in texts], dtype=torch.float64)
+            texts = [student.dev_measures.hypothesis_text(output) for output in outputs]
+            rewards = torch.tensor(
+                [reward(text, student.dev_measures.reference_text(pair)) for text in texts], dtype=torch.float64
+            )
             total = total + probabilities(student, pair, outputs) @ rewards
         value = total / len(student.dev.teaching)
         parts = torch.autograd.grad(value, student.parameters.parameters, allow_unused=True)
@@ -96,7 +98,7 @@ def estimated(student, estimator, **more):
 
 
 def draw_everything(student, monkeypatch, outputs):
-    monkeypatch.setattr(student, "draw", lambda pairs, samples, generator: [outputs for _ in pairs])
+    monkeypatch.setattr(student.dev_measures, "draw", lambda pairs, samples, generator: [outputs for _ in pairs])
 
 
 def test_the_enumeration_is_complete(student):
@@ -104,12 +106,12 @@ def test_the_enumeration_is_complete(student):
     drawable = len(student.task.target_dictionary) - 2  # without padding and end
     assert drawable == 4  # the words a and b, and fairseq's own <s> and <unk>
     assert len(set(outputs)) == sum(drawable**length for length in range(LONGEST + 1))
-    assert {student._max_length(pair) for pair in student.dev.teaching} == {LONGEST}
+    assert {student.dev_measures.longest_hypothesis(pair) for pair in student.dev.teaching} == {LONGEST}
     for position, pair in enumerate(student.dev.teaching):
         plain = probabilities(student, pair, outputs).detach()
         assert float(plain.sum()) == pytest.approx(1, abs=1e-10)
         listed = Hypotheses([position] * len(outputs), outputs)
-        ours = student.hypothesis_log_probs(student.dev.teaching, listed).detach().exp()
+        ours = student.dev_measures.hypothesis_log_probs(student.dev.teaching, listed).detach().exp()
         assert float(ours.sum()) == pytest.approx(1, abs=1e-10)
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-15)
     # the control: one that can be drawn left out
@@ -149,10 +151,10 @@ def test_risk_of_every_output_is_the_enumerated_gradient(student, reward, monkey
 @pytest.mark.parametrize("estimator", ["reinforce", "risk"])
 def test_equal_rewards_give_exactly_nothing(student, estimator, monkeypatch):
     for constant in (0.0, 0.1, 1 / 3, 1.0):
-        monkeypatch.setattr(student, "reward", lambda value=constant: lambda hypothesis, reference: value)
+        monkeypatch.setattr(student.dev_measures, "reward", lambda hypothesis, reference, value=constant: value)
         value, gradient = estimated(student, estimator, samples=7)
         assert torch.count_nonzero(gradient) == 0
         assert value == pytest.approx(constant, abs=1e-15)
     # the control: rewards that differ
-    monkeypatch.setattr(student, "reward", lambda: lambda hypothesis, reference: float(len(hypothesis)) / 99)
+    monkeypatch.setattr(student.dev_measures, "reward", lambda hypothesis, reference: float(len(hypothesis)) / 99)
     assert torch.count_nonzero(estimated(student, estimator, samples=7)[1]) > 0

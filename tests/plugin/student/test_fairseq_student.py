@@ -114,14 +114,14 @@ def test_the_life_of_another_student_is_refused(shared):
 
 def with_spare_parameter(monkeypatch, name="spare"):
     """Give every model built from now on a parameter that nothing uses."""
-    original = student_module.FairseqStudent._build_model
+    original = student_module.build_model
 
-    def build(self, seed):
-        model = original(self, seed)
+    def build(*arguments, **options):
+        model = original(*arguments, **options)
         model.encoder.register_parameter(name, torch.nn.Parameter(torch.ones(7)))
         return model
 
-    monkeypatch.setattr(student_module.FairseqStudent, "_build_model", build)
+    monkeypatch.setattr(student_module, "build_model", build)
 
 
 def test_unreached_parameters_are_left_out(data_bin, monkeypatch, caplog):
@@ -157,7 +157,10 @@ def greedy(student, pairs):
 def test_weights_changed_in_eval_mode_change_the_output(data_bin):
     student = make_student(data_bin, "transformer", "adam", *COARSE)
     pairs = student.dev.teaching[:4]
-    start, before = student.omega.clone(), (student.reference_log_probs(pairs)[0].detach(), greedy(student, pairs))
+    start, before = (
+        student.omega.clone(),
+        (student.dev_measures.reference_log_probs(pairs)[0].detach(), greedy(student, pairs)),
+    )
     # only encoder layers move: it is their weights the stock model would not look at
     noise = torch.randn(len(start), generator=torch.Generator().manual_seed(0))
     parts = zip(student.parameters.names, student.parameters.split(noise), strict=True)
@@ -165,11 +168,11 @@ def test_weights_changed_in_eval_mode_change_the_output(data_bin):
         if not name.startswith("encoder.layers"):
             part.zero_()
     student.set_omega(start + 0.3 * noise)
-    after = student.reference_log_probs(pairs)[0].detach(), greedy(student, pairs)
+    after = student.dev_measures.reference_log_probs(pairs)[0].detach(), greedy(student, pairs)
     assert (after[0] - before[0]).abs().max() > 1e-2
     assert after[1][1] != before[1][1]
     student.set_omega(start)
-    assert torch.equal(student.reference_log_probs(pairs)[0], before[0])
+    assert torch.equal(student.dev_measures.reference_log_probs(pairs)[0], before[0])
 
 
 def test_stock_model_ignores_its_weights_in_eval_mode(data_bin):

@@ -133,7 +133,7 @@ def test_incremental_drawing_agrees_with_scoring(tiny, monkeypatch, shrink_below
         return token
 
     monkeypatch.setattr(sampling, "_choose", recorded)
-    monkeypatch.setattr(sampling, "_SHRINK_BELOW", shrink_below)
+    monkeypatch.setattr(sampling, "_UNFINISHED_SHARE", shrink_below)
     flat = [tokens for row in draw(tiny, 20, longest=(8, 8)) for tokens in row]
     found, rows = [0.0] * len(flat), list(range(len(flat)))
     for number, step in enumerate(steps):
@@ -151,10 +151,10 @@ def test_incremental_drawing_agrees_with_scoring(tiny, monkeypatch, shrink_below
 
 def test_rows_that_leave_change_no_draw(tiny, monkeypatch):
     rows = draw(tiny, 200, longest=(12, 9))
-    monkeypatch.setattr(sampling, "_SHRINK_BELOW", 0.0)
+    monkeypatch.setattr(sampling, "_UNFINISHED_SHARE", 0.0)
     assert draw(tiny, 200, longest=(12, 9)) == rows
     # the control: states that do not follow their rows
-    monkeypatch.setattr(sampling, "_SHRINK_BELOW", 1.0)
+    monkeypatch.setattr(sampling, "_UNFINISHED_SHARE", 1.0)
     monkeypatch.setattr(tiny.model.decoder, "reorder_incremental_state_scripting", _first_rows(tiny.model.decoder))
     assert draw(tiny, 200, longest=(12, 9)) != rows
 
@@ -215,12 +215,12 @@ def test_padding_is_bounded():
 def test_batches_of_similar_length_do_not_matter(tiny, monkeypatch):
     tokens = [tokens for row in draw(tiny, 100, longest=(12, 12)) for tokens in row]
     owner = [0] * 100 + [1] * 100
-    monkeypatch.setattr(sampling, "_PADDED_SHARE", 0.0)
-    monkeypatch.setattr(sampling, "_LEAST_SHARE", 0.0)
+    monkeypatch.setattr(sampling, "_LENGTH_SHARE", 0.0)
+    monkeypatch.setattr(sampling, "_LENGTH_SHARE_OF_FEW_ROWS", 0.0)
     together = score(tiny, owner, tokens).detach()
     assert len(list(sampling._of_similar_length(tokens))) == 1
     monkeypatch.undo()
-    monkeypatch.setattr(sampling, "_ROWS_AT_LEAST", 3)
+    monkeypatch.setattr(sampling, "_FEW_ROWS", 3)
     batches = list(sampling._of_similar_length(tokens))
     assert len(batches) > 3 and sorted(number for batch in batches for number in batch) == list(range(200))
     torch.testing.assert_close(score(tiny, owner, tokens).detach(), together, rtol=1e-10, atol=1e-12)
