@@ -1,44 +1,61 @@
-"""One cell of the parity table: the same updates by fairseq's Trainer and by our unroll, and how far they are apart."""
+"""Parity: the same updates by fairseq's Trainer and by our unroll, and the largest difference of a parameter.
+
+Tests and ``benchmarks/parity`` measure the same cells.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from fairseq.data import data_utils
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_l2t.core import Teacher, unroll
+from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.storage import TeacherSettings, save_teacher
 from fairseq_l2t.testing.fairseq_reference import FairseqRun, run_fairseq
 from fairseq_l2t.testing.tiny_students import FAMILIES, OPTIMIZERS, RECIPE, make_student, spread_teacher
-from fairseq_l2t.unroll.trajectory import Step
+from fairseq_l2t.unroll.trajectory import Step, unroll
 
-__all__ = ["BOUND", "LOSSES", "MOVED", "Cell", "Measured", "all_cells", "by_fairseq", "largest_difference", "measure"]
+__all__ = [
+    "BOUND",
+    "LOSSES",
+    "MOVED",
+    "QUICK_CELLS",
+    "Cell",
+    "Measured",
+    "all_cells",
+    "by_fairseq",
+    "largest_difference",
+    "measure",
+    "write_teacher",
+]
 
 BOUND = 1e-5
 """Largest difference of a parameter, relative to the norm of its tensor, at the end of the updates."""
 
 MOVED = 1e-2
-"""How far a parameter must have come, in the same measure: updates that do nothing would prove nothing."""
+"""Smallest distance, in the same measure, a parameter must have come: updates that do nothing prove nothing."""
 
 LOSSES = ("cross_entropy", "dynamic")
 
 SIZES = ("--batch-size", "16", "--batch-size-valid", "60", "--required-batch-size-multiple", "1")
-"""An epoch of the tiny corpus: 25 batches, 13 updates, the last of one batch. The dev pairs are one batch, as here."""
+"""An epoch of the tiny corpus is 25 batches, 13 updates, the last of one batch; the dev pairs are one batch."""
 
 _CLIP_NORM = {"lstm": 0.02}
-"""``--clip-norm`` where that of `RECIPE` is never reached, by the beginning of a family's name."""
+"""``--clip-norm`` of families whose gradients never reach that of `RECIPE`, by prefix of the family."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is checked: a family and an optimizer of `fairseq_l2t.testing.tiny_students`, a loss of `LOSSES`, and a number of updates."""
+    """A student to check: a family and an optimizer of `tiny_students`, a loss of `LOSSES`, a number of updates."""
 
     family: str
     optimizer: str
@@ -47,12 +64,12 @@ class Cell:
 
     @property
     def validated_after(self) -> int:
-        """After which update dev measures are taken, for the teacher to see; 0: under cross-entropy nobody looks."""
+        """The update after which the teacher's dev measures are taken; 0 under cross-entropy, which needs none."""
         return self.updates // 3 if self.loss == "dynamic" else 0
 
     @property
     def options(self) -> list[str]:
-        """What student and fairseq's Trainer are given alike, beside family, optimizer and `RECIPE`."""
+        """Options that our student and fairseq's Trainer share, beside family, optimizer and `RECIPE`."""
         clip = [value for beginning, value in _CLIP_NORM.items() if self.family.startswith(beginning)]
         taught_from = 1 if self.loss == "dynamic" else self.updates
         life = ["--total-updates", str(self.updates + 1), "--cross-entropy-updates", str(taught_from)]
@@ -87,15 +104,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found.
+    """Results of one cell.
 
     Args:
-        cell: what was checked.
+        cell: the student.
         difference: largest difference of a parameter at the end, relative to the norm of its tensor.
         is_equal: whether every bit of every parameter is the same.
         moved: largest distance of a parameter from its start, in the same measure.
         clipped: share of the updates whose gradient fairseq clipped.
-        epochs: epochs the updates were in.
+        epochs: number of epochs the updates took.
     """
 
     cell: Cell
@@ -107,22 +124,38 @@ class Measured:
 
     @property
     def is_good(self) -> bool:
-        """Whether the students are the same, and updates, clipping and the end of an epoch were put to the test."""
+        """Whether the students are the same, and the run moved, clipped, and crossed the end of an epoch."""
         return self.difference < BOUND and self.moved > MOVED and self.clipped > 0 and self.epochs > 1
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Return a flat dictionary of plain values."""
         values = asdict(self)
         return {**values.pop("cell"), **values, "good": self.is_good}
 
 
-def all_cells(families, optimizers, updates: int) -> list[Cell]:
+QUICK_CELLS = (
+    Cell("lstm", "momentum", "cross_entropy"),
+    Cell("fconv_iwslt", "nag", "cross_entropy"),
+    Cell("dynamicconv", "sgd", "cross_entropy"),
+    Cell("transformer_pre_norm", "adamw", "dynamic"),
+    Cell("lstm_wiseman", "adagrad", "dynamic"),
+    Cell("fconv_iwslt", "adam", "dynamic"),
+)
+"""A sample of the table for tests: every optimizer and both losses occur."""
+
+
+def all_cells(families: Iterable[str], optimizers: Iterable[str], updates: int) -> list[Cell]:
     """Return the cells of the tables, one loss after the other."""
-    return [Cell(*row, loss, updates) for loss, *row in product(LOSSES, families, optimizers)]
+    rows = product(LOSSES, families, optimizers)
+    return [Cell(family, optimizer, loss, updates) for loss, family, optimizer in rows]
 
 
 def measure(data: Path, cell: Cell, folder: Path) -> Measured:
-    """Measure one cell in float32 on the tiny corpus ``data``; files go to ``folder``."""
+    """Measure one cell in float32 on the tiny corpus ``data``; files go to ``folder``.
+
+    Raises:
+        ValueError: the two students differ before the first update.
+    """
     student = cell.student(data)
     teacher = spread_teacher(student)
     write_teacher(student, teacher, folder)
@@ -151,7 +184,7 @@ def largest_difference(student: FairseqStudent, parameters: dict[str, Tensor]) -
         (part - parameters[name]).abs().max() / parameters[name].norm().clamp_min(1e-3)
         for name, part in zip(student.parameters.names, parts, strict=True)
     ]
-    return float(torch.stack(differences).max())  # NaN where one is, which Python's max would pass over
+    return float(torch.stack(differences).max())  # torch's max returns NaN if one is NaN, Python's need not
 
 
 def write_teacher(student: FairseqStudent, teacher: Teacher, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""One cell of the table of peers: a family, an optimizer, a peer, and who is right.
+"""One cell of the table of peers: the verdict on one peer for a family and an optimizer.
 
-The truth of a hypergradient is float64 differences of *the peer's own* forward computation; whether that computation
-is the student's is asked separately, by real updates in place with a real optimizer.
+A hypergradient is compared with float64 differences of *the peer's own* forward computation. Separately, the measure of
+the peer's student is compared with that of real updates in place by a real optimizer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.peer_task import PeerTask, make_task, trained_values
-from benchmarks.peer_unrolls import UNROLLS
+from benchmarks.peers.task import PeerTask, make_task, trained_values
+from benchmarks.peers.unrolls import UNROLLS
 from fairseq_l2t.checks.differences import Comparison, Slope, compare_hypergradient, slope_at_zero, unit_direction
 from fairseq_l2t.core import Teacher, hypergradient
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient
@@ -31,15 +31,15 @@ TOLERANCE = 1e-6
 """Relative error up to which a hypergradient counts as right; the differences must resolve as much."""
 
 STUDENT_TOLERANCE = 1e-4
-"""The same for the student: TorchOpt's Adam corrects its bias in float32, which moves the measure by up to 1e-5."""
+"""The same for the student: TorchOpt's Adam corrects its bias in float32, which changes the measure by up to 1e-5."""
 
 _DIRECTIONS = 2
 _LARGEST = (3e-4, 1e-5, 3e-7, 1e-8)
-"""First distances of the differences, the next where the one before is not believed. Adam's updates bend within 1e-6
-where gradients are as small as its eps: differences over larger distances agree with each other by chance there."""
+"""First distances of the differences; the next is tried where the one before does not settle the question. Adam's
+updates bend within 1e-6 where gradients are as small as its eps: there, larger distances agree by chance."""
 
 _UNRESOLVED = 3
-"""An error below this many times the resolution is nobody's."""
+"""Smallest ratio of an error to the resolution of the differences for a peer to be called wrong."""
 
 _CONFIRMED = 0.1
 """Share of the gap to a peer's derivative by which two slopes may differ for the peer to be called wrong."""
@@ -47,14 +47,19 @@ _CONFIRMED = 0.1
 
 @dataclass
 class Cell:
-    """What was found.
+    """Results of one cell.
 
     Args:
+        family, optimizer, peer: names of what is measured.
+        mended: with our corrections of fairseq's modules around the peer.
+        verdict: ``right``, ``WRONG ...``, ``NaN``, ``unresolved``, ``raises: ...`` or ``not installed``.
         error: relative error of the hypergradient along random directions, on the worst tensor of the teacher.
         resolution: relative error the differences may have themselves.
         student_error: how far the measure of the peer's student is from that of the real one, relative to how far
             training moved it.
-        real_optimizer: whose optimizer the student is nearest to, ``torch`` or ``fairseq``.
+        real_optimizer: the real optimizer whose student is nearest, ``torch`` or ``fairseq``.
+        message: error of the peer, or the command that installs it.
+        versions: of the libraries.
     """
 
     family: str
@@ -75,9 +80,9 @@ class Cell:
 
 
 def measure_cell(data: Path, family: str, optimizer: str, peer: str, *, steps: int = 3, mended: bool = False) -> Cell:
-    """Return the cell of ``peer`` (a key of `UNROLLS`, or ``ours``); what the peer raises is not caught.
+    """Return the cell of ``peer``, a key of `UNROLLS` or ``ours``; an error of the peer is not caught.
 
-    ``mended``: with our mends of fairseq's and PyTorch's modules around the peer.
+    ``mended``: with our corrections of fairseq's and PyTorch's modules around the peer.
     """
     cell = Cell(family, optimizer, peer, mended)
     with torch.random.fork_rng([]):
@@ -95,7 +100,7 @@ def measure_cell(data: Path, family: str, optimizer: str, peer: str, *, steps: i
 
 
 def quiet() -> None:
-    """Use one thread and say nothing that breaks the progress bar; for a process of its own."""
+    """Use one thread and silence the log and warnings of this process, which would break the progress bar."""
     torch.set_num_threads(1)
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What cannot be differentiated exactly is refused by name, before training: what must be, and in which words."""
+"""Options of a student that must be refused by name before training: nobody can differentiate through them exactly."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ REFUSALS: dict[str, tuple[str, ...]] = {
     "transformer_align": ("--arch", "transformer_align", *_SMALL),
     "non-autoregressive": ("--arch", "nonautoregressive_transformer", *_SMALL),
 }
-"""Options that are added to a Transformer's, by the name of what must be refused."""
+"""Options to add to a Transformer's, by name of the refused part."""
 
 
 def refusal(data: Path, name: str) -> str | None:
-    """Return the message `FairseqStudent` refuses ``REFUSALS[name]`` with, or None if it takes it."""
+    """Return the error `FairseqStudent` raises for ``REFUSALS[name]``, or None if it raises none."""
     arguments = [str(data), *FAMILIES["transformer"], "--optimizer", "adam", "--lr", "0.01", *BATCHES, *LIFE]
     try:
         FairseqStudent.from_args([*arguments, *REFUSALS[name]])

@@ -1,7 +1,7 @@
 """The task every peer is given: a stock fairseq student, real batches, a teacher, and a measure on dev pairs.
 
-The student is built by fairseq itself, without any of our mends. In float64 fairseq's casts to float32 are undone
-(`checks.float64`): they would blur the comparison, and are nobody's fault here.
+fairseq itself builds the student, without our corrections. In float64 fairseq's casts to float32 are undone
+(`checks.float64`): they would blur the comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["RULES", "PeerTask", "Rule", "make_task", "trained_values"]
 
 SEED = 3
 _RECIPE = ["--batch-size", "8", "--seed", str(SEED), "--clip-norm", "0", "--lr-scheduler", "fixed"]
-"""No clipping and no schedule: what a peer does not offer shall not be held against it."""
+"""No clipping and no schedule: some peers do not offer them."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,19 @@ RULES = {"sgd": Rule(1.0), "momentum": Rule(0.3, momentum=0.9), "adam": Rule(0.0
 class PeerTask:
     """T updates under a teacher, and a measure after them.
 
-    ``cfg``, ``translation``: fairseq's configuration and task; ``mended``: whether our mends are around the peer;
-    ``loss_shape``: that of the plugin's defaults; ``batches``: one sample of fairseq's for each update; ``states``:
-    s_t (features,) of each; ``dev``: the sample the measure is taken on; ``teacher``: the one of the updates;
-    ``trajectory``: the same updates by our own student, where it is there to compare with; ``every_name``: whether
-    ``functional_call`` is told of a tied weight under each of its names (it loses some by itself, see PEERS.md).
+    Args:
+        cfg, translation: fairseq's configuration and task.
+        mended: whether our corrections of fairseq's modules are active around the peer.
+        rule: the optimizer.
+        loss_shape: that of the plugin's defaults.
+        batches: one of fairseq's samples for each update.
+        states: s_t (features,) of each update.
+        dev: the sample the measure is taken on.
+        teacher: the teacher of the updates.
+        trajectory: the same updates by our own student; None where it is not compared.
+        dtype, device: of the student.
+        every_name: whether ``functional_call`` is given a tied weight under each of its names; by itself it loses
+            some (README.md).
     """
 
     cfg: Any

@@ -1,4 +1,4 @@
-"""T updates and the measure after them, as each peer's documentation says to write them.
+"""T updates and the measure after them, written for each peer as its documentation recommends.
 
 Each function takes a `PeerTask` and a teacher, and returns the measure with its graph.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.peer_task import PeerTask, Rule
+from benchmarks.peers.task import PeerTask, Rule
 from fairseq_l2t.core import Teacher
 
 __all__ = ["INSTALL", "UNROLLS", "module_of"]

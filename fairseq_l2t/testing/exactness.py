@@ -1,53 +1,76 @@
-"""One cell of the exactness table: a student of one family, under one optimizer and one setting, checked three ways."""
+"""Exactness of a hypergradient, measured three ways for one student under one optimizer and one setting.
+
+The hypergradient is compared with float64 finite differences, with plain autograd through the whole unroll, and in
+float32 with float64. Tests and ``benchmarks/exactness`` measure the same cells.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from fairseq.models.fconv import FConvModel
 
 from fairseq_l2t.checks.differences import Comparison, compare_hypergradient, unit_direction
-from fairseq_l2t.core import Trajectory, hypergradient, student_gradient, unroll
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.testing.differentiable_rules import relative_error
 from fairseq_l2t.testing.plain_autograd import plain_hypergradient
 from fairseq_l2t.testing.tiny_students import BATCHES, FAMILIES, LIFE, OPTIMIZERS, spread_teacher
+from fairseq_l2t.unroll.adjoint_sweep import hypergradient
+from fairseq_l2t.unroll.gradients import student_gradient
+from fairseq_l2t.unroll.trajectory import Trajectory, unroll
 
-__all__ = ["BOUND", "BOUND_FLOAT32", "COVERING", "ROWS", "Cell", "Measured", "all_cells", "check_names", "measure"]
+__all__ = [
+    "BOUND",
+    "BOUND_FLOAT32",
+    "COVERING_SETTINGS",
+    "QUICK_CELLS",
+    "ROWS",
+    "Cell",
+    "Measured",
+    "all_cells",
+    "measure",
+]
 
 STEPS = 3
-STANDSTILL = 1e-3
+"""Updates of the unroll; the first uses cross-entropy."""
+
+SMALLEST_MOVEMENT = 1e-3
+"""A student whose parameters move less, relative to their norm, proves nothing."""
+
 BOUND, BOUND_FLOAT32 = 1e-7, 1e-3
+"""Largest relative errors of a cell that passes, in float64 and in float32."""
+
 RESOLVED = BOUND / 2
-"""Largest relative error the differences may have themselves, by their own estimate, for a direction to count."""
+"""Largest relative error, by their own estimate, of finite differences that count."""
 
 DIRECTIONS, DIRECTIONS_AT_MOST = 1, 4
-"""Random directions a tensor of the teacher that must be resolved, and that are tried."""
+"""Number of random directions that must be resolved for each tensor of the teacher, and that are tried."""
 
 CLIPPING = {"clipped": 0.2, "not clipped": 1000.0}
-"""``--clip-norm``. Both take the norm; under the second it is never reached."""
+"""``--clip-norm``. Both compute the norm; no gradient reaches the second."""
 
 _LARGER_START = {"lstm": 4.0}
-"""Factor on the first weights, by the beginning of a family's name: fairseq's LSTMs start so small that at width 16 the
-teacher hardly moves the measure, and differences drown in its rounding."""
+"""Factor on the first weights, by prefix of the family. fairseq's LSTMs start so small that at width 16 the teacher
+hardly moves the measure, and its rounding hides the differences."""
 
 SCHEDULES = {
     "inverse_sqrt": ("--lr-scheduler", "inverse_sqrt", "--warmup-updates", "2", "--warmup-init-lr", "0.001"),
     "cosine": ("--lr-scheduler", "cosine", "--warmup-updates", "0", "--lr-period-updates", "5", "--t-mult", "1"),
     "triangular": ("--lr-scheduler", "triangular", "--lr-period-updates", "4"),
 }
-COVERING = (
+COVERING_SETTINGS = (
     ("clipped", 2, "inverse_sqrt"),
     ("not clipped", 2, "cosine"),
     ("clipped", 1, "triangular"),
 )
-"""Settings that hold every value of clipping, ``--update-freq`` and schedule."""
-
+"""Settings (clipping, ``--update-freq``, schedule) that together have every value of each."""
 
 _UNSCALED = "fconv_unscaled"
 ROWS = (*FAMILIES, _UNSCALED)
@@ -56,7 +79,7 @@ ROWS = (*FAMILIES, _UNSCALED)
 
 @dataclass(frozen=True)
 class Cell:
-    """What is checked: a row, an optimizer of `fairseq_l2t.testing.tiny_students`, and a setting."""
+    """A student to check: a family of `ROWS`, an optimizer of `tiny_students.OPTIMIZERS`, and a setting."""
 
     family: str
     optimizer: str
@@ -65,7 +88,7 @@ class Cell:
     schedule: str
 
     def arguments(self, data: Path) -> list[str]:
-        """Return the options of the student, data folder first."""
+        """Return the options of the student; the first is the data folder."""
         optimizer = [*OPTIMIZERS[self.optimizer]]
         rate = float(optimizer[optimizer.index("--lr") + 1])
         schedule = [*SCHEDULES[self.schedule]]
@@ -81,17 +104,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found.
+    """Errors of one cell.
 
     Args:
-        cell: what was checked.
+        cell: the student.
         differences: largest relative error against float64 differences, over the directions that were resolved.
         resolution: largest relative error of those differences, by their own estimate.
-        unresolved: directions that were tried and not resolved.
+        unresolved: number of directions that were tried and not resolved.
         autograd: relative error against plain autograd through the unroll, in float64.
         float32: relative error of the hypergradient in float32, against float64 along the same path of the student.
-        drift: the same against float64 from the same start, whose student takes another path after some roundings.
-        moved: length of the path of omega, relative to its start: an unroll that stands still would prove nothing.
+        drift: the same against float64 from the same start, where rounding leads the student along another path.
+        moved: distance of omega from its start, relative to the norm of the start.
     """
 
     cell: Cell
@@ -107,35 +130,48 @@ class Measured:
     def is_good(self) -> bool:
         """Whether every error is below its bound, and the student moved."""
         is_exact = self.differences < BOUND and self.autograd < BOUND and self.float32 < BOUND_FLOAT32
-        return is_exact and self.moved > STANDSTILL
+        return is_exact and self.moved > SMALLEST_MOVEMENT
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Return a flat dictionary of plain values."""
         values = asdict(self)
         return {**values.pop("cell"), **values, "good": self.is_good}
 
 
-def all_cells(families, optimizers, *, full: bool) -> list[Cell]:
-    """Return the cells of the table: every combination of settings, or those of `COVERING`."""
-    settings = list(product(CLIPPING, (1, 2), SCHEDULES)) if full else COVERING
-    return [Cell(*row, *setting) for row in product(families, optimizers) for setting in settings]
+QUICK_CELLS = (
+    Cell("transformer_attention_dropout", "adamw", *COVERING_SETTINGS[0]),
+    Cell("transformer_pre_norm", "momentum", *COVERING_SETTINGS[1]),
+    Cell("fconv_tied", "sgd", *COVERING_SETTINGS[2]),
+    Cell(_UNSCALED, "sgd", *COVERING_SETTINGS[0]),
+    Cell("dynamicconv", "adagrad", *COVERING_SETTINGS[0]),
+    Cell("lightconv", "adam", *COVERING_SETTINGS[1]),
+    Cell("lstm_luong", "nag", *COVERING_SETTINGS[2]),
+)
+"""A sample of the table for tests: every architecture, optimizer and setting occurs."""
+
+
+def all_cells(families: Iterable[str], optimizers: Iterable[str], *, full: bool) -> list[Cell]:
+    """Return the cells of the table; ``full``: every combination of settings instead of `COVERING_SETTINGS`."""
+    settings = list(product(CLIPPING, (1, 2), SCHEDULES)) if full else COVERING_SETTINGS
+    rows = list(product(families, optimizers))
+    return [Cell(family, optimizer, *setting) for family, optimizer in rows for setting in settings]
 
 
 def measure(data: Path, cell: Cell) -> Measured:
     """Measure one cell on the tiny corpus ``data``.
 
     Raises:
-        ValueError: clipping is not what the cell says, or too few directions could be resolved.
+        ValueError: a gradient norm contradicts the cell's clipping, or too few directions could be resolved.
     """
     with _unscaled_fconv() if cell.family == _UNSCALED else nullcontext():
         return _measure(data, cell)
 
 
-def _unscaled_fconv() -> AbstractContextManager:
-    """Scale by 1: fairseq scales by 1 / (2 x attention layers), and has no option for it."""
+def _unscaled_fconv() -> AbstractContextManager[Any]:
+    """Scale by 1; fairseq scales by 1 / (2 x attention layers) and has no option for it."""
     real = FConvModel.build_model.__func__
 
-    def build_model(cls, args, task):
+    def build_model(cls: type[FConvModel], args: Any, task: Any) -> FConvModel:
         model = real(cls, args, task)
         model.encoder.num_attention_layers = 0.5
         return model
@@ -149,7 +185,7 @@ def _measure(data: Path, cell: Cell) -> Measured:
     start = trajectory.steps[0].omega
     _check_clipping(trajectory, cell)
     ours = hypergradient(trajectory, student.dev_objective("likelihood")[1])
-    compared, unresolved = _compare(trajectory, ours, (cell.clipping, cell.update_freq, cell.schedule))
+    compared, unresolved = _compare(student, trajectory, ours, (cell.clipping, cell.update_freq, cell.schedule))
     return Measured(
         cell,
         float(torch.tensor([one.error for one in compared], dtype=torch.float64).max()),  # NaN where one is
@@ -169,17 +205,21 @@ def _unroll(student: FairseqStudent, cell: Cell) -> Trajectory:
 
 
 def _compare(
-    trajectory: Trajectory, ours: dict[str, torch.Tensor], setting: tuple[str, int, str]
+    student: FairseqStudent, trajectory: Trajectory, ours: dict[str, torch.Tensor], setting: tuple[str, int, str]
 ) -> tuple[list[Comparison], int]:
-    def likelihood() -> float:
-        return trajectory.student.dev_objective("likelihood")[0]
+    """Return the comparisons along the resolved directions, and the number of directions that were not resolved."""
 
-    compared, unresolved = [], 0
+    def likelihood() -> float:
+        return student.dev_objective("likelihood")[0]
+
+    compared: list[Comparison] = []
+    unresolved = 0
     for name, part in ours.items():
-        resolved = []
+        resolved: list[Comparison] = []
         for seed in range(DIRECTIONS_AT_MOST):
-            # Another direction in each setting: a row of the table sees many.
-            direction = unit_direction(part, 100 * COVERING.index(setting) + seed if setting in COVERING else seed)
+            # Every setting has directions of its own, so that a row of the table sees many.
+            number = COVERING_SETTINGS.index(setting) if setting in COVERING_SETTINGS else 0
+            direction = unit_direction(part, 100 * number + seed)
             one = compare_hypergradient(trajectory, ours, likelihood, name, direction, tolerance=RESOLVED / 2)
             if one.resolution <= RESOLVED:
                 resolved.append(one)
@@ -194,7 +234,7 @@ def _compare(
 
 
 def _float32_errors(data: Path, cell: Cell, float64: dict[str, torch.Tensor]) -> tuple[float, float]:
-    """Return the error of float32 against float64 along its own path, and against ``float64``, from the same start."""
+    """Return the errors of float32: against float64 along the same path, and against ``float64``."""
     student = FairseqStudent.from_args(cell.arguments(data))
     trajectory = _unroll(student, cell)
     end = student.omega.clone()
@@ -216,11 +256,3 @@ def _check_clipping(trajectory: Trajectory, cell: Cell) -> None:
         if (norm > student.clipping.max_norm) != (cell.clipping == "clipped"):
             raise ValueError(f"{cell}: gradient norm {norm:g} at update {step.update}")
     student.set_omega(final)
-
-
-def check_names(families, optimizers) -> None:
-    """Raise ValueError for a name that is no row, or no optimizer."""
-    for option, given, known in (("--families", families, ROWS), ("--optimizers", optimizers, OPTIMIZERS)):
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise ValueError(f"{option}: {', '.join(unknown)}; expected names from {', '.join(known)}")

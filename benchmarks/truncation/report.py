@@ -1,4 +1,4 @@
-"""Tables and plot of benchmarks/truncation.py, from its records."""
+"""Tables and plot of `benchmarks.truncation.run`, from its records."""
 
 from __future__ import annotations
 
