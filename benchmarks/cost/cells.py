@@ -1,4 +1,4 @@
-"""One cell of ``make bench``: a student, T updates, and one way to make them and go back; in a process of its own."""
+"""Measures one cell of ``make bench``: T updates of a student, made and gone back through in one way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
@@ -14,15 +14,16 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+import psutil
 import torch
 from fairseq import tasks, utils
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-from benchmarks.peer_cells import quiet
-from benchmarks.peer_task import SEED, PeerTask
-from benchmarks.peer_unrolls import UNROLLS
-from benchmarks.unroll_group import PLAIN, RULE, Cell, Recording, record_group
+from benchmarks.cost.group import PLAIN, RULE, Cell, Recording, record_group
+from benchmarks.peers.cells import quiet
+from benchmarks.peers.task import SEED, PeerTask
+from benchmarks.peers.unrolls import UNROLLS
 from fairseq_l2t.core import Teacher, unroll
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient
 from fairseq_l2t.plugin import FairseqStudent
@@ -35,7 +36,7 @@ from fairseq_l2t.unroll.memory.plan import MemoryPlan
 __all__ = ["RECORD", "Clock", "measure_cell", "run_in_child"]
 
 RECORD = "record"
-"""In place of a competitor: make the recording of the group."""
+"""In place of a competitor: write the recording of the group."""
 
 _WARM_UP = 2
 _OURS = ("ours", "ours-gradients", "ours-graphs", "ours-budget", "ours-fast")
@@ -48,7 +49,7 @@ _PEER_UNROLLS = {
 
 
 def run_in_child(cell: Cell, data: Path, recording: Path, answer: Path, log: Path) -> None:
-    """Measure ``cell`` and write the answer as JSON; everything that is said, tracebacks too, goes to ``log``."""
+    """Measure ``cell`` and write the result to ``answer`` as JSON; all output, tracebacks too, goes to ``log``."""
     os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
     sys.stdout = sys.stderr
     quiet()
@@ -60,9 +61,9 @@ def run_in_child(cell: Cell, data: Path, recording: Path, answer: Path, log: Pat
 def measure_cell(
     cell: Cell, data: Path, recording: Path, new_clock: Callable[[str], Clock] | None = None
 ) -> dict[str, Any]:
-    """Return seconds by part, peak memory in bytes and what else is known; what a competitor raises is not caught.
+    """Return seconds by part, peak memory in bytes and other figures; an error of a competitor is not caught.
 
-    ``new_clock`` makes the clock, given the device, when what is to be measured begins (default: `Clock`).
+    ``new_clock`` makes the clock, given the device, when the measurement begins (default: `Clock`).
     """
     new_clock = new_clock or Clock
     record = Recording.load(recording)
@@ -76,7 +77,7 @@ def measure_cell(
 
 
 def _measure_plain(cell: Cell, data: Path, record: Recording, new_clock: Callable[[str], Clock]) -> dict[str, Any]:
-    """As ``fairseq-train`` does it: its Trainer, its optimizer, its cross-entropy."""
+    """Measure updates of ``fairseq-train``: its Trainer, its optimizer, its cross-entropy."""
     cfg = cell.configuration(data)
     utils.set_torch_seed(SEED)
     task = tasks.setup_task(cfg.task)
@@ -102,7 +103,7 @@ def _measure_ours(cell: Cell, data: Path, record: Recording, new_clock: Callable
     _, gradient = student.dev_objective()
     sweep(unroll(student, teacher, min(_WARM_UP, cell.updates), memory=plan), gradient)
     student.restart(SEED)
-    # New ones as they come, as in a run: what is kept of them is part of the memory.
+    # New copies as they come, as in a run: those that are kept are part of the memory.
     student.next_batch = map(deepcopy, batches).__next__
     gc.collect()
     before = _resident()
@@ -150,7 +151,7 @@ def _measure_peer(cell: Cell, data: Path, record: Recording, new_clock: Callable
 
 
 class _TimedTask(PeerTask):
-    """A task that notes when the measure begins and ends."""
+    """A task that takes the times at which the measure begins and ends."""
 
     clock: Clock | None = None
 
@@ -220,19 +221,14 @@ def _on_device(sample: dict[str, Any], device: str) -> dict[str, Any]:
 
 
 def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status_of_process("VmHWM")
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _peak_resident()
 
 
 def _resident() -> int:
-    return _status_of_process("VmRSS")
+    return psutil.Process().memory_info().rss
 
 
-def _status_of_process(field: str) -> int:
-    """Bytes; ``resource.getrusage`` would give the peak of the process that was forked, too."""
-    return next(_fields(Path("/proc/self/status"), field))
-
-
-def _fields(path: Path, field: str) -> Iterator[int]:
-    for line in path.read_text(encoding="ascii").splitlines():
-        if line.startswith(field + ":"):
-            yield int(line.split()[1]) * 1024
+def _peak_resident() -> int:
+    """Return bytes. ``resource.getrusage`` would include the process this one was forked from; psutil has no peak."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

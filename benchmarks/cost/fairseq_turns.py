@@ -1,4 +1,4 @@
-"""``fairseq-train``, whole, in a process that waits for its turn before every so many updates."""
+"""The whole of ``fairseq-train`` in a process that makes its updates in turns, one turn for each message."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["TrainingFailed", "train_in_turns"]
 
 
 class TrainingFailed(RuntimeError):
-    """A process of fairseq-train ended before its time."""
+    """A process of fairseq-train ended early."""
 
 
 class _Turns:
-    """Stands before `Trainer.train_step`: at the end of a turn it sends seconds an update and waits for the next.
+    """Called before `Trainer.train_step`: at the end of a turn it sends the seconds of an update and waits.
 
     After the warm-up it sends None.
 
     Args:
-        connection: end of a pipe; each message received allows a turn, and its closing ends the process.
+        connection: end of a pipe; each message received starts a turn, and its closing ends the process.
         warmup: updates before the first turn.
         updates: updates of a turn.
     """
@@ -37,7 +37,7 @@ class _Turns:
         self._start: float | None = None
 
     def before_update(self) -> None:
-        """Wait, if a turn has ended; count the update that comes."""
+        """Wait if a turn has ended; count the coming update."""
         if self._left == 0:
             self._wait(None if self._start is None else (time.perf_counter() - self._start) / self._updates)
             self._left = self._updates
@@ -48,7 +48,7 @@ class _Turns:
         try:
             self._connection.send(spent)
             self._connection.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):  # nobody asks any more
+        except (EOFError, BrokenPipeError, ConnectionResetError):  # the other end is closed
             raise SystemExit(0) from None
 
 
@@ -56,10 +56,9 @@ def train_in_turns(connection, arguments: list[str], warmup: int, updates: int) 
     """Run ``fairseq-train`` with ``arguments`` on one thread, a turn of ``updates`` for each message received.
 
     Args:
-        connection: end of a pipe; the seconds an update took, from the first of a turn to before the first of the
-            next, are sent after each turn; None after the warm-up.
-        arguments: of the command line; the run must be longer than it will be asked for.
-        warmup: updates before the first turn, not waited for.
+        connection: end of a pipe. After each turn the mean seconds of an update are sent, None after the warm-up.
+        arguments: of the command line; the run must be longer than all turns.
+        warmup: updates before the first turn.
         updates: updates of a turn.
     """
     torch.set_num_threads(1)

@@ -1,7 +1,6 @@
-"""What a cell of ``make bench`` is, and what all cells of a group (size, family, T) share.
+"""A cell of ``make bench``, and the recording that all cells of a group (size, family, T) share.
 
-The same batches, teacher, states and dev pairs, and the hypergradient of our exact mode, which every other one is held
-against.
+The recording holds batches, teacher, states and dev pairs, and the hypergradient of our exact mode, the reference.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import torch
 from fairseq import utils
 from torch import Tensor
 
-from benchmarks.peer_task import SEED, Rule
-from benchmarks.truncation import FAMILIES as SMALL
+from benchmarks.peers.task import SEED, Rule
+from benchmarks.small_students import FAMILIES as SMALL
 from fairseq_l2t.core import LossShape, Teacher, unroll
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.student_options import StudentOptions, parse_student_options
@@ -34,11 +33,11 @@ IWSLT = {
     "transformer": ["--arch", "transformer_iwslt_de_en"],
 }
 SIZES = {"tiny": TINY, "small": SMALL, "iwslt": IWSLT}
-"""``small``: width 64, two layers; ``iwslt``: as fairseq's recipes for IWSLT 2014 have them; ``tiny``: for tests."""
+"""``tiny``: width 16, for tests; ``small``: width 64, two layers; ``iwslt``: fairseq's recipes for IWSLT 2014."""
 
 RULE = Rule(5e-4, betas=(0.9, 0.98), fairseq_eps=True)
 _RECIPE = ["--lr-scheduler", "fixed", "--clip-norm", "0", "--dropout", "0.1", "--num-workers", "0"]
-"""No clipping and no schedule: what a peer does not offer shall not be held against it."""
+"""No clipping and no schedule: some peers do not offer them."""
 
 _LIFE = ["--total-updates", "4000", "--cross-entropy-updates", "0", "--dev-batch", "16"]
 PLAIN = "plain-updates"
@@ -46,12 +45,12 @@ PLAIN = "plain-updates"
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured.
+    """One measurement.
 
     Args:
         size, family: the student, a key of `SIZES` and one of its families.
         updates: T.
-        competitor: who makes the updates and goes back.
+        competitor: the way to make the updates and to go back, one of `benchmarks.cost.options.COMPETITORS`.
         repeat: number of the repeat, from 0.
         device: ``cpu`` or ``cuda``.
         threads: of PyTorch.
@@ -72,7 +71,7 @@ class Cell:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What tells it from others, as plain values."""
+        """The values that identify the cell, plain."""
         budget = {"ours-budget": self.budget, "ours-graphs": self.graph_budget}.get(self.competitor)
         values = {name: value for name, value in asdict(self).items() if not name.endswith("budget")}
         return values if budget is None else {**values, "budget": budget}
@@ -95,9 +94,18 @@ class Cell:
 
 @dataclass
 class Recording:
-    """What all cells of a group share, on the CPU; ``theta`` is ours in exact mode.
+    """What all cells of a group share, on the CPU.
 
-    In its file stand tensors, numbers and names alone, which ``weights_only`` loads.
+    Its file holds tensors, numbers and names alone, which ``weights_only`` loads.
+
+    Args:
+        batches: of the T updates.
+        states: s_t (features,) of each update.
+        dev: the sample of the measure.
+        teacher: of the updates.
+        loss_shape: of the student.
+        theta: the hypergradient by name, by our exact mode.
+        parameters: number of the student's parameters that the loss reaches.
     """
 
     batches: list[dict[str, Any]]
@@ -107,7 +115,6 @@ class Recording:
     loss_shape: LossShape
     theta: dict[str, Tensor]
     parameters: int
-    """Number of the student's parameters that a loss reaches."""
 
     def save(self, path: Path) -> None:
         """Write the file."""
@@ -125,7 +132,7 @@ class Recording:
 
 
 def record_group(cell: Cell, data: Path, path: Path) -> dict[str, Any]:
-    """Write the `Recording` of a group; the reference is exact also where only gradients are kept."""
+    """Write the `Recording` of a group to ``path``; the reference is exact also where only gradients are kept."""
     student = FairseqStudent(cell.student_options(data))
     teacher = spread_teacher(student)
     batches, states = [], []

@@ -1,11 +1,10 @@
-"""What the objective of expected BLEU costs: its share of a teacher update, and where its time goes.
+"""What does the objective of expected BLEU cost? Its share of a teacher update, and where its time goes.
 
-    python benchmarks/objective.py --json objective.jsonl
+    python -m benchmarks.cost.run objective --json objective.jsonl
 
-A student of each family of benchmarks/truncation.py lives under a teacher that is trained in windows of T updates, by
-the loop of ``l2t-train-teacher``. The measure of each window draws hypotheses, rewards and scores them; it is timed
-inside the teacher update it is a part of. The first window's student still writes at random, until it is cut: it is
-the dearest.
+A student of each family of `benchmarks.small_students` lives under a teacher that is trained in windows of T updates,
+by the loop of ``l2t-train-teacher``. The measure of each window draws hypotheses, rewards and scores them; it is timed
+inside its teacher update. The first window is the most expensive: its student still writes at random until it is cut.
 """
 
 from __future__ import annotations
@@ -26,21 +25,14 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-if str(Path(__file__).resolve().parent.parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.truncation import FAMILIES, PHI, RECIPE
+from benchmarks.small_students import CROSS_ENTROPY_UPDATES, FAMILIES, PHI, RECIPE, small_corpus
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.trainer import TeacherTrainer
-from toy_corpus.tiny import CorpusSettings, PrepareSettings, prepare, write_corpus
 
-__all__ = ["PARTS", "Clock", "main", "measure_family", "summary"]
-
-PARTS = ("draw", "reward", "score")
-"""Drawing hypotheses; putting them into words and comparing them; their log-probabilities, forward and backward."""
+__all__ = ["main"]
 
 _ROWS = {
     "draw": "drawing, s",
@@ -52,8 +44,8 @@ _ROWS = {
 }
 
 
-class Clock:
-    """Seconds by name."""
+class _Clock:
+    """Adds up seconds by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -77,7 +69,7 @@ class Clock:
         return call
 
 
-def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iterator[dict]:
+def _measure_family(data: Path, family: str, options: argparse.Namespace) -> Iterator[dict]:
     """Yield the seconds of each teacher update of one student's life.
 
     Args:
@@ -85,15 +77,15 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
         family: name in `FAMILIES`.
         options: ``updates`` T of a window, ``repeats``, ``pairs``, ``samples``, ``estimator``, ``max_tokens``.
     """
-    # The life is longer than what is measured: at its end the held-back pairs would be measured as well.
-    life = 20 + options.updates * (options.repeats + 1)
+    # The life is longer than the windows: at its end the held-back pairs would be measured as well.
+    life = CROSS_ENTROPY_UPDATES + options.updates * (options.repeats + 1)
     student = FairseqStudent.from_args(
         [
             *(str(data), *FAMILIES[family], *RECIPE, "--max-tokens", str(options.max_tokens)),
             *("--total-updates", str(life), "--seed", "1"),
         ]
     )
-    clock, measured = Clock(), {}
+    clock, measured = _Clock(), {}
     pairs = student.dev.teaching[: options.pairs]
 
     def measure(number: int):
@@ -116,7 +108,7 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
 
 
 @contextmanager
-def _parts_timed(student: FairseqStudent, clock: Clock) -> Iterator[None]:
+def _parts_timed(student: FairseqStudent, clock: _Clock) -> Iterator[None]:
     module = sys.modules[ESTIMATORS["reinforce"].__module__]
     with (
         mock.patch.object(student, "draw", clock.timed("draw", student.draw)),
@@ -127,7 +119,7 @@ def _parts_timed(student: FairseqStudent, clock: Clock) -> Iterator[None]:
         yield
 
 
-def summary(records: Sequence[dict]) -> str:
+def _summary(records: Sequence[dict]) -> str:
     """Return a table of medians and ranges, by family."""
     families = list(dict.fromkeys(record["family"] for record in records))
     rows = []
@@ -141,13 +133,8 @@ def _value(record: dict, key: str) -> float:
     return 100 * record["objective"] / record["update"] if key == "share" else record[key]
 
 
-def _build_corpus(folder: Path) -> Path:
-    write_corpus(folder / "raw", CorpusSettings(train=4000, dev=400, test=20, seed=1, noise=0.3))
-    return prepare(folder / "raw", folder / "data", PrepareSettings(vocabulary=1000))
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("benchmarks.cost.run objective", description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--updates", type=int, default=80, help="T, student updates of a window (default %(default)s)")
     parser.add_argument("--pairs", type=int, default=64, help="dev sentences (default %(default)s)")
@@ -165,24 +152,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line ``arguments``."""
     options = _parse(arguments)
     logging.getLogger("fairseq").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     records: list[dict] = []
     total = len(options.families) * options.repeats
     with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit="teacher update", file=sys.stderr) as progress:
-        data = options.data or _build_corpus(Path(folder))
+        data = options.data or small_corpus(Path(folder))
         for family in options.families:
             progress.set_description(family)
-            for record in measure_family(data, family, options):
+            for record in _measure_family(data, family, options):
                 records.append(record)
                 progress.update()
     if options.json:
         options.json.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    print(summary(records))
+    print(_summary(records))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Cells of ``make bench`` in processes of their own, watched for time and memory."""
+"""Runs each cell of ``make bench`` in a process of its own, with limits of time and memory."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peer_unrolls import INSTALL, module_of
-from benchmarks.unroll_cells import run_in_child
-from benchmarks.unroll_group import Cell
+import psutil
+import torch
 
-__all__ = ["START_METHOD", "Watch", "machine", "run_cell"]
+from benchmarks.cost.cells import run_in_child
+from benchmarks.cost.group import Cell
+from benchmarks.peers.unrolls import INSTALL, module_of
 
-START_METHOD = "forkserver"
-"""Processes that are forked from one that has imported everything spare seconds; CUDA does not survive a fork."""
+__all__ = ["Watch", "machine", "run_cell"]
 
-_PRELOADED = ("benchmarks.unroll_cells", "torch._dynamo")
-"""PyTorch's optimizers import the second when the first of them is made."""
+_PRELOADED = ("benchmarks.cost.cells", "torch._dynamo")
+"""Modules of the process that others are forked from. PyTorch imports the second with its first optimizer."""
 
 _POLL = 0.05
 
 
 class Watch:
-    """How long a cell may take and how much memory its process may have.
+    """Limits of the process of a cell.
 
     Args:
-        folder: for what processes say and answer.
+        folder: for the output and the answers of processes.
         timeout: seconds.
         memory_limit: bytes of resident memory.
         threads: of every process.
@@ -39,12 +39,12 @@ class Watch:
 
     def __init__(self, folder: Path, timeout: float, memory_limit: int, threads: int) -> None:
         self.folder, self.timeout, self.memory_limit = folder, timeout, memory_limit
-        # Read by OpenMP when it is loaded, so in time for the processes only.
+        # OpenMP reads it when it is loaded: too late for this process, in time for others.
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def run_cell(cell: Cell, data: Path, recording: Path, watch: Watch) -> dict[str, Any]:
-    """Return what `unroll_cells.measure_cell` found; ``status`` says how it ended, ``ok`` if well."""
+    """Return the result of `cells.measure_cell`; ``status`` is ``ok``, or the reason why there is none."""
     module = module_of(cell.competitor)
     if module is not None and util.find_spec(module) is None:
         return {"status": f"not installed: {INSTALL[module]}"}
@@ -64,9 +64,7 @@ def run_cell(cell: Cell, data: Path, recording: Path, watch: Watch) -> dict[str,
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return what the figures depend on: processor or card, and versions."""
-    import torch
-
+    """Return the processor or card, the number of cores, and the versions of the libraries."""
     card = torch.cuda.get_device_name() if device == "cuda" else None
     versions = {}
     for name in ("torch", "fairseq", "higher", "torchopt"):
@@ -76,15 +74,15 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _context(device: str):
-    if device == "cuda" or START_METHOD == "spawn":
+    if device == "cuda":  # CUDA does not survive a fork
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context(START_METHOD)
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOADED, *(m for m in INSTALL if util.find_spec(m))])
     return context
 
 
 def _wait(process, watch: Watch) -> str | None:
-    """Return None when the process has ended by itself."""
+    """Return None when the process has ended by itself, or the limit it exceeded."""
     end = time.monotonic() + watch.timeout
     while process.is_alive():
         if time.monotonic() > end:
@@ -97,14 +95,13 @@ def _wait(process, watch: Watch) -> str | None:
 
 def _resident(pid: int) -> int:
     try:
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):  # it has just ended
+        return psutil.Process(pid).memory_info().rss
+    except psutil.NoSuchProcess:  # it has just ended
         return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _last_words(log: Path) -> str:
-    """Return what a process has died of: the last line of its traceback that names an error."""
+    """Return the error a process ended with: the last line of its log that names one."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     errors = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", line)]
     if not errors:

@@ -1,16 +1,15 @@
-"""Where the time of an unrolled step goes, forward and back, by PyTorch's profiler.
+"""Where does the time of an unrolled step go, forward and back? Shares by PyTorch's profiler.
 
-    python benchmarks/profile_steps.py --families transformer fconv
+    python -m benchmarks.cost.run profile --families transformer fconv
 
-The cells of ``make bench``, one after the other in this process. The profiler slows small operations down: shares are
-what to read, and numbers of operations; how long a step really takes, `unroll.py` says.
+The cells of ``make bench``, one after the other in this process. The profiler slows small operations down: read the
+shares and the numbers of operators, and take times from `benchmarks.cost.unroll`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -22,15 +21,12 @@ import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 
-if str(Path(__file__).resolve().parent.parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.cost.cells import Clock, measure_cell
+from benchmarks.cost.group import PLAIN, Cell, record_group
+from benchmarks.cost.options import COMPETITORS, FAMILIES, add_options, check_options, corpus_for
+from benchmarks.peers.cells import quiet
 
-from benchmarks.peer_cells import quiet
-from benchmarks.unroll import COMPETITORS, FAMILIES, add_options, check_options, corpus_for
-from benchmarks.unroll_cells import Clock, measure_cell
-from benchmarks.unroll_group import PLAIN, Cell, record_group
-
-__all__ = ["GROUPS", "PartsClock", "main", "profiled"]
+__all__ = ["main"]
 
 GROUPS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "dot", "linear", "convolution", "conv_tbc"),
@@ -48,12 +44,12 @@ GROUPS = {
         "empty",
     ),
 }
-"""Parts of operators' names; what fits none is elementwise work and reductions."""
+"""Beginnings of operators' names; all others are elementwise work and reductions."""
 
 _ELEMENTWISE, _OUTSIDE = "elementwise, reductions", "outside operators"
 
 
-class PartsClock(Clock):
+class _PartsClock(Clock):
     """A clock that profiles every part."""
 
     def __init__(self, device: str) -> None:
@@ -85,7 +81,7 @@ def _by_group(averages: Sequence, wall: float) -> dict[str, float]:
     operators = 0
     for average in averages:
         name = average.key.removeprefix("aten::")
-        if name == average.key:  # autograd's nodes: their own time is no operator's
+        if name == average.key:  # a node of autograd: its own time belongs to no operator
             continue
         seconds[_group(name)] += average.self_cpu_time_total / 1e6
         operators += average.count
@@ -99,12 +95,12 @@ def _group(operator: str) -> str:
     return _ELEMENTWISE
 
 
-def profiled(cell: Cell, data: Path, recording: Path) -> dict[str, dict[str, float]]:
+def _profiled(cell: Cell, data: Path, recording: Path) -> dict[str, dict[str, float]]:
     """Return milliseconds a step by group, and operators a step, for every part of a cell but the measure on dev."""
-    clocks: list[PartsClock] = []
+    clocks: list[_PartsClock] = []
 
     def new_clock(device: str) -> Clock:
-        clocks.append(PartsClock(device))
+        clocks.append(_PartsClock(device))
         return clocks[0]
 
     try:
@@ -132,7 +128,7 @@ def _rows(family: str, competitor: str, found: dict[str, dict[str, float]]) -> l
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Profile, print the table, and write a line of JSON a cell."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("benchmarks.cost.run profile", description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.add_argument("--updates", type=int, nargs="+", default=[5], help="T (default: 5)")
     parser.add_argument(
@@ -153,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 record_group(cell, data, recording)
                 for competitor in options.competitors:
-                    found = profiled(replace(cell, competitor=competitor), data, recording)
+                    found = _profiled(replace(cell, competitor=competitor), data, recording)
                     rows += _rows(family, competitor, found)
                     lines.append(json.dumps({"size": size, "family": family, "competitor": competitor, "parts": found}))
     if options.json:
@@ -161,7 +157,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = ["", "", "part", "ms a step", *GROUPS, _ELEMENTWISE, _OUTSIDE, "operators a step"]
     print(tabulate(rows, headers=names, tablefmt="github", disable_numparse=True))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

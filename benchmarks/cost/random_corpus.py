@@ -1,4 +1,4 @@
-"""Sentences of random words, binarised by fairseq-preprocess: a corpus of any vocabulary, for timing alone."""
+"""A corpus of random words with a vocabulary of any size, binarised by fairseq-preprocess, for timing alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of `benchmarks.unroll`, one JSON object a line, read back."""
+"""The records of `benchmarks.cost.unroll`, one JSON object a line, read back."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class BadRecords(ValueError):
 
 
 def read_records(path: Path) -> list[dict]:
-    """Return the records of a JSON lines file; a last line that was not written to its end is left out.
+    """Return the records of a JSON lines file; an incomplete last line is left out.
 
     Raises:
-        BadRecords: there is no such file, or something else in it (file and line named).
+        BadRecords: no such file, or a line that is no record; the message names file and line.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
-"""How time and memory of an unroll grow with T: everything kept, and within a budget.
+"""How do time and memory of an unroll grow with T, with everything kept and within a memory budget?
 
-    python benchmarks/scaling.py --json out/scaling.jsonl --plot out/scaling.png
+    python -m benchmarks.cost.run scaling --json scaling.jsonl --plot scaling.png
 
-Without a budget, memory grows with T and time a step stays; within one, memory stays, and updates are made again: how
-many, beside the fewest that as many snapshots allow (Griewank & Walther 2000, "Algorithm 799: revolve", equation (1)).
-Cells, limits and records are those of `benchmarks.unroll`.
+Without a budget, memory grows with T and the time of a step is constant. Within one, memory is constant and updates are
+made again; the table shows how many, beside the fewest that as many snapshots allow. Cells, limits and records are
+those of `benchmarks.cost.unroll`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,19 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 from collections.abc import Sequence
-from math import comb
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-if str(Path(__file__).resolve().parent.parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.cost.bench import run_report
+from benchmarks.cost.group import PLAIN, Cell
+from benchmarks.cost.options import FAMILIES, add_options, check_options
+from benchmarks.cost.plots import log_axes, log_memory, save
+from benchmarks.cost.report import Group, groups, machines, markdown, spread
+from fairseq_l2t.testing.binomial_optimum import binomial_optimum
 
-from benchmarks.unroll import FAMILIES, add_options, check_options, run_report
-from benchmarks.unroll_group import PLAIN
-from benchmarks.unroll_report import Group, groups, log_axes, log_memory, machines, markdown, save, spread
-
-__all__ = ["binomial_optimum", "draw", "main", "table"]
+__all__ = ["main"]
 
 MODES = ("ours", "ours-gradients", "ours-budget")
 _COLORS = {"lstm": "#0072B2", "fconv": "#D55E00", "transformer": "#009E73"}
@@ -35,25 +32,7 @@ _STYLES = {"ours": ":", "ours-gradients": "--", "ours-budget": "-"}
 _MEBI = 2**20
 
 
-def binomial_optimum(steps: int, snapshots: int) -> int:
-    """Return the fewest updates that must be made again to go back through ``steps`` of them.
-
-    ``snapshots`` states may stand at a time, the first one included. Griewank and Walther count the first sweep to the
-    last update, ``steps - 1`` updates, which are made anyway.
-
-    Raises:
-        ValueError: no step or no snapshot.
-    """
-    if steps < 1 or snapshots < 1:
-        raise ValueError(f"steps {steps}, snapshots {snapshots}; expected at least 1 of both")
-    repetitions = 0
-    while comb(snapshots + repetitions, snapshots) < steps:
-        repetitions += 1
-    evaluations = repetitions * steps - comb(snapshots + repetitions, repetitions - 1) if repetitions else 0
-    return evaluations - (steps - 1)
-
-
-def table(records: Sequence[dict], clock: str = "seconds") -> str:
+def _table(records: Sequence[dict], clock: str = "seconds") -> str:
     """Return a Markdown table: a row for each student, T and mode."""
     rows = [
         (f"{group.family}, {group.size}", [f"{group.updates:,}", name, *_row(group, name)])
@@ -97,7 +76,7 @@ def _row(group: Group, name: str) -> list[str]:
     ]
 
 
-def draw(path: str | os.PathLike[str], records: Sequence[dict], clock: str = "seconds") -> None:
+def _draw(path: str | os.PathLike[str], records: Sequence[dict], clock: str = "seconds") -> None:
     """Draw milliseconds a step and memory above plain updates against T.
 
     Raises:
@@ -131,12 +110,32 @@ def draw(path: str | os.PathLike[str], records: Sequence[dict], clock: str = "se
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    return run_report(_parse(arguments), table, draw)
+    """Run the command line ``arguments``."""
+    options = _parse(arguments)
+    cells = [
+        Cell(
+            size,
+            family,
+            updates,
+            competitor,
+            repeat,
+            options.device,
+            options.threads,
+            options.max_tokens,
+            options.memory_budget,
+            options.graph_budget,
+        )
+        for size in options.sizes
+        for family in options.families
+        for updates in sorted(options.updates)
+        for repeat in range(options.repeats)
+        for competitor in (PLAIN, *MODES)
+    ]
+    return run_report(options, cells, _table, _draw)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("benchmarks.cost.run scaling", description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.set_defaults(repeats=1, timeout=3600.0)
     parser.add_argument(
@@ -144,9 +143,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     check_options(parser, options)
-    options.long_repeats, options.competitors = options.repeats, (PLAIN, *MODES)
     return options
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,13 @@
-"""What a teacher costs a student: an update under ``dynamic_teacher_loss`` against one under fairseq's own loss.
+"""What does a teacher cost a student? An update under ``dynamic_teacher_loss`` against one under fairseq's own loss.
 
-    python benchmarks/student_overhead.py --json student_overhead.json
+    python -m benchmarks.cost.run overhead --json student_overhead.json
 
-Each loss has a process of its own that runs ``fairseq-train`` whole: its loop, Trainer, data and log. It is stopped
-before every so many updates until it is its turn, so that the processes take turns of a second or so and never run
-at the same time; what else the machine does meets them alike. fairseq's loss runs twice: the ratio between its two
-processes is 1 but for noise, and says how far the other ratio can be trusted.
+Each loss has a process of its own that runs the whole of ``fairseq-train``: loop, Trainer, data and log. The processes
+take turns of some updates, a second or so, and never run at the same time, so that other load on the machine affects
+them alike. fairseq's loss runs twice: the ratio between its two processes is 1 but for noise, and shows how far the
+other ratio can be trusted.
 
-The vocabulary has 10,000 words of which sentences are drawn at random: no update is faster for what it says.
+Sentences are drawn at random from a vocabulary of 10,000 words.
 """
 
 from __future__ import annotations
@@ -26,17 +26,14 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
-if str(Path(__file__).resolve().parent.parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.fairseq_turns import TrainingFailed, train_in_turns
-from benchmarks.random_corpus import write_random_corpus
-from benchmarks.truncation import FAMILIES, PHI
+from benchmarks.cost.fairseq_turns import TrainingFailed, train_in_turns
+from benchmarks.cost.random_corpus import write_random_corpus
+from benchmarks.small_students import FAMILIES, PHI
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.loss.student_state import BASE_FEATURES
 from fairseq_l2t.storage import TeacherSettings, Vocabulary, save_teacher
 
-__all__ = ["LOSSES", "main", "measure", "summary"]
+__all__ = ["main"]
 
 LOSSES = {
     "label_smoothed_cross_entropy": [
@@ -45,7 +42,7 @@ LOSSES = {
     "dynamic_teacher_loss": ["--task", "l2t_dlf", "--criterion", "dynamic_teacher_loss"],
 }
 AGAIN = "label_smoothed_cross_entropy, again"
-"""The control: the same loss in another process."""
+"""The control: the same loss in a second process."""
 
 _RECIPE = [
     *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "50"),
@@ -54,14 +51,14 @@ _RECIPE = [
 ]
 
 
-def measure(data: Path, family: str, options: argparse.Namespace, progress: tqdm) -> dict:
+def _measure(data: Path, family: str, options: argparse.Namespace, progress: tqdm) -> dict:
     """Return the seconds of an update in each turn, by loss.
 
     Args:
         data: DATA_BIN, with ``teacher.safetensors`` in it.
-        family: name in `benchmarks.truncation.FAMILIES`.
+        family: name in `benchmarks.small_students.FAMILIES`.
         options: ``repeats`` turns of ``updates`` after ``warmup`` updates, ``max_tokens``.
-        progress: moved on by 1 each turn.
+        progress: updated by 1 each turn.
     """
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -70,7 +67,7 @@ def measure(data: Path, family: str, options: argparse.Namespace, progress: tqdm
             command = _command(data, family, loss.split(",")[0], options)
             turns[loss] = stack.enter_context(_turns(command, options))
         for repeat in range(options.repeats):
-            # There and back: none always comes first.
+            # Every other round is reversed, so that no loss always comes first.
             for loss in list(turns)[:: -1 if repeat % 2 else 1]:
                 seconds.setdefault(loss, []).append(next(turns[loss]))
                 progress.update()
@@ -86,10 +83,10 @@ def _command(data: Path, family: str, loss: str, options: argparse.Namespace) ->
 
 @contextmanager
 def _turns(command: list[str], options: argparse.Namespace) -> Iterator[Iterator[float]]:
-    """Start the process of a ``fairseq-train`` command; every `next` lets it run a turn and returns seconds an update.
+    """Start ``fairseq-train`` and yield an iterator: each `next` runs a turn and returns its seconds an update.
 
-    It has made its warm-up updates when this returns.
-    The process is started anew, not forked: PyTorch's threads do not survive a fork.
+    The warm-up updates are made first. The process is started anew, not forked: PyTorch's threads do not survive a
+    fork.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -100,7 +97,7 @@ def _turns(command: list[str], options: argparse.Namespace) -> Iterator[Iterator
         _received(ours, process)
         yield _asked(ours, process)
     finally:
-        ours.close()  # at which it ends
+        ours.close()  # the process ends when it notices
         process.join(60)
         if process.is_alive():
             process.terminate()
@@ -118,10 +115,10 @@ def _received(connection, process) -> float | None:
         return connection.recv()
     except (EOFError, ConnectionResetError):
         process.join(60)
-        raise TrainingFailed(f"fairseq-train ended with exit code {process.exitcode}; see above") from None
+        raise TrainingFailed(f"fairseq-train ended with exit code {process.exitcode}; its messages are above") from None
 
 
-def summary(records: Sequence[dict]) -> str:
+def _summary(records: Sequence[dict]) -> str:
     """Return a table: milliseconds an update by loss, median and range, and the ratio to fairseq's loss."""
     rows = []
     for record in records:
@@ -147,7 +144,7 @@ def _write_teacher(data: Path) -> None:
     words = [line.rsplit(" ", 1)[0] for line in (data / "dict.en.txt").read_text("utf-8").splitlines()]
     symbols = ["<s>", "<pad>", "</s>", "<unk>", *words]
     teacher = Teacher(BASE_FEATURES, len(symbols), seed=1, initial_coefficient=PHI)
-    # Without cross-entropy updates: the teacher speaks in every update that is timed.
+    # No cross-entropy updates: every update that is timed uses the teacher.
     settings = TeacherSettings(
         loss_scale=1 / PHI, cross_entropy_mix=0.0, total_updates=1_000_000, cross_entropy_updates=0
     )
@@ -155,7 +152,7 @@ def _write_teacher(data: Path) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("benchmarks.cost.run overhead", description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=["transformer", "lstm"])
     parser.add_argument("--vocabulary", type=int, default=10_000, help="words (default %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=1000, help="of a batch (default %(default)s)")
@@ -171,8 +168,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line ``arguments``."""
     options = _parse(arguments)
+    # Read when the processes import fairseq.
+    os.environ.setdefault("LOGLEVEL", "WARNING")
+    try:
+        records = _measured(options)
+    except TrainingFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    print(_summary(records))
+    return 0
+
+
+def _measured(options: argparse.Namespace) -> list[dict]:
     total = len(options.families) * options.repeats * (len(LOSSES) + 1)
     with tempfile.TemporaryDirectory() as folder, tqdm(total=total, unit="turn", file=sys.stderr) as progress:
         data = write_random_corpus(Path(folder), options.vocabulary)
@@ -180,14 +191,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = []
         for family in options.families:
             progress.set_description(family)
-            records.append(measure(data, family, options, progress))
-    if options.json:
-        options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-    print(summary(records))
-    return 0
-
-
-if __name__ == "__main__":
-    # What fairseq says while the processes import it. Here, not in `main`: whoever calls that has a log of their own.
-    os.environ.setdefault("LOGLEVEL", "WARNING")
-    sys.exit(main())
+            records.append(_measure(data, family, options, progress))
+    return records

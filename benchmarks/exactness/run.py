@@ -33,6 +33,7 @@ from toy_corpus.tiny import tiny_corpus
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, return the exit code."""
     options = _parse(arguments)
+    _quiet()
     wanted = QUICK_CELLS if options.quick else all_cells(options.families, options.optimizers, full=options.full)
     done = _read(options.json)
     left = [cell for cell in wanted if cell not in done]

@@ -55,7 +55,7 @@ def horizon_lengths(updates: int) -> list[int]:
 
 
 def measure_life(life: Life, after_step: Callable[[], object] = lambda: None) -> Iterator[dict]:
-    """Yield a record for each starting point and objective; ``after_step`` is called after each update and step back."""
+    """Yield a record for each start and objective; ``after_step`` is called after each update made or gone back."""
     student = FairseqStudent.from_args(life.arguments)
     teacher = Teacher.for_student(student, seed=life.seed, initial_coefficient=PHI)
     spread(teacher, life.seed, (1 - _SPREAD) * PHI, (1 + _SPREAD) * PHI)
@@ -80,9 +80,7 @@ def measure_life(life: Life, after_step: Callable[[], object] = lambda: None) ->
             yield record | _measure(student, trajectory, objective, after_step)
 
 
-def _measure(
-    student: FairseqStudent, trajectory: Trajectory, objective: str, after_step: Callable[[], object]
-) -> dict:
+def _measure(student: FairseqStudent, trajectory: Trajectory, objective: str, after_step: Callable[[], object]) -> dict:
     value, gradient = _objective(student, objective)
     found = sweep(trajectory, gradient, after_step)
     windows, whole = [], found.shares.sum(dim=0)

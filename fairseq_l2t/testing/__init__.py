@@ -2,8 +2,10 @@
 
 Students:
 
-- ``toy_student``: a student on plain torch modules, without fairseq; ``toy_lives``: its lives, and a trainer of its teacher.
-- ``tiny_students``: fairseq's families at width 16, and the optimizers; ``refusals``: options they must refuse by name.
+- ``toy_student``: a student on plain torch modules, without fairseq.
+- ``toy_lives``: lives of the toy student, and a trainer of its teacher.
+- ``tiny_students``: fairseq's families at width 16, and every optimizer.
+- ``refusals``: options that a student must refuse by name.
 
 Independent computations:
 
@@ -16,6 +18,7 @@ Independent computations:
 
 Measurements:
 
-- ``exactness``: the error of a hypergradient, three ways; ``parity``: our updates against fairseq's.
+- ``exactness``: the error of a hypergradient, three ways.
+- ``parity``: our updates against those of fairseq's Trainer.
 - ``truncation``: the share of each update in a hypergradient.
 """

@@ -25,7 +25,9 @@ def three_derivatives(function: Callable[..., Sequence[Tensor]], inputs: Sequenc
     projections = [
         (part * normal(*part.shape, seed=200 + k, dtype=part.dtype).detach()).sum() for k, part in enumerate(first)
     ]
-    second = torch.autograd.grad(sum(projections[1:], start=projections[0]), [*inputs, *cotangents], materialize_grads=True)
+    second = torch.autograd.grad(
+        sum(projections[1:], start=projections[0]), [*inputs, *cotangents], materialize_grads=True
+    )
     return [[part.detach() for part in parts] for parts in (outputs, first, second)]
 
 
