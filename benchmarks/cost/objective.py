@@ -134,7 +134,7 @@ def _value(record: dict, key: str) -> float:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("benchmarks.cost.run objective", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.cost.run objective", description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--updates", type=int, default=80, help="T, student updates of a window (default %(default)s)")
     parser.add_argument("--pairs", type=int, default=64, help="dev sentences (default %(default)s)")

@@ -128,7 +128,7 @@ def _rows(family: str, competitor: str, found: dict[str, dict[str, float]]) -> l
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Profile, print the table, and write a line of JSON a cell."""
-    parser = argparse.ArgumentParser("benchmarks.cost.run profile", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.cost.run profile", description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.add_argument("--updates", type=int, nargs="+", default=[5], help="T (default: 5)")
     parser.add_argument(

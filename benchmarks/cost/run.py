@@ -28,7 +28,9 @@ BENCHMARKS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark and return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.cost.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("benchmark", choices=list(BENCHMARKS), help="has options of its own: BENCHMARK --help")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark")
     chosen = parser.parse_args(arguments)

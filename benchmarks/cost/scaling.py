@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("benchmarks.cost.run scaling", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.cost.run scaling", description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.set_defaults(repeats=1, timeout=3600.0)
     parser.add_argument(

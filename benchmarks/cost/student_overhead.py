@@ -152,7 +152,7 @@ def _write_teacher(data: Path) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("benchmarks.cost.run overhead", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.cost.run overhead", description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=["transformer", "lstm"])
     parser.add_argument("--vocabulary", type=int, default=10_000, help="words (default %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=1000, help="of a batch (default %(default)s)")

@@ -50,7 +50,7 @@ def _wanted_cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("benchmarks.cost.run unroll", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.cost.run unroll", description=__doc__.splitlines()[0])
     add_options(parser, FAMILIES)
     parser.add_argument(
         "--updates", type=int, nargs="+", help="T (default: 20 80, with --full 320 too; size iwslt: the smallest only)"

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.exactness.run", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--families", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=f"default all: {', '.join(ROWS)}"
     )

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.parity.run", description=__doc__.splitlines()[0])
     for option, names in (("--families", list(FAMILIES)), ("--optimizers", list(OPTIMIZERS))):
         parser.add_argument(
             option, nargs="+", choices=names, default=names, metavar="NAME", help=f"default all: {', '.join(names)}"

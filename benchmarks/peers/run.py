@@ -100,7 +100,7 @@ def _versions(peer: str) -> dict[str, str]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.peers.run", description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), metavar="FAMILY")
     parser.add_argument("--optimizers", nargs="+", choices=list(RULES), default=list(RULES))
     parser.add_argument("--peers", nargs="+", choices=_EVERY_PEER, default=list(PEERS))

@@ -78,7 +78,7 @@ def _read(path: Path) -> list[dict]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m benchmarks.truncation.run", description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--updates", type=int, default=320, help="T, updates of the full window (default %(default)s)")
     parser.add_argument(
