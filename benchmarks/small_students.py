@@ -40,7 +40,7 @@ RECIPE = [
     *("--warmup-updates", "50", "--cross-entropy-updates", str(CROSS_ENTROPY_UPDATES), "--max-tokens", "300"),
     *("--clip-norm", "0.5", "--dropout", "0.1", "--initial-coefficient", str(PHI), "--num-workers", "0"),
 ]
-"""Training options of examples/translation's students, with smaller batches and with clipping."""
+"""Training options of the teacher's students of experiments/grids/recipes, with smaller batches and with clipping."""
 
 
 def small_corpus(folder: Path) -> Path:

@@ -22,7 +22,7 @@ _SHRINK_BELOW = 0.9
 
 _PADDED_SHARE, _ROWS_AT_LEAST, _LEAST_SHARE = 0.8, 64, 0.25
 """A scored batch takes in hypotheses down to 0.8 of its longest, or until it has 64: each forward pass has a cost of
-its own, about that of so many rows (measured for the students of benchmarks/small_students.py). None below a quarter of the
+its own, about that of so many rows (measured for the students of benchmarks/objective.py). None below a quarter of the
 longest, so that padding takes at most 3 times the memory of what it pads."""
 
 

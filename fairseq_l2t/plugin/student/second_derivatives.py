@@ -64,7 +64,7 @@ VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
         "modules.lightweight_convolution.LightweightConv1dTBC modules.dynamic_convolution.DynamicConv1dTBC"
     ).split()
 )
-"""fairseq classes whose updates are tested here against float64 finite differences (benchmarks/exactness)."""
+"""fairseq classes whose updates are tested here against float64 finite differences (benchmarks/exactness.py)."""
 
 
 @contextmanager
