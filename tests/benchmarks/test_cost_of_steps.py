@@ -209,7 +209,7 @@ def test_a_small_profile(benchmark, data_bin, tmp_path):
     for part in line["parts"].values():
         assert part["operators"] > 100
         assert all(part[group] > 0 for group in ("matrix products", "moving data", "elementwise, reductions"))
-    # Second derivatives take more products than the forward pass and its gradient.
-    assert line["parts"]["reverse"]["matrix products"] > line["parts"]["unroll"]["matrix products"]
+    # The way back goes forward once more and differentiates twice.
+    assert line["parts"]["reverse"]["operators"] > line["parts"]["unroll"]["operators"]
     assert shown.count("%") == 2 * 4
     assert "--updates: [0]" in benchmark("cost", *arguments, "--updates", "0", expect=2).stderr
