@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +26,8 @@ class KeepNorms(KeepFloat64):
     def __torch_function__(
         self,
         function: Callable[..., Any],
-        types: Collection[type],
-        args: Sequence[Any] = (),
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call ``function`` without the ``dtype`` of a norm."""
