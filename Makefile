@@ -32,7 +32,7 @@ test-slow: install
 # Half an hour to an hour; `make bench BENCH=--quick` is a minute, BENCH=--resume goes on where it stopped.
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
-	$(BIN)/python benchmarks/unroll.py --json out/unroll.jsonl --plot out/unroll.png $(BENCH)
+	$(BIN)/python -m benchmarks.cost.run unroll --json out/unroll.jsonl --plot out/unroll.png $(BENCH)
 
 # Style, layout and types.
 lint: install

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from toy_corpus.corpus import CorpusSettings, write_corpus
+from toy_corpus.tiny import tiny_corpus
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -51,3 +52,9 @@ def raw_corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
     write_corpus(folder, CorpusSettings(train=300, dev=40, test=30, seed=1))
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_bin(tmp_path_factory):
+    """DATA_BIN of the tiny corpus: 400 training and 60 dev pairs, about 200 symbols; only to be read."""
+    return tiny_corpus(tmp_path_factory.getbasetemp())

@@ -1,9 +1,11 @@
-"""Training by fairseq's own Trainer, put together as ``fairseq-train`` does it, for K updates."""
+"""The reference run: K updates by fairseq's own Trainer, put together as ``fairseq-train`` does it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +14,23 @@ from fairseq.data import iterators
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
 from fairseq_cli.train import validate
-from torch import Tensor
+from omegaconf import DictConfig
+from torch import Tensor, nn
 
 from fairseq_l2t.checks.float64 import KeepFloat64
 
 
 class KeepNorms(KeepFloat64):
-    """Also take norms in float64: fairseq asks for float32 ones, which PyTorch refuses for float64 gradients."""
+    """Also compute norms in float64: fairseq asks for float32, which PyTorch refuses for float64 gradients."""
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call ``function`` without the ``dtype`` of a norm."""
         if function is torch.norm and args[0].dtype == torch.float64:
             kwargs = {name: value for name, value in (kwargs or {}).items() if name != "dtype"}
         return super().__torch_function__(function, types, args, kwargs)
@@ -28,13 +38,18 @@ class KeepNorms(KeepFloat64):
 
 @dataclass
 class FairseqRun:
-    """What K updates of fairseq's Trainer came to.
+    """A run of K updates.
 
-    ``batches``: for each update, the example numbers of its micro-batches; ``rates``: the learning rates;
-    ``coefficients``: Phi_t, None under cross-entropy; ``start`` and ``end``: parameters by name.
+    Args:
+        task, trainer: fairseq's.
+        start, end: parameters by name before the first and after the last update.
+        batches: for each update, the example numbers of its micro-batches.
+        rates: learning rate of each update.
+        coefficients: Phi_t (coefficients,) of each update; None under cross-entropy.
+        epochs: number of epochs the updates took.
     """
 
-    task: object
+    task: Any
     trainer: Trainer
     start: dict[str, Tensor] = field(default_factory=dict)
     end: dict[str, Tensor] = field(default_factory=dict)
@@ -44,21 +59,26 @@ class FairseqRun:
     epochs: int = 1
 
 
-def configuration(arguments: list[str]):
+def configuration(arguments: Sequence[str]) -> DictConfig:
     """Return fairseq's configuration of a ``fairseq-train`` command line."""
     parser = options.get_training_parser()
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
+    cfg: DictConfig = convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, input_args=arguments))
+    return cfg
 
 
-def parameters_of(model) -> dict[str, Tensor]:
+def parameters_of(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the parameters by name."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def run_fairseq(arguments: list[str], updates: int, *, double: bool, validate_after: int = 0) -> FairseqRun:
-    """Make ``updates`` updates as ``fairseq-train`` with ``arguments`` would, and validate once on the way.
+def run_fairseq(arguments: Sequence[str], updates: int, *, double: bool, validate_after: int = 0) -> FairseqRun:
+    """Make the updates of ``fairseq-train`` with ``arguments``.
 
-    ``double``: in float64, with fairseq's casts to float32 undone where they are casts of tensors.
+    Args:
+        arguments: a command line of ``fairseq-train``.
+        updates: number K of updates.
+        double: compute in float64; fairseq's casts of tensors to float32 are undone.
+        validate_after: the update after which to validate once; 0: never.
     """
     cfg = configuration(arguments)
     with torch.random.fork_rng(), KeepNorms() if double else nullcontext():
@@ -82,8 +102,8 @@ def run_fairseq(arguments: list[str], updates: int, *, double: bool, validate_af
     return run
 
 
-def _run_epoch(cfg, run: FairseqRun, epoch_itr, updates: int, validate_after: int) -> None:
-    # The first lines of fairseq_cli.train.train, which cannot be stopped after an update.
+def _run_epoch(cfg: DictConfig, run: FairseqRun, epoch_itr: Any, updates: int, validate_after: int) -> None:
+    # The first lines of fairseq_cli.train.train, which offers no way to stop after an update.
     itr = epoch_itr.next_epoch_itr(shuffle=epoch_itr.next_epoch_idx > cfg.dataset.curriculum)
     itr = iterators.GroupedIterator(itr, cfg.optimization.update_freq[0])
     run.trainer.begin_epoch(epoch_itr.epoch)

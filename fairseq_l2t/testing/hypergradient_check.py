@@ -1,7 +1,7 @@
-"""A hypergradient two other ways: plain autograd through the whole unroll, and float64 central differences.
+"""The hypergradient of a toy student in two other ways: plain autograd through the unroll, and central differences.
 
-Nothing here calls the update rules, clipping, loss, unroll or sweep of the package on the way to the plain
-answer: the formulas are written out again, with differentiable operations.
+Plain autograd calls none of the package's update rules, clipping, loss, unroll or sweep: the formulas are written out
+again with differentiable operations.
 """
 
 from __future__ import annotations
@@ -19,30 +19,40 @@ from fairseq_l2t.checks.differences import spread
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient, twice_differentiable
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.testing.differentiable_rules import differentiable_clipping, differentiable_rule
-from fairseq_l2t.testing.toy_student import RecordedState, ToyStudent
+from fairseq_l2t.testing.toy_student import MicroBatch, RecordedState, ToyStudent
 from fairseq_l2t.unroll.adjoint_sweep import hypergradient
+from fairseq_l2t.unroll.student import Batch, Student
 from fairseq_l2t.unroll.trajectory import Trajectory, unroll
 from fairseq_l2t.unroll.update_rules import Adagrad, Adam, Clipping
 
 
 @dataclass(frozen=True)
 class HalfClipping(Clipping):
-    """Clipping whose adjoint forgets that the factor depends on the gradient."""
+    """Clipping with a wrong adjoint, which forgets that the factor depends on the gradient: a control."""
 
-    def adjoint(self, gradient, clipped_bar):
+    def adjoint(self, gradient: Tensor, clipped_bar: Tensor) -> Tensor:
+        """Return the cotangent (n,) of the gradient, without the share of the factor."""
         factor = self.max_norm / (float(gradient.norm()) + 1e-6)
         return clipped_bar * min(1.0, factor)
 
 
-def target_log_probs(student: ToyStudent, omega: Tensor, part) -> Tensor:
+def toy_student_of(student: Student) -> ToyStudent:
+    """Return ``student``; raise TypeError if it is no `ToyStudent`."""
+    if not isinstance(student, ToyStudent):
+        raise TypeError(f"student: {type(student).__name__}; expected ToyStudent")
+    return student
+
+
+def target_log_probs(student: ToyStudent, omega: Tensor, part: MicroBatch) -> Tensor:
     """Return log p of the targets (tokens,) that count, as a function of ``omega`` (n,)."""
     named = dict(zip(student.parameters.names, student.parameters.split(omega), strict=True))
-    log_probs = functional_call(student.model, named, (part.sources,)).log_softmax(-1)
+    logits: Tensor = functional_call(student.model, named, (part.sources,))
+    log_probs = logits.log_softmax(-1)
     return log_probs.gather(-1, part.targets.unsqueeze(-1)).squeeze(-1)[part.keep]
 
 
 def dev_measure(student: ToyStudent, omega: Tensor) -> Tensor:
-    """Return the mean probability of the dev targets at ``omega`` (n,), without dropout; smooth, a scalar."""
+    """Return the mean probability of the dev targets at ``omega`` (n,), a smooth scalar, without dropout."""
     student.model.eval()
     try:
         return target_log_probs(student, omega, student.dev).exp().mean()
@@ -51,14 +61,14 @@ def dev_measure(student: ToyStudent, omega: Tensor) -> Tensor:
 
 
 def dev_gradient(student: ToyStudent) -> Tensor:
-    """Return d measure / d omega (n,) at the student's parameters: a true gradient, nothing scaled."""
+    """Return d measure / d omega (n,) at the student's parameters; no gradient is scaled."""
     omega = student.omega.clone().requires_grad_()
     with twice_differentiable(fused=False), outer_gradient():
         return torch.autograd.grad(dev_measure(student, omega), omega)[0]
 
 
-def _plain_gradient(student: ToyStudent, omega: Tensor, batch, phi: Tensor | None, update: int) -> Tensor:
-    total, tokens = 0.0, 0
+def _plain_gradient(student: ToyStudent, omega: Tensor, batch: Batch, phi: Tensor | None, update: int) -> Tensor:
+    total, tokens = omega.new_zeros(()), 0
     with student.replay(update):
         for part in batch:
             log_probs = target_log_probs(student, omega, part)
@@ -67,9 +77,8 @@ def _plain_gradient(student: ToyStudent, omega: Tensor, batch, phi: Tensor | Non
                 share = student.shape.cross_entropy_mix
                 products = phi[part.targets[part.keep]] * log_probs
                 if student.shape.level == "sentence":
-                    products = torch.cat(
-                        [one.mean().expand(len(one)) for one in products.split(part.keep.sum(1).tolist())]
-                    )
+                    sentences = torch.split(products, part.keep.sum(1).tolist())
+                    products = torch.cat([one.mean().expand(len(one)) for one in sentences])
                 sigmoids = 1 / (1 + torch.exp(-products))
                 loss = share * loss - (1 - share) * student.shape.scale * sigmoids
             total, tokens = total + loss.sum(), tokens + part.tokens
@@ -77,8 +86,8 @@ def _plain_gradient(student: ToyStudent, omega: Tensor, batch, phi: Tensor | Non
 
 
 def plain_hypergradient(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Return d measure / d theta by one backward pass through a second unroll, functional, same start."""
-    student, teacher = trajectory.student, trajectory.teacher
+    """Return d measure / d theta by one backward pass through a second, functional unroll from the same start."""
+    student, teacher = toy_student_of(trajectory.student), trajectory.teacher
     first = trajectory.steps[0]
     omega, buffers = first.omega.clone().requires_grad_(), first.buffers
     with twice_differentiable(fused=False):
@@ -93,12 +102,12 @@ def plain_hypergradient(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def measured_slope(make: Callable[[], ToyStudent], trajectory: Trajectory, direction: dict[str, Tensor]) -> float:
-    """Return d measure along ``direction`` of theta by five-point central differences over real unrolls.
+    """Return the slope of the measure along ``direction`` of theta, by five-point central differences of real unrolls.
 
-    States are those of ``trajectory``: they are data, and must not move with theta.
+    States are those of ``trajectory``: they are data and do not move with theta.
     """
     states = [step.state for step in trajectory.steps]
-    # These divide by gradients that may be small: the measure bends sooner.
+    # Adagrad and Adam divide by gradients that may be small: the measure bends sooner.
     h = 2e-4 if isinstance(trajectory.student.rule, (Adagrad, Adam)) else 2e-3
 
     def measure(distance: float) -> float:

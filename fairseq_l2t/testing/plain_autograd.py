@@ -1,26 +1,32 @@
-"""The hypergradient of a fairseq student by plain autograd through a functional unroll: slow, large, and independent.
+"""The hypergradient of a fairseq student by plain autograd through a functional unroll: slow, large, independent.
 
-Of our own it uses the mended modules (`plugin.student.second_derivatives`), without the hand-written nodes, and the recorded
-batches; that the modules are mended rightly, only finite differences can tell.
+Of this package it uses the recorded batches and the corrected fairseq modules (`plugin.student.second_derivatives`),
+without the hand-written nodes. Only finite differences can show that the modules are corrected rightly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.func import functional_call
 
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient
+from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.student.second_derivatives import fairseq_twice_differentiable
 from fairseq_l2t.testing.differentiable_rules import differentiable_clipping, differentiable_rule
+from fairseq_l2t.unroll.trajectory import Step, Trajectory
 
 __all__ = ["every_use", "plain_hypergradient"]
 
 
-def every_use(student, omega):
-    """Return the parts of ``omega`` (n,) under every name a parameter is used by, each module once.
+def every_use(student: FairseqStudent, omega: Tensor) -> dict[str, Tensor]:
+    """Return the parts of ``omega`` (n,) under every name of a parameter, each module once.
 
-    torch.func.functional_call, left to tie weights itself, does not put back the embedding of a *module* that has two
-    names (``--share-all-embeddings``): it would keep the graph of an unroll that is over.
+    torch.func.functional_call, if it ties weights itself, does not restore the embedding of a *module* with two names
+    (``--share-all-embeddings``): the module would keep the graph of an unroll that is over.
     """
     parts = student.parameters.split(omega)
     part_of = {id(parameter): part for parameter, part in zip(student.parameters.parameters, parts, strict=True)}
@@ -32,8 +38,13 @@ def every_use(student, omega):
     }
 
 
-def target_log_probs(student, omega, sample):
-    """Return log p of the real target tokens (tokens,), differentiable in ``omega`` (n,), mean log p there, targets."""
+def target_log_probs(
+    student: FairseqStudent, omega: Tensor, sample: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log p of the target tokens, the mean log p of all words there, and the tokens, padding left out.
+
+    All are (tokens,); the first two are differentiable in ``omega`` (n,).
+    """
     with student.precision():
         named = every_use(student, omega)
         output = functional_call(student.model, named, (), sample["net_input"], tie_weights=False)
@@ -43,9 +54,9 @@ def target_log_probs(student, omega, sample):
     return log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[keep], log_probs.mean(-1)[keep], target[keep]
 
 
-def plain_gradient(student, omega, step, phi):
-    """Return the gradient (n,) of one update's loss per token, with its graph."""
-    total, tokens, scale = 0.0, 0, student.options.loss_shape.scale
+def plain_gradient(student: FairseqStudent, omega: Tensor, step: Step, phi: Tensor | None) -> Tensor:
+    """Return the gradient (n,) of one update's loss per token, with its graph; ``phi`` None: cross-entropy."""
+    total, tokens, scale = omega.new_zeros(()), 0, student.options.loss_shape.scale
     student.model.train()
     with student.replay(step.update):
         for sample in step.batch:
@@ -59,12 +70,17 @@ def plain_gradient(student, omega, step, phi):
     return torch.autograd.grad(total, omega, create_graph=True)[0] / tokens
 
 
-def plain_hypergradient(trajectory):
+def plain_hypergradient(trajectory: Trajectory) -> dict[str, Tensor]:
     """Return the hypergradient by one backward pass through a second, functional unroll from the same start.
 
-    fconv's gradient scaling is the mended node in both: that the node is right, finite differences tell.
+    fconv's gradient scaling is the corrected node in both; finite differences check the node.
+
+    Raises:
+        TypeError: the trajectory is of another student than a `FairseqStudent`.
     """
     student, teacher = trajectory.student, trajectory.teacher
+    if not isinstance(student, FairseqStudent):
+        raise TypeError(f"trajectory: student {type(student).__name__}; expected FairseqStudent")
     first = trajectory.steps[0]
     omega, buffers = first.omega.clone().requires_grad_(), first.buffers
     with fairseq_twice_differentiable(fused=False):

@@ -1,4 +1,4 @@
-"""Students of width 16 on a corpus of 400 pairs: every family of models, fast enough to be checked every way."""
+"""Tiny students: every family of fairseq's models at width 16, for a corpus of 400 pairs, and every optimizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LIGHTCONV_SIZES = [
     *("--encoder-kernel-size-list", "[3,5]", "--decoder-kernel-size-list", "[3,5]"),
 ]
 TRANSFORMER = ["--arch", "transformer_iwslt_de_en", *_TRANSFORMER_SIZES]
-FAMILIES = {
+FAMILIES: dict[str, list[str]] = {
     "transformer": TRANSFORMER,
     "transformer_tied": [*TRANSFORMER, "--share-decoder-input-output-embed"],
     "transformer_pre_norm": [
@@ -58,6 +58,8 @@ FAMILIES = {
         *("--encoder-conv-type", "dynamic", "--decoder-conv-type", "dynamic"),
     ],
 }
+"""Options of each student, by name of the family."""
+
 BATCHES = ["--batch-size", "8", "--update-freq", "2", "--clip-norm", "0.2", "--seed", "3"]
 RECIPE = [
     *BATCHES,
@@ -66,7 +68,7 @@ RECIPE = [
 """Dropout, clipping that is active, a schedule that rises and falls, two micro-batches an update."""
 
 LIFE = ["--total-updates", "20", "--cross-entropy-updates", "1"]
-"""What a taught student has beside; task and teacher training know both by these names."""
+"""Options of a taught student; the task and the teacher training share them."""
 
 OPTIMIZERS = {
     "sgd": ["--optimizer", "sgd", "--lr", "1.0"],
@@ -88,6 +90,6 @@ def make_student(data: Path, family: str = "transformer", optimizer: str = "adam
     return FairseqStudent.from_args(arguments(data, family, optimizer, *more))
 
 
-def spread_teacher(student, seed: int = 5, form: str = "diagonal") -> Teacher:
+def spread_teacher(student: FairseqStudent, seed: int = 5, form: str = "diagonal") -> Teacher:
     """Return a teacher whose coefficients differ between keys, words and states; see `checks.differences.spread`."""
     return spread(Teacher.for_student(student, keys=3, seed=seed, form=form), seed)

@@ -1,34 +1,44 @@
-"""A toy student that can be interrupted or fail, and a trainer of its teacher."""
+"""Lives of a toy student that can be interrupted or fail, and a trainer of its teacher."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.teaching.plan import TeachingPlan
-from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.teaching.trainer import TeacherTrainer, UpdateReport
 from fairseq_l2t.testing.hypergradient_check import dev_gradient, dev_measure
 from fairseq_l2t.testing.toy_student import ToyStudent
+from fairseq_l2t.unroll.student import Batch, BatchLoss
 
 PLAN = TeachingPlan(unroll_length=3, total_updates=8, teacher_updates=7, teacher_lr=0.05, teacher_word_lr=0.02, seed=5)
 JUDGED = dataclasses.replace(PLAN, holdout_lives=2)
 
 
 class MortalStudent(ToyStudent):
-    """A toy student that can be interrupted, and whose updates can be made to fail."""
+    """A toy student that can be interrupted, and whose updates can be made to fail.
+
+    ``bad_lives``: seeds of the lives whose losses are NaN.
+    """
 
     bad_lives: frozenset[int] = frozenset()
 
-    def losses(self, batch, coefficients, *, measure):
-        """As the toy's; NaN in the lives (by seed) that are to be bad."""
+    def losses(self, batch: Batch, coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
+        """Yield the losses of the toy student, NaN in ``bad_lives``."""
         for part in super().losses(batch, coefficients, measure=measure):
             yield dataclasses.replace(part, total=part.total * math.nan) if self.seed in self.bad_lives else part
 
-    def state_dict(self):
-        """Return what the outer loop saves of a student."""
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and plain values the outer loop saves."""
         tensors = {"omega": self.omega.clone(), **{f"b{i}": b.clone() for i, b in enumerate(self.buffers)}}
         return tensors, {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
 
-    def load_state_dict(self, tensors, values):
+    def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on with a saved life."""
         self.restart(values["seed"])
         self.set_omega(tensors["omega"])
@@ -38,14 +48,29 @@ class MortalStudent(ToyStudent):
 
 
 def trainer(
-    plan=PLAN, *, warmup: int = 0, bad_lives=(), holdouts=None, seed: int = 0, interval: int = 0
+    plan: TeachingPlan = PLAN,
+    *,
+    warmup: int = 0,
+    bad_lives: Iterable[int] = (),
+    holdouts: Iterable[float] | None = None,
+    seed: int = 0,
+    interval: int = 0,
 ) -> TeacherTrainer:
-    """Return a trainer of a toy student; ``holdouts`` replaces the held-back measure by given values."""
+    """Return a trainer of a toy student.
+
+    Args:
+        plan: numbers of the training.
+        warmup: cross-entropy updates at the start of a life.
+        bad_lives: seeds of lives that fail.
+        holdouts: values that replace the measure on held-back pairs.
+        seed: seed of the teacher.
+        interval: student updates between two looks at dev; 0: after each window.
+    """
     student = MortalStudent(cross_entropy_updates=warmup)
     student.bad_lives = frozenset(bad_lives)
     values = None if holdouts is None else iter(holdouts)
 
-    def measure(update: int):
+    def measure(update: int) -> tuple[float, Tensor]:
         return float(dev_measure(student, student.omega)), dev_gradient(student)
 
     return TeacherTrainer(
@@ -59,6 +84,6 @@ def trainer(
     )
 
 
-def run(subject: TeacherTrainer, updates: int, keep=lambda: None) -> list:
-    """Make some teacher updates; return the reports."""
+def run(subject: TeacherTrainer, updates: int, keep: Callable[[], None] = lambda: None) -> list[UpdateReport]:
+    """Make ``updates`` teacher updates; return their reports. ``keep`` is called for a teacher that is the best yet."""
     return [subject.run_update(keep) for _ in range(updates)]

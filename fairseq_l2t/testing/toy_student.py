@@ -1,11 +1,12 @@
-"""A student small enough to check every way: `unroll.student.Student` on plain torch modules."""
+"""The toy student: a `unroll.student.Student` on plain torch modules with 11 words, fast enough for every check."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from fairseq_l2t.kernels.twice_differentiable import ScaledGradient, twice_diffe
 from fairseq_l2t.loss.dynamic_loss import LossShape, dynamic_loss
 from fairseq_l2t.loss.student_state import StudentState
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
-from fairseq_l2t.unroll.student import BatchLoss
+from fairseq_l2t.unroll.student import Batch, BatchLoss
 from fairseq_l2t.unroll.update_rules import SGD, Clipping, StepSize, UpdateRule
 
 WORDS = 11
@@ -41,11 +42,13 @@ class Perceptron(nn.Module):
 
     def middle(self, sources: Tensor) -> Tensor:
         """Return the hidden layer (batch, length, width) for words (batch, length)."""
-        return self.activation(self.dropout(self.hidden(self.embedding(sources))))
+        hidden: Tensor = self.activation(self.dropout(self.hidden(self.embedding(sources))))
+        return hidden
 
     def forward(self, sources: Tensor) -> Tensor:
         """Return logits (batch, length, words) for words (batch, length)."""
-        return self.output(self.middle(sources))
+        logits: Tensor = self.output(self.middle(sources))
+        return logits
 
 
 class Tied(Perceptron):
@@ -71,15 +74,15 @@ class PlainScaling(torch.autograd.Function):
     """The node that `ScaledGradient` replaces, as fairseq's GradMultiply: it scales every gradient."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, value: Tensor, scale: float) -> Tensor:
         """Return ``value`` unchanged."""
         ctx.scale = scale
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx, cotangent: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
         """Return the cotangent, scaled."""
-        return cotangent * ctx.scale, None
+        return cotangents[0] * ctx.scale, None
 
 
 class Scaled(Perceptron):
@@ -91,7 +94,8 @@ class Scaled(Perceptron):
 
     def forward(self, sources: Tensor) -> Tensor:
         """Return logits (batch, length, words) for words (batch, length)."""
-        return self.output(self.node.apply(self.middle(sources), 0.3))
+        logits: Tensor = self.output(self.node.apply(self.middle(sources), 0.3))  # type: ignore[no-untyped-call]  # torch
+        return logits
 
 
 class Recurrent(nn.Module):
@@ -111,10 +115,11 @@ class Recurrent(nn.Module):
         attended = self.attention(hidden, hidden, hidden, need_weights=False)[0]
         query = hidden.unsqueeze(1)
         direct = F.scaled_dot_product_attention(query, query, query).squeeze(1)
-        return self.output(self.dropout(attended + direct))
+        logits: Tensor = self.output(self.dropout(attended + direct))
+        return logits
 
 
-MODELS = {
+MODELS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: Perceptron(nn.ReLU()),
     "tanh": lambda: Perceptron(nn.Tanh()),
     "tied": Tied,
@@ -151,21 +156,39 @@ def draw_batch(generator: torch.Generator, sentences: int = 3, length: int = 4) 
 
 
 class RecordedState(StudentState):
-    """States as they were in another unroll: finite differences must not move what is data."""
+    """States recorded in another unroll, so that finite differences do not move them: states are data.
 
-    def __init__(self, recorded: Sequence[Tensor]) -> None:
+    Args:
+        recorded: s_t (features,) before each update; None where the update used cross-entropy and nobody may ask.
+    """
+
+    def __init__(self, recorded: Sequence[Tensor | None]) -> None:
         super().__init__(WORDS, 20)
         self._recorded = recorded
 
     def vector(self, update: int) -> Tensor:
-        """Return the recorded state before ``update``."""
-        return self._recorded[update]
+        """Return the recorded state (features,) before ``update``."""
+        state = self._recorded[update]
+        if state is None:
+            raise ValueError(f"update {update}: no state was recorded; it used cross-entropy")
+        return state
 
 
 class ToyStudent:
-    """Fulfils `unroll.student.Student`: five fixed updates of ``update_freq`` micro-batches, over and over."""
+    """A `unroll.student.Student` that repeats five fixed updates of ``update_freq`` micro-batches.
 
-    gradient_scaling = None
+    Args:
+        model: a name in `MODELS`.
+        rule: the optimizer; None: plain SGD.
+        max_norm: gradient norm to clip to; 0: no clipping.
+        update_freq: micro-batches of an update.
+        cross_entropy_updates: updates at the start of a life that use plain cross-entropy.
+        shape: the sigmoid loss; None: a scale of 40.
+        seed: seed of the first life.
+        dtype: floating type of the parameters.
+    """
+
+    gradient_scaling: Any = None
 
     def __init__(
         self,
@@ -181,7 +204,7 @@ class ToyStudent:
     ) -> None:
         self._make_model = MODELS[model]
         self._dtype = dtype
-        self.rule = rule or SGD()
+        self.rule: UpdateRule = rule or SGD()
         self.clipping = Clipping(max_norm)
         self.cross_entropy_updates = cross_entropy_updates
         self.coefficient_count = WORDS
@@ -189,7 +212,7 @@ class ToyStudent:
         generator = torch.Generator().manual_seed(99)
         self.batches = [[draw_batch(generator) for _ in range(update_freq)] for _ in LEARNING_RATES]
         self.dev = draw_batch(generator, sentences=5)
-        self.state = StudentState(WORDS, 20)
+        self.state: StudentState = StudentState(WORDS, 20)
         self.restart(seed)
 
     def restart(self, seed: int) -> None:
@@ -199,14 +222,10 @@ class ToyStudent:
             torch.manual_seed(seed)
             self.model = self._make_model().to(self._dtype)
         self.parameters = FlatParameters(self.model.named_parameters())
-        self.buffers = tuple(torch.zeros_like(self.omega) for _ in range(self.rule.buffer_count))
+        self.omega = self.parameters.buffer
+        self.buffers: tuple[Tensor, ...] = tuple(torch.zeros_like(self.omega) for _ in range(self.rule.buffer_count))
         self.update = 0
         self.state.reset()
-
-    @property
-    def omega(self) -> Tensor:
-        """The parameters (n,)."""
-        return self.parameters.buffer
 
     def next_batch(self) -> list[MicroBatch]:
         """See `unroll.student.Student`."""
@@ -217,7 +236,7 @@ class ToyStudent:
         rates = [LEARNING_RATES[k % len(LEARNING_RATES)] for k in (self.update, max(0, self.update - 1))]
         return StepSize(lr=rates[0], previous_lr=rates[1], count=self.update + 1)
 
-    def losses(self, batch, coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
+    def losses(self, batch: Batch, coefficients: Tensor | None, *, measure: bool) -> Iterator[BatchLoss]:
         """See `unroll.student.Student`."""
         for part in batch:
             log_probs = F.log_softmax(self.model(part.sources), dim=-1)
@@ -229,7 +248,7 @@ class ToyStudent:
             correct = ((log_probs.argmax(-1) == part.targets) & part.keep).sum()
             yield BatchLoss(total, nll.detach() if measure else None, correct if measure else None, part.tokens)
 
-    def sample_size(self, batch) -> float:
+    def sample_size(self, batch: Batch) -> float:
         """See `unroll.student.Student`."""
         return float(sum(part.tokens for part in batch))
 
@@ -250,6 +269,6 @@ class ToyStudent:
             torch.manual_seed(1000 * self.seed + update)
             yield
 
-    def second_derivatives(self):
+    def second_derivatives(self) -> AbstractContextManager[None]:
         """See `unroll.student.Student`."""
         return twice_differentiable()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, overload
 
 import torch
 from torch import Tensor
@@ -65,6 +65,24 @@ class _Recorder(Protocol):
     def before_update(self, batch: Batch, coefficients: Tensor | None) -> GradientKind: ...
 
     def after_update(self, step: Step, gradient: MeasuredGradient) -> None: ...
+
+
+@overload
+def unroll(
+    student: Student, teacher: Teacher, steps: int, memory: None = None, after_each: Callable[[], None] = ...
+) -> Trajectory: ...
+
+
+@overload
+def unroll(
+    student: Student, teacher: Teacher, steps: int, memory: MemoryPlan, after_each: Callable[[], None] = ...
+) -> Window: ...
+
+
+@overload
+def unroll(
+    student: Student, teacher: Teacher, steps: int, memory: MemoryPlan | None, after_each: Callable[[], None] = ...
+) -> Trajectory | Window: ...
 
 
 def unroll(

@@ -1,116 +1,24 @@
+"""The program that measures truncation; sweeps and comparisons are tested in tests/testing/test_truncation.py."""
+
 import json
 
-import pytest
-import torch
-
-from benchmarks.truncation import compare, main, sweep, window_lengths
-from fairseq_l2t.testing.tiny_students import make_student, spread_teacher
-from fairseq_l2t.unroll.adjoint_sweep import hypergradient_with_adjoint
-from fairseq_l2t.unroll.trajectory import Trajectory, advance, unroll
-from toy_corpus.tiny import tiny_corpus
-
-UPDATES, LAST = 6, 2
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture(scope="module")
-def data_bin(tmp_path_factory):
-    return tiny_corpus(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def unrolled(data_bin):
-    student = make_student(data_bin).double()
-    teacher = spread_teacher(student)
-    advance(student, teacher, student.cross_entropy_updates)
-    return unroll(student, teacher, UPDATES), student.dev_objective("likelihood")[1]
-
-
-@pytest.fixture(scope="module")
-def found(unrolled):
-    return sweep(*unrolled)
-
-
-def flat(theta):
-    return torch.cat([theta[name].flatten() for name in ("values", "queries")])
-
-
-def test_all_shares_are_the_full_hypergradient(unrolled, found):
-    trajectory, gradient = unrolled
-    full = hypergradient_with_adjoint(trajectory, gradient)
-    assert torch.allclose(found.shares.sum(dim=0), flat(full.theta), rtol=1e-12, atol=1e-18)
-    same = compare(found, found.shares[-UPDATES:].sum(dim=0), flat(full.theta))
-    for part in same.values():
-        assert part["cosine"] == pytest.approx(1, abs=1e-12)
-        assert part["ratio"] == pytest.approx(1, abs=1e-12)
-
-
-def test_a_truncated_hypergradient_is_that_of_a_later_start(unrolled, found):
-    trajectory, gradient = unrolled
-    later = Trajectory(trajectory.student, trajectory.teacher, trajectory.steps[-LAST:])
-    assert torch.equal(sweep(later, gradient).shares, found.shares[-LAST:])
-    exact = flat(hypergradient_with_adjoint(later, gradient).theta)
-    assert torch.allclose(found.shares[-LAST:].sum(dim=0), exact, rtol=1e-12, atol=1e-18)
-    # Control: one update more is another hypergradient.
-    assert not torch.allclose(found.shares[-LAST - 1 :].sum(dim=0), exact, rtol=1e-3)
-
-
-def test_adjoint_norms_are_those_of_the_hypergradient(unrolled, found):
-    trajectory, gradient = unrolled
-    assert len(found.adjoint_norms) == UPDATES + 1
-    assert found.adjoint_norms[0] == float(gradient.norm())
-    for length in (LAST, UPDATES):
-        part = Trajectory(trajectory.student, trajectory.teacher, trajectory.steps[-length:])
-        assert found.adjoint_norms[length] == hypergradient_with_adjoint(part, gradient).adjoint_norm
-    assert found.adjoint_norms[LAST] != found.adjoint_norms[UPDATES]
-
-
-def test_no_updates_point_nowhere(found):
-    nothing = compare(found, found.shares[:0].sum(dim=0), found.shares.sum(dim=0))
-    assert {(part["cosine"], part["ratio"]) for part in nothing.values()} == {(0.0, 0.0)}
-
-
-def test_components_are_a_split_of_the_values(unrolled, found):
-    theta = found.shares.sum(dim=0)
-    parts = found.components(theta)
-    entries = unrolled[0].teacher.entries
-    values = theta[: entries * found.keys].view(entries, found.keys)
-    assert torch.allclose(parts["words"].view(entries, found.keys) + parts["shared"] / entries, values, atol=1e-18)
-    assert compare(found, -theta, theta)["shared"]["level"] == pytest.approx(-float(values.sum()))
-
-
-def test_a_shared_level_of_the_other_sign_shows(found):
-    theta = found.shares.sum(dim=0)
-    shared = compare(found, -0.5 * theta, theta)["shared"]
-    assert shared["cosine"] == pytest.approx(-1)
-    assert shared["ratio"] == pytest.approx(0.5)
-    assert shared["level"] == pytest.approx(-0.5 * shared["whole_level"])
-
-
-@pytest.mark.parametrize(
-    ("updates", "expected"), [(1, [1]), (4, [1, 2, 4]), (5, [1, 2, 5]), (21, [1, 2, 5, 10, 20, 21])]
-)
-def test_window_lengths_end_with_all(updates, expected):
-    assert window_lengths(updates) == expected
-
-
-def test_the_script_writes_records_tables_and_a_plot(repository, run_command, data_bin, tmp_path, capsys):
-    script, records, plot = repository / "benchmarks" / "truncation.py", tmp_path / "t.jsonl", tmp_path / "t.png"
+def test_the_program_writes_records_tables_and_a_plot(repository, run_command, benchmark, data_bin, tmp_path):
+    records, plot = tmp_path / "t.jsonl", tmp_path / "t.png"
     small = ["--families", "transformer", "--updates", "4", "--starts", "0", "5", "--seeds", "1", "--data", data_bin]
-    result = run_command(
-        ["python", script, *small, "--objective", "likelihood", "--json", records, "--plot", plot], cwd=tmp_path
-    )
+    command = ["python", "-m", "benchmarks.truncation.run", *small, "--objective", "likelihood"]
+    result = run_command([*command, "--json", records, "--plot", plot], cwd=repository)
     rows = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     assert [(row["start"], [w["window"] for w in row["windows"]]) for row in rows] == [(0, [1, 2, 4]), (5, [1, 2, 4])]
     assert all(len(row["adjoint_norms"]) == 5 and row["horizons"][0]["window"] == 1 for row in rows)
     assert "| transformer, likelihood |" in result.stdout
     assert "nan" not in result.stdout
     assert plot.read_bytes().startswith(PNG)
-    assert main(["--report", str(records)]) == 0
-    assert capsys.readouterr().out == result.stdout
+    assert benchmark("truncation", "--report", records).stdout == result.stdout
 
 
-def test_starts_too_close_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["--updates", "40", "--starts", "0", "30"])
-    assert "--starts: [0, 30]; expected" in capsys.readouterr().err
+def test_starts_too_close_are_refused(benchmark):
+    error = benchmark("truncation", "--updates", "40", "--starts", "0", "30", expect=2).stderr
+    assert "--starts: [0, 30]; expected" in error

@@ -7,6 +7,7 @@ imports, is left to the tests that start the console scripts themselves.
 import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import time
@@ -71,7 +72,10 @@ class Running:
 
 
 def start(command, arguments, folder, name=None):
-    """Start a command with ``folder`` as its working folder; its output goes into files beside that folder."""
+    """Start a command, or ``python -m`` of a module, in the working folder ``folder``; return it `Running`.
+
+    Its output goes into files beside that folder.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     outputs = folder.parent / f"{folder.name}.output"
@@ -100,5 +104,8 @@ def _run(command, arguments, folder, files):
     import torch
 
     torch.set_num_threads(1)
+    if command not in _ENTRY_POINTS:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+        return
     module, function = _ENTRY_POINTS[command]
     sys.exit(getattr(importlib.import_module(module), function)())

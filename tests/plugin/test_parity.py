@@ -1,21 +1,17 @@
 """K updates by our unroll equal K updates by fairseq's own Trainer: the student the teacher sees is the one trained."""
 
-import json
 from itertools import pairwise
 
 import pytest
 import torch
 
 import fairseq_l2t.plugin.task as task_module
-from benchmarks.parity import main
-from benchmarks.parity_cells import BOUND, MOVED, Cell, by_fairseq, largest_difference, write_teacher
 from fairseq_l2t.core import unroll
 from fairseq_l2t.storage import load_teacher
-from fairseq_l2t.testing.tiny_students import spread_teacher
+from fairseq_l2t.testing.parity import MOVED, QUICK_CELLS, Cell, by_fairseq, largest_difference, write_teacher
+from fairseq_l2t.testing.tiny_students import OPTIMIZERS, spread_teacher
 from fairseq_l2t.unroll.update_rules import Clipping
 
-CROSS_ENTROPY = [("lstm", "momentum"), ("fconv_iwslt", "nag"), ("dynamicconv", "sgd")]
-DYNAMIC = [("transformer_pre_norm", "adamw"), ("lstm_wiseman", "adagrad"), ("fconv_iwslt", "adam")]
 DOUBLE = [("transformer_tied", "adam", "cross_entropy"), ("lightconv", "nag", "dynamic")]
 
 
@@ -59,14 +55,14 @@ def check_same_phi(steps, states, coefficients, loss):
     assert all((one.coefficients - next_.coefficients).abs().max() > 1e-4 for one, next_ in pairwise(taught))
 
 
-@pytest.mark.parametrize(("family", "optimizer"), CROSS_ENTROPY)
-def test_cross_entropy_to_the_bit(data_bin, tmp_path, monkeypatch, family, optimizer):
-    check_same_life(data_bin, tmp_path, monkeypatch, Cell(family, optimizer, "cross_entropy"))
+def test_the_quick_cells_hold_every_optimizer_and_both_losses():
+    assert {cell.optimizer for cell in QUICK_CELLS} == set(OPTIMIZERS)
+    assert [cell.loss for cell in QUICK_CELLS].count("dynamic") == len(QUICK_CELLS) / 2
 
 
-@pytest.mark.parametrize(("family", "optimizer"), DYNAMIC)
-def test_dynamic_loss_to_the_bit(data_bin, tmp_path, monkeypatch, family, optimizer):
-    check_same_life(data_bin, tmp_path, monkeypatch, Cell(family, optimizer, "dynamic"))
+@pytest.mark.parametrize("cell", QUICK_CELLS, ids=lambda cell: f"{cell.family}-{cell.optimizer}-{cell.loss}")
+def test_float32_to_the_bit(data_bin, tmp_path, monkeypatch, cell):
+    check_same_life(data_bin, tmp_path, monkeypatch, cell)
 
 
 def test_smoothed_to_the_bit(data_bin, tmp_path, monkeypatch):
@@ -100,19 +96,3 @@ def test_another_seed_another_loss_and_another_rounding_differ(data_bin, tmp_pat
     student.cross_entropy_updates = 1
     cell.unroll(student, teacher)
     assert largest_difference(student, run.end) > MOVED
-
-
-@pytest.mark.parametrize(("difference", "code"), [(0.0, 0), (2 * BOUND, 1)])
-def test_a_cell_over_the_bound_is_told(tmp_path, capsys, difference, code):
-    done = {"updates": 20, "difference": difference, "is_equal": difference == 0, "moved": 0.5, "clipped": 1.0}
-    lines = [
-        {"family": "lstm", "optimizer": "nag", "loss": loss, **done, "epochs": 2, "good": difference < BOUND}
-        for loss in ("cross_entropy", "dynamic")
-    ]
-    path = tmp_path / "parity.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    assert main(["--families", "lstm", "--optimizers", "nag", "--json", str(path)]) == code
-    out = capsys.readouterr().out
-    assert out.count("| lstm") == 2
-    assert out.count("BAD") == 2 * code
-    assert len(path.read_text(encoding="utf-8").splitlines()) == 2

@@ -1,0 +1,1 @@
+"""Exactness of hypergradients, for every student and optimizer."""

@@ -1,0 +1,1 @@
+"""The unrolled student against the one fairseq trains."""

@@ -1,0 +1,1 @@
+"""Hypergradients by other libraries."""

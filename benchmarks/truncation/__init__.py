@@ -1,0 +1,1 @@
+"""How long a window must be."""
