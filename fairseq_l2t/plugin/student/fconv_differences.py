@@ -35,12 +35,12 @@ class _Note:
 
     Args:
         tokens: its source tokens (batch, length).
-        random_state: state of the random generator before the embeddings' dropout.
+        generator_state: of torch's global generator before the embeddings' dropout.
         cotangent: (batch, length, width), what comes back to the embeddings on way a.
     """
 
     tokens: Tensor
-    random_state: Tensor | None = None
+    generator_state: Tensor | None = None
     cotangent: Tensor | None = None
 
     def noted_cotangent(self) -> Tensor:
@@ -95,7 +95,7 @@ class FConvScaling:
 
         hooks = [
             encoder.register_forward_pre_hook(begin, with_kwargs=True),
-            encoder.dropout_module.register_forward_pre_hook(lambda *_: self._note_random_state(notes[-1])),
+            encoder.dropout_module.register_forward_pre_hook(lambda *_: self._note_generator_state(notes[-1])),
             encoder.fc1.register_forward_pre_hook(lambda _, inputs: self._on_way_a(inputs[0], notes[-1], weights)),
         ]
         try:
@@ -123,17 +123,17 @@ class FConvScaling:
     def _embedded(self, note: _Note, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return what the layers are given (batch, length, width) for other embeddings, under the same dropout."""
         encoder = self._encoder
-        with _random_state(note.tokens.device, note.random_state):
+        with _same_draws(note.tokens.device, note.generator_state):
             embedded = functional_call(encoder.embed_tokens, {"weight": tokens}, (note.tokens,))
             embedded = embedded + functional_call(encoder.embed_positions, {"weight": positions}, (note.tokens,))
             # forward, not the call, whose hook is for the encoder's own passes
             dropped: Tensor = encoder.dropout_module.forward(embedded)
         return dropped
 
-    def _note_random_state(self, note: _Note) -> None:
-        if note.random_state is None:  # the same module drops out between layers, too
+    def _note_generator_state(self, note: _Note) -> None:
+        if note.generator_state is None:  # the same module drops out between layers, too
             device = note.tokens.device
-            note.random_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+            note.generator_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
     def _on_way_a(self, embedded: Tensor, note: _Note, weights: list[Tensor] | None) -> tuple[Tensor]:
         if weights is None:
@@ -151,10 +151,11 @@ class FConvScaling:
 
 
 @contextmanager
-def _random_state(device: torch.device, state: Tensor | None) -> Iterator[None]:
+def _same_draws(device: torch.device, generator_state: Tensor | None) -> Iterator[None]:
+    """Draw inside from torch's global generator as it was; the caller's is restored on exit."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        if state is not None and device.type == "cuda":
-            torch.cuda.set_rng_state(state, device)
-        elif state is not None:
-            torch.set_rng_state(state)
+        if generator_state is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(generator_state, device)
+        elif generator_state is not None:
+            torch.set_rng_state(generator_state)
         yield

@@ -42,7 +42,10 @@ PACKED = gzip.compress(idx_bytes(IMAGES), mtime=0)
         (PACKED[:-12], "truncated or damaged"),
         (PACKED[:-8] + bytes((PACKED[-8] ^ 1,)) + PACKED[-7:], "truncated or damaged: CRC check failed"),
         (PACKED + b"more", "truncated or damaged: Not a gzipped file"),
-        (PACKED[:20] + bytes((PACKED[20] ^ 255,)) + PACKED[21:], "truncated or damaged|begins with|bytes of data|header"),
+        (
+            PACKED[:20] + bytes((PACKED[20] ^ 255,)) + PACKED[21:],
+            "truncated or damaged|begins with|bytes of data|header",
+        ),
         (gzip.compress(idx_bytes(IMAGES) + bytes(10**7), mtime=0), "more than 60 bytes of data"),
     ],
     ids=map(str, range(13)),
