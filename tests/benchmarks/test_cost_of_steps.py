@@ -92,30 +92,27 @@ def test_table_and_plot(benchmark, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(PNG)
 
 
-def test_an_incomplete_last_line_is_left_out(benchmark, data_bin, tmp_path):
-    path = tmp_path / "cells.jsonl"
-    whole = json.dumps(record(PLAIN, 20)) + "\n"
+def test_a_run_that_goes_on(benchmark, data_bin, tmp_path):
+    known = [record("higher", 20, status="raises: no"), record("ours", 20), record("plain-autograd", 20, peak=600)]
+    path = write(tmp_path / "cells.jsonl", known)
+    whole = path.read_text(encoding="utf-8")
     path.write_text(whole + '{"size": "sm', encoding="utf-8")
     assert "**lstm, small, T = 20**" in benchmark("cost", "unroll", "--report", path).stdout
     assert path.read_text(encoding="utf-8").endswith('"sm')  # a report changes nothing
-    # A run that goes on does not write behind it.
-    arguments = [
-        "unroll",
-        "--json",
-        path,
-        "--families",
-        "lstm",
-        "--updates",
-        "20",
-        "--repeats",
-        "2",
-        "--data",
-        data_bin,
-    ]
-    arguments += ["--competitors", PLAIN, *NO_TIME]
+    # A run that goes on does not write behind an incomplete last line.
+    arguments = ["unroll", "--families", "lstm", "--updates", "20", "80", "320", "--repeats", "2", "--data", data_bin]
+    arguments += ["--competitors", "higher", "ours", "plain-autograd", "--memory-limit", "1G", "--json", path, *NO_TIME]
     benchmark("cost", *arguments, "--resume")
     assert path.read_text(encoding="utf-8").startswith(whole)
-    assert len(read(path)) == 2
+    statuses = {(one["competitor"], one["updates"], one["repeat"]): one["status"] for one in read(path)}
+    # No other repeat of a competitor whose first has failed.
+    assert ("higher", 20, 1) not in statuses
+    # 300 MiB before, 300 MiB for 20 updates, so 1,500 MiB for 80 of them, and more for 320.
+    assert statuses["plain-autograd", 80, 0] == "would need about 1.46 GiB"
+    assert statuses["plain-autograd", 320, 0] == "would need about 4 GiB"
+    # Controls: another repeat is measured, and what fits.
+    for measured in (("ours", 20, 1), ("plain-autograd", 20, 1), ("ours", 80, 0)):
+        assert statuses[measured] == "no recording: no answer within 0 s"
     # A run that begins anew does not throw the records away.
     before = path.read_bytes()
     assert f"--json: {path} holds records; give --resume" in benchmark("cost", *arguments, expect=1).stderr
@@ -139,28 +136,11 @@ def test_an_interruption_is_one_line(start_benchmark, data_bin):
     assert running.end(130).stderr.splitlines()[-1].startswith("interrupted; ")
 
 
-def test_cells_that_are_not_measured(benchmark, data_bin, tmp_path):
-    known = [record("higher", 20, status="raises: no"), record("ours", 20), record("plain-autograd", 20, peak=600)]
-    path = write(tmp_path / "cells.jsonl", known)
-    arguments = ["unroll", "--families", "lstm", "--updates", "20", "80", "320", "--repeats", "2", "--data", data_bin]
-    arguments += ["--competitors", "higher", "ours", "plain-autograd", "--memory-limit", "1G", "--json", path]
-    benchmark("cost", *arguments, "--resume", *NO_TIME)
-    statuses = {(one["competitor"], one["updates"], one["repeat"]): one["status"] for one in read(path)}
-    # Another repeat of a competitor whose first has failed.
-    assert ("higher", 20, 1) not in statuses
-    # 300 MiB before, 300 MiB for 20 updates, so 1,500 MiB for 80 of them, and more for 320.
-    assert statuses["plain-autograd", 80, 0] == "would need about 1.46 GiB"
-    assert statuses["plain-autograd", 320, 0] == "would need about 4 GiB"
-    # Controls: another repeat is measured, and what fits.
-    for measured in (("ours", 20, 1), ("plain-autograd", 20, 1), ("ours", 80, 0)):
-        assert statuses[measured] == "no recording: no answer within 0 s"
-
-
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
         (["--memory-limit", "1M"], "no recording: over 0.000977 GiB"),
-        pytest.param(["--data", "nowhere"], "no recording: raises: ", marks=pytest.mark.slow),
+        pytest.param(["--data", "nowhere"], "OptionError: data: nowhere", marks=pytest.mark.slow),
     ],
 )
 def test_processes_are_watched(benchmark, data_bin, tmp_path, arguments, status):
@@ -168,8 +148,7 @@ def test_processes_are_watched(benchmark, data_bin, tmp_path, arguments, status)
     small = ["--sizes", "tiny", "--families", "lstm", "--updates", "2", "--repeats", "1", "--competitors", "ours"]
     benchmark("cost", "unroll", *small, "--data", data_bin, "--json", path, *arguments)
     (one,) = read(path)
-    assert one["status"].startswith(status)
-    print(one["status"])
+    assert status in one["status"]
 
 
 @pytest.mark.parametrize(
