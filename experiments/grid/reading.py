@@ -1,0 +1,125 @@
+"""Reads grid files: safe YAML, without a key that stands twice, checked by a schema."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from experiments.grid.entries import Entry
+from experiments.grid.images import ImageGrid
+from experiments.grid.translation import TranslationGrid
+from fairseq_l2t.pairs.parallel_text import BadInput
+
+__all__ = ["load_grid", "load_yaml", "read_entry"]
+
+_Entry = TypeVar("_Entry", bound=Entry)
+_EXPONENT = re.compile(r"[-+]?\d+e[-+]?\d+", re.IGNORECASE)
+_LONGEST_VALUE = 200
+_PLAIN_WORDS = {
+    "Input should be a valid integer": "expected a whole number",
+    "Input should be a valid number": "expected a number",
+    "Input should be a valid string": "expected text",
+    "Input should be a valid tuple": "expected a list of at least one value",
+    "Tuple should have at least 1 item after validation, not 0": "expected a list of at least one value",
+    "Input should be a valid dictionary": "expected a mapping",
+    "Field required": "missing",
+    "Input should": "expected to",
+    "String should": "expected to",
+    "Dictionary should": "expected to",
+}
+
+
+def load_grid(path: Path) -> TranslationGrid | ImageGrid:
+    """Read and check a grid file: one with ``corpora`` is of translation, one with ``settings`` of images.
+
+    Raises:
+        BadInput: not YAML, or a value that is refused; names the file, the entry, the value and what is allowed.
+    """
+    content = load_yaml(path)
+    if not isinstance(content, dict) or ("corpora" in content) == ("settings" in content):
+        found = sorted(map(str, content)) if isinstance(content, dict) else content
+        raise BadInput(f"{path}: {found!r}, expected a mapping with either corpora (translation) or settings (images)")
+    return read_entry(path, TranslationGrid if "corpora" in content else ImageGrid, content)
+
+
+def read_entry(path: Path, kind: type[_Entry], content: Any) -> _Entry:
+    """Check the content of a file against a schema.
+
+    Raises:
+        BadInput: the first value that is refused.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {_in_one_line(error.errors()[0], kind)}") from None
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a file of plain values.
+
+    Raises:
+        BadInput: not YAML, or a key stands twice in one mapping.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
+
+
+class _SafeLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would take the second of two equal keys without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Read a mapping; a key that stands twice is an error."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    where = f"line {key.start_mark.line + 1}: {key.value!r} stands twice in one mapping"
+                    raise yaml.composer.ComposerError(None, None, where)
+                seen.add(key.value)
+        return node
+
+
+def _in_one_line(error: ErrorDetails, kind: type[Entry]) -> str:
+    """Return "entry: value, expected ..."."""
+    places = [str(part) for part in error["loc"] if part != "[key]"]
+    value = f"{error['input']!r:.{_LONGEST_VALUE}}"
+    if error["type"] == "extra_forbidden":
+        *above, key = places
+        known = ", ".join(sorted(set(_model_at(kind, above).model_fields) - {"name"}))
+        return f"{'.'.join(above) or 'the file'}: key {key!r}, expected one of {known}"
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])
+        return f"{'.'.join(places)}: {value}, {reason}" if places else reason
+    if error["type"] == "missing":
+        return f"{'.'.join(places)}: missing"
+    reason = error["msg"]
+    if error["type"] in ("model_type", "model_attributes_type"):
+        reason = f"expected a mapping with {', '.join(sorted(set(_model_at(kind, places).model_fields) - {'name'}))}"
+    for technical, plain in _PLAIN_WORDS.items():
+        reason = reason.replace(technical, plain)
+    if isinstance(error["input"], str) and _EXPONENT.fullmatch(error["input"]):
+        reason += "; YAML takes an exponent for a number only after a point, such as 5.0e-4"
+    return f"{'.'.join(places)}: {value}, {reason}"
+
+
+def _model_at(kind: type[Entry], places: list[str]) -> type[Entry]:
+    """Return the schema of an entry below ``kind``: that of the fields' types along ``places``."""
+    for place in places:
+        field = kind.model_fields.get(place)
+        if field is not None:
+            kind = next(iter(_models_in(field.annotation)), kind)
+    return kind
+
+
+def _models_in(annotation: Any) -> list[type[Entry]]:
+    if isinstance(annotation, type) and issubclass(annotation, Entry):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
