@@ -1,10 +1,10 @@
 """Logs of students and teachers: what is read off them, and what is refused."""
 
 import pytest
-from runs import has_diverged, read_run, teacher_lines
 
+from experiments.records.training_logs import has_diverged, read_run, teacher_lines
 from fairseq_l2t.pairs.parallel_text import BadInput
-from tests.examples.finished_runs import write_log
+from tests.experiments.finished_runs import write_log
 
 
 def test_a_log_is_read_once_for_what_was_done_twice(tmp_path):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from checkpoints import is_whole, mend_last_checkpoint
+
+from experiments.programs.checkpoints import is_whole, mend_last_checkpoint
 
 
 def save(path, update):

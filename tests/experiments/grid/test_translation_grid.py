@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from experiment_settings import settings_of
-from experiment_steps import Experiment
-from grid import load_grid
 
+from experiments.grid import load_grid
+from experiments.plan.setting import settings_of
+from experiments.plan.translation import Experiment
 from fairseq_l2t.pairs.parallel_text import BadInput
 
 TINY = Path(__file__).with_name("tiny_grid.yaml")

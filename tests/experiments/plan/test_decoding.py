@@ -1,13 +1,11 @@
 """What students translate: length penalties chosen on dev, the test set after everything else."""
 
-from dataclasses import replace
-
 import pytest
-from experiment_runs import read_records
-from experiment_steps import Experiment
 
+from experiments.plan.translation import Experiment
+from experiments.records.translation import read_records
 from fairseq_l2t.pairs.programs import StepFailed
-from tests.examples.finished_runs import compare_all, finish_all, mark_done, table_of
+from tests.experiments.finished_runs import compare_all, finish_all, mark_done, table_of, with_values
 
 
 def with_penalties(experiment, *penalties):
@@ -15,7 +13,7 @@ def with_penalties(experiment, *penalties):
     reference = experiment.setting.data_bin.parent / "text" / "valid.en"
     reference.parent.mkdir(parents=True)
     reference.write_text("a b c d e f\na b c d e f\n", encoding="utf-8")
-    return Experiment(replace(experiment.grid, length_penalties=penalties), experiment.setting)
+    return Experiment(with_values(experiment.grid, length_penalties=penalties), experiment.setting)
 
 
 def finish_dev(experiment, penalty, hypotheses, seed=1, loss="dynamic"):
@@ -53,7 +51,7 @@ def test_of_several_length_penalties_dev_chooses_one_for_each_run(experiment):
     assert decoding.length_penalty(student, loss, 1) == 1.5  # the first of equals
     assert [step.late()[2:] for step in test.values()] == [("--lenpen", "1.5"), ("--lenpen", "2")]
     assert "| `--lr 0.01 --lenpen 1.5, 2` |" in table_of(experiment)["dynamic"]
-    records = [record for record in read_records(experiment.setting) if record["loss"] == "dynamic"]
+    records = [record for record in read_records(experiment.setting.folder) if record["loss"] == "dynamic"]
     assert [record["length_penalty"] for record in records] == [1.5, None, 2.0]
     assert records[0]["dev_bleu_by_length_penalty"]["1"] == scores[1.0]
     finish_dev(experiment, "2", right[:1])
@@ -93,7 +91,7 @@ def test_a_comparison_counts_while_the_decodings_it_is_of_are_there(experiment):
     )
     first, second = experiment.grid.seeds
     assert experiment.decoding.is_compared(student, first) and experiment.decoding.is_compared(student, second)
-    more = Experiment(replace(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
+    more = Experiment(with_values(experiment.grid, length_penalties=(1.0, 1.5, 2.0)), experiment.setting)
     assert not more.decoding.is_compared(student, first)
     for missing, still in (
         ("dev.transformer.dynamic.seed2.lenpen2", first),
@@ -112,7 +110,7 @@ def test_a_comparison_counts_while_the_decodings_it_is_of_are_there(experiment):
 
 def test_a_single_length_penalty_is_no_choice(experiment):
     student = finish_all(experiment)
-    other = Experiment(replace(experiment.grid, length_penalties=(0.6,)), experiment.setting)
+    other = Experiment(with_values(experiment.grid, length_penalties=(0.6,)), experiment.setting)
     for one, expected in ((experiment, ()), (other, ("--lenpen", "0.6"))):
         steps = list(one.steps())
         assert not [step for step in steps if ".dev." in step.name]

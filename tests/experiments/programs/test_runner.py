@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import lines_in_file, run_steps, updates_in_log
-from steps import Step
 
+from experiments.programs.runner import run_steps
+from experiments.programs.step import Step
+from experiments.records.training_logs import lines_in_file, updates_in_log
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.pairs.programs import StepFailed, console_script
 
@@ -91,7 +92,7 @@ def test_an_interrupted_step_resumes_and_one_of_other_inputs_starts_clean(tmp_pa
     run_steps([step])
     assert _lines(tmp_path, "a")[-1] == "one"
     assert not (tmp_path / "work").exists()
-    assert "a: anew, its inputs have changed" in capsys.readouterr().out
+    assert "a: again, its inputs have changed" in capsys.readouterr().out
 
 
 def test_a_resumed_step_mends_its_folder_and_does_not_write_behind_a_cut_line(tmp_path):
@@ -117,7 +118,7 @@ def test_what_was_made_by_another_command_is_kept_and_the_step_refused(tmp_path,
     record = step.marker if finished else step.started
     assert str(refused.value) == (
         f"step a: {record} is of another command (there --lr=1, here --lr=2); remove {tmp_path / 'work'} and {record} "
-        "to do this step anew, or choose another --output-dir"
+        "to do this step again, or choose another --output-dir"
     )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     # The way out that is told.
@@ -149,7 +150,7 @@ def test_what_was_chosen_otherwise_is_refused_too(tmp_path):
 
 def test_a_folder_of_unknown_origin_is_not_emptied(tmp_path):
     (tmp_path / "work").mkdir()
-    with pytest.raises(BadInput, match="work exists and .*a.started does not say what made it"):
+    with pytest.raises(BadInput, match="work exists, and .*a.started does not say which command made it"):
         run_steps([_append(tmp_path, "a", "one", work=tmp_path / "work")])
     assert (tmp_path / "work").is_dir()
 
@@ -157,22 +158,21 @@ def test_a_folder_of_unknown_origin_is_not_emptied(tmp_path):
 # Starts a step that would sleep for a minute, and tells its process.
 LONG = """
 import sys, pathlib
-from commands import run_program, run_steps
-from steps import Step
+from experiments.programs.entry import run_program
+from experiments.programs.runner import run_steps
+from experiments.programs.step import Step
 code = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 folder = pathlib.Path(sys.argv[1])
-sys.exit(run_program("long.py", lambda: run_steps([Step("a", (sys.executable, "-c", code), folder)])))
+sys.exit(run_program("long", lambda: run_steps([Step("a", (sys.executable, "-c", code), folder)])))
 """
 
 
-def _started_program(examples, folder):
+def _started_program(folder):
     """The program, and the number of its step's process."""
-    paths = os.pathsep.join([str(examples), str(examples.parents[1])])
     program = subprocess.Popen(
         [sys.executable, "-c", LONG, str(folder)],
         stderr=subprocess.PIPE,
         text=True,
-        env=dict(os.environ, PYTHONPATH=paths),
         # A suite started in the background inherits an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -196,12 +196,12 @@ def _lives(process):
     ("number", "code", "message"),
     [
         (signal.SIGKILL, -signal.SIGKILL, ""),
-        (signal.SIGINT, 130, "long.py: stopped by SIGINT\n"),
+        (signal.SIGINT, 130, "long: stopped by SIGINT; the same command goes on\n"),
         (signal.SIGTERM, 143, ""),
     ],
 )
-def test_steps_end_with_the_program(examples, tmp_path, number, code, message):
-    program, process = _started_program(examples, tmp_path)
+def test_steps_end_with_the_program(tmp_path, number, code, message):
+    program, process = _started_program(tmp_path)
     try:
         assert _lives(process)
         program.send_signal(number)
@@ -217,9 +217,9 @@ def test_steps_end_with_the_program(examples, tmp_path, number, code, message):
             os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("script", ["corpus", "prepare"])
-def test_a_script_that_is_interrupted_says_so_in_one_line(script, tmp_path, monkeypatch, capsys):
-    module = importlib.import_module(script)
+@pytest.mark.parametrize(("script", "folder"), [("corpus", "toy_corpus"), ("prepare", "fairseq_l2t.pairs")])
+def test_a_script_that_is_interrupted_says_so_in_one_line(script, folder, tmp_path, monkeypatch, capsys):
+    module = importlib.import_module(f"{folder}.{script}")
     monkeypatch.setattr(
         module, "write_corpus" if script == "corpus" else script, lambda *_: signal.raise_signal(signal.SIGINT)
     )
@@ -233,17 +233,17 @@ def test_a_script_that_is_interrupted_says_so_in_one_line(script, tmp_path, monk
     assert capsys.readouterr().err == f"{script}.py: stopped by SIGINT\n"
 
 
-def test_a_reader_that_is_gone_ends_it_without_a_traceback(examples, tmp_path):
-    source = "import commands; raise SystemExit(commands.run_program('some.py', lambda: None))"
+def test_a_closed_pipe_prints_no_traceback():
+    source = "from experiments.programs import entry; raise SystemExit(entry.run_program('some', lambda: None))"
     command = [sys.executable, "-c", source]
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        found = subprocess.run(command, cwd=examples, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        found = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     finally:
         os.close(writing)
     assert (found.returncode, found.stderr) == (128 + signal.SIGPIPE, "")
-    read = subprocess.run(command, cwd=examples, capture_output=True, text=True, check=True)  # the control
+    read = subprocess.run(command, capture_output=True, text=True, check=True)  # the control
     assert read.stdout.startswith("wall time: ")
 
 
@@ -259,24 +259,23 @@ def _limited(size):
         ("(folder / 'a.log').mkdir(); run_steps([Step('a', (sys.executable, '-c', 'pass'), folder)])", "a.log"),
     ],
 )
-def test_what_cannot_be_written_is_named(examples, tmp_path, work, name):
+def test_what_cannot_be_written_is_named(tmp_path, work, name):
     """A limit on the size of files stands for a full disk."""
     code = (
-        "import pathlib, sys\nfrom commands import run_program, run_steps\nfrom steps import Step\n"
-        "from textfiles import write_lines\nfolder = pathlib.Path(sys.argv[1])\n"
-        f"def work():\n    {work}\nsys.exit(run_program('it.py', work))"
+        "import pathlib, sys\nfrom experiments.programs.entry import run_program\n"
+        "from experiments.programs.runner import run_steps\nfrom experiments.programs.step import Step\n"
+        "from fairseq_l2t.pairs.parallel_text import write_lines\nfolder = pathlib.Path(sys.argv[1])\n"
+        f"def work():\n    {work}\nsys.exit(run_program('it', work))"
     )
-    paths = os.pathsep.join([str(examples), str(examples.parents[1])])
     result = subprocess.run(
         [sys.executable, "-B", "-c", code, str(tmp_path)],
         capture_output=True,
         text=True,
-        env=dict(os.environ, PYTHONPATH=paths),
         preexec_fn=lambda: _limited(2048),
     )
     assert result.returncode == 1, result.stderr
     reason = "Is a directory" if name == "a.log" else "File too large"
-    assert result.stderr == f"it.py: error: {tmp_path / name}: {reason}\n"
+    assert result.stderr == f"it: error: {tmp_path / name}: {reason}\n"
     assert not list(tmp_path.glob(".*"))
 
 

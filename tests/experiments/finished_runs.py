@@ -3,14 +3,24 @@
 import json
 from pathlib import Path
 
-import experiment_steps
-from experiment import main
-from experiment_report import records_of, tables
-from experiment_runs import Outcome
+from experiments.__main__ import main
+from experiments.plan.outcome import Outcome
+from experiments.report.translation import records_of, tables
 
 TINY = Path(__file__).with_name("tiny_grid.yaml")
 A_TEACHER = {"teacher": "initial", "teacher_updates": 0, "student_updates": 0, "seconds": 0, "curve": []}
-CPU = Path(experiment_steps.__file__).with_name("grids") / "cpu.yaml"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+GRIDS, KEPT = EXPERIMENTS / "grids" / "translation", EXPERIMENTS / "kept" / "translation"
+
+
+def with_values(entry, **values):
+    """The same entry of a grid with other values."""
+    return entry.model_copy(update=values)
+
+
+def unpadded(row):
+    """A line of a Markdown table without the spaces that align its columns."""
+    return f"| {' | '.join(cell.strip() for cell in row.strip().strip('|').split('|'))} |"
 
 
 def write_log(path, *curve, more=""):
@@ -56,15 +66,16 @@ def finish_all(experiment):
 
 
 def table_of(experiment):
-    """The tables of what is recorded, by loss."""
+    """The rows of the tables of what is recorded, by loss."""
     Outcome([experiment]).write()
     text = tables(experiment.grid, records_of([experiment.setting]))
-    return {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| transformer")}
+    rows = [unpadded(line) for line in text.splitlines() if line.startswith("| transformer")]
+    return {row.split(" | ")[1]: row for row in rows}
 
 
-def refused(capsys, *arguments):
-    """What the program says, in one line, when it refuses."""
-    assert main([*map(str, arguments)]) == 1
+def refused(capsys, command, *arguments):
+    """The message of the program, in one line, when it refuses."""
+    assert main([command, *map(str, arguments)]) == 1
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and message.startswith("experiment.py: error: ")
+    assert message.count("\n") == 1 and message.startswith("experiments: error: ")
     return message

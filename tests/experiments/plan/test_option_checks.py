@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from experiment_options import refuse_bad_options
-from experiment_settings import settings_of
-from experiment_steps import Experiment
-from grid import load_grid
 
+from experiments.grid import load_grid
+from experiments.plan.option_checks import refuse_bad_options
+from experiments.plan.setting import settings_of
+from experiments.plan.translation import Experiment
 from fairseq_l2t.pairs.parallel_text import BadInput
-from tests.examples.finished_runs import CPU, TINY, refused
+from tests.experiments.finished_runs import GRIDS, TINY, refused
 
 PLAIN, SMOOTHED = (
     "tiny.noise30.train.transformer." + name for name in ("cross-entropy.lr0.01", "label-smoothing.lr0.01.choice2")
@@ -69,8 +69,8 @@ def test_what_a_program_would_refuse(tmp_path, right, wrong, step, why):
 def test_no_program_is_started(tmp_path, capsys):
     grid, out = tmp_path / "grid.yaml", tmp_path / "out"
     write_grid(grid, *WRONG[3][:2])
-    message = refused(capsys, grid, "--output-dir", out, "--settings", "tiny.noise30")
-    assert message.startswith(f"experiment.py: error: {grid}: {SMOOTHED}: ")
+    message = refused(capsys, "run", grid, "--output-dir", out, "--settings", "tiny.noise30")
+    assert message.startswith(f"experiments: error: {grid}: {SMOOTHED}: ")
     assert (out / "tiny.noise30" / "data").exists() and not (out / "tiny.noise30" / "logs").exists()
 
 
@@ -92,6 +92,6 @@ def test_a_student_without_an_architecture(experiment):
         refuse_bad_options(TINY, [bare])
 
 
-@pytest.mark.parametrize("path", sorted(CPU.parent.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_no_grid_of_ours_has_a_bad_option(path, tmp_path):
     refuse_bad_options(path, (step for one in experiments(path, tmp_path) for step in one.steps()))
