@@ -73,9 +73,8 @@ class TranslationRun:
             self._outcome.write()
         elif not records_of(self._chosen):
             names = ", ".join(setting.name for setting in self._chosen)
-            raise BadInput(
-                f"--output-dir: {self._output}, expected the folder of a grid that was run; it has no records of {names}"
-            )
+            expected = f"expected the folder of a grid that was run; it has no records of {names}"
+            raise BadInput(f"--output-dir: {self._output}, {expected}")
         write_report(self._grid, self._settings, self._output)
 
     def _print_earlier_teachers(self) -> None:

@@ -21,10 +21,10 @@
     length_penalties: [1, 1.5, 2]
 
 Options are those of fairseq-train and l2t-train-teacher, as one text or a list of texts. The first seed chooses a
-learning rate and one of the ``choices`` of each loss, by dev BLEU. Students that are ``watched`` keep all checkpoints of
-the first seed on noisy data, to measure the share of the gradient that misaligned pairs get. Where several
-``length_penalties`` (``--lenpen`` of fairseq-generate, 1 by default) are given, each run is decoded with the one of the
-best dev BLEU.
+learning rate and one of the ``choices`` of each loss, by dev BLEU. Students that are ``watched`` keep all checkpoints
+of the first seed on noisy data, to measure the share of the gradient that misaligned pairs get. Where several
+``length_penalties`` (``--lenpen`` of fairseq-generate, 1 by default) are given, each run is decoded with the one of
+the best dev BLEU.
 """
 
 from __future__ import annotations

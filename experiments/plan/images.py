@@ -130,7 +130,7 @@ class ImageExperiment:
 
 
 def runs_left(grid: ImageGrid, setting: ImageSetting, loss: str, records: dict[RunKey, Record]) -> list[RunKey]:
-    """Return the students of a loss that are not recorded: those that choose, or, once these are there, those that count."""
+    """Return the students of a loss without a record: those that choose, or, when these are there, those that count."""
     choices, rates, seeds = grid.losses[loss], grid.learning_rates, grid.tuning_seeds
     wanted = [(setting.name, one, lr, seed) for one in choices for lr in rates for seed in seeds]
     chosen = chosen_options(grid, setting, loss, records)

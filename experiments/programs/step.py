@@ -130,8 +130,8 @@ def refuse_other_command(step: Step, command: Sequence[str], is_whole: bool = Tr
     if before != list(command):
         there = " and ".join(str(one) for one in (step.work, path) if one.exists())
         raise BadInput(
-            f"step {step.name}: {path} is of another command ({difference(before, command)}); remove {there} to do this "
-            "step again, or choose another --output-dir"
+            f"step {step.name}: {path} is of another command ({difference(before, command)}); remove {there} to do "
+            "this step again, or choose another --output-dir"
         )
 
 

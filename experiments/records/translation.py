@@ -53,8 +53,8 @@ def refuse_kept_records(folder: Path) -> None:
     for path in (folder / RUNS, folder / TEACHERS):
         if path.exists() and path.stat().st_size:
             raise BadInput(
-                f"--output-dir: {path} holds records of runs that are kept without the runs; choose another folder, and "
-                "--teachers for the teachers that are kept with them"
+                f"--output-dir: {path} holds records of runs that are kept without the runs; choose another folder, "
+                "and --teachers for the teachers that are kept with them"
             )
 
 

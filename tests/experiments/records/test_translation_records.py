@@ -1,7 +1,6 @@
 """Records of runs: what they say after a grid was changed, what is kept of them, and what is refused."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
