@@ -67,7 +67,7 @@ RECIPE = [
     *("--warmup-updates", "50", "--cross-entropy-updates", "20", "--max-tokens", "300", "--clip-norm", "0.5"),
     *("--dropout", "0.1", "--initial-coefficient", str(PHI), "--num-workers", "0"),
 ]
-"""As the teacher's students of examples/translation/settings.py, with smaller batches, and with clipping."""
+"""As the teacher's students of experiments/grids/recipes, with smaller batches, and with clipping."""
 
 _SPREAD = 0.1
 _LIFE = 1200

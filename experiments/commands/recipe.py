@@ -1,8 +1,8 @@
 """One experiment on prepared data: cross-entropy, label smoothing and a learned loss, by the same recipe.
 
-    python -m experiments recipe multi30k DATA_BIN --output-dir out/run --seeds 1 2 3
+    python -m experiments recipe multi30k DATA --output-dir out/run --seeds 1 2 3
 
-A finished step is not done again, so that an interrupted run goes on, unless its input has changed. A training of
+DATA is a folder of raw text or a DATA_BIN made by ``python -m fairseq_l2t.pairs.prepare``. A finished step is not done again, so that an interrupted run goes on, unless its input has changed. A training of
 another command under the same name is refused, so that no finished one is lost.
 """
 
@@ -22,7 +22,7 @@ from experiments.plan.decoding import read_hypotheses
 from experiments.plan.recipe import SYSTEMS, RecipePlan
 from experiments.programs.runner import run_steps
 from fairseq_l2t.pairs.parallel_text import LANGUAGES, BadInput, read_lines, write_lines
-from fairseq_l2t.pairs.prepare import RECORD, reference_file
+from fairseq_l2t.pairs.prepare import RECORD, PrepareSettings, prepare, reference_file
 from fairseq_l2t.pairs.programs import StepFailed, console_script
 from fairseq_l2t.storage import lock_run_folder
 
@@ -33,12 +33,10 @@ def run_recipe(plan: RecipePlan, jobs: int) -> None:
     """Do what is not done yet, then score and report.
 
     Raises:
-        BadInput: the data was not made by fairseq_l2t.pairs.prepare.
+        BadInput: a folder holds the work of another command.
         RunFolderError: another run uses the folder.
         StepFailed: a program ended with an error.
     """
-    if not (plan.data_bin / RECORD).is_file():
-        raise BadInput(f"{plan.data_bin}: no {RECORD}, expected a DATA_BIN made by fairseq_l2t.pairs.prepare")
     with lock_run_folder(plan.output):
         run_steps(plan.steps(), jobs)
         _write_hypotheses(plan)
@@ -101,8 +99,20 @@ def _show(command: Sequence[str]) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run a recipe and print its result; see `run_recipe` for the errors."""
-    run_recipe(RecipePlan(options.data_bin, options.output_dir, chosen_recipe(options)), options.jobs)
+    """Prepare the data if need be, run a recipe on it, and print its result; see `run_recipe` for the errors.
+
+    Raises:
+        BadInput: the data is neither raw text nor a DATA_BIN.
+    """
+    recipe, data = chosen_recipe(options), options.data
+    if not (data / RECORD).is_file():
+        if not (data / "train.de").exists():
+            raise BadInput(f"{data}: no train.de and no {RECORD}, expected a folder of raw text, or a DATA_BIN")
+        settings = PrepareSettings(recipe.vocabulary, noise=options.noise, train_limit=options.train_limit)
+        data = prepare(data, options.output_dir / "data", settings)
+    elif options.noise or options.train_limit:
+        raise BadInput(f"--noise, --train-limit: not for {data}, which is prepared; expected a folder of raw text")
+    run_recipe(RecipePlan(data, options.output_dir, recipe), options.jobs)
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
@@ -127,8 +137,12 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this program."""
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("data_bin", type=Path, metavar="DATA_BIN", help="made by fairseq_l2t.pairs.prepare")
+    parser.add_argument("data", type=Path, metavar="DATA", help="{train,valid,test}.{de,en} in it, or a DATA_BIN")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
+    noise = "share of the training pairs to misalign (default: 0)"
+    parser.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help=noise)
+    limit = "training pairs to use, the first of them (default: 0, all)"
+    parser.add_argument("--train-limit", type=int, default=0, metavar="N", help=limit)
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="student seeds (default: the recipe's)")
     parser.add_argument("--updates", type=int, metavar="N", help="length of a student's training")
     parser.add_argument("--teacher-updates", type=int, metavar="N", help="0 or more")

@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
-    "Choices",
     "CountFromZero",
     "Entry",
     "Name",
@@ -104,4 +103,3 @@ Seeds = Annotated[tuple[PositiveCount, ...], _LIST, distinct()]
 Rates = Annotated[tuple[_Rate, ...], _LIST, distinct("{:g}".format)]
 Penalties = Annotated[tuple[_Penalty, ...], _LIST, distinct("{:g}".format)]
 Shares = Annotated[tuple[Share, ...], _LIST, distinct(_percent)]
-Choices = Annotated[tuple[Options, ...], _LIST]

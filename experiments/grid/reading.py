@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,16 +22,15 @@ _Entry = TypeVar("_Entry", bound=Entry)
 _EXPONENT = re.compile(r"[-+]?\d+e[-+]?\d+", re.IGNORECASE)
 _LONGEST_VALUE = 200
 _PLAIN_WORDS = {
-    "Input should be a valid integer": "expected a whole number",
-    "Input should be a valid number": "expected a number",
-    "Input should be a valid string": "expected text",
-    "Input should be a valid tuple": "expected a list of at least one value",
-    "Tuple should have at least 1 item after validation, not 0": "expected a list of at least one value",
-    "Input should be a valid dictionary": "expected a mapping",
-    "Field required": "missing",
-    "Input should": "expected to",
-    "String should": "expected to",
-    "Dictionary should": "expected to",
+    r"Input should be a valid integer.*": "expected a whole number",
+    r"Input should be a valid number.*": "expected a number",
+    r"Input should be a valid string": "expected text",
+    r"Input should be a valid dictionary": "expected a mapping of names",
+    r"(Input should be a valid tuple|Tuple should have at least 1 item.*)": "expected a list of at least one value",
+    r"Dictionary should have at least (\d+) items?.*": r"expected at least \1 of them",
+    r"Input should be greater than or equal to": "expected at least",
+    r"Input should be less than or equal to": "expected at most",
+    r"(Input|String) should (be )?": "expected ",
 }
 
 
@@ -90,24 +90,31 @@ class _SafeLoader(yaml.SafeLoader):
 def _in_one_line(error: ErrorDetails, kind: type[Entry]) -> str:
     """Return "entry: value, expected ..."."""
     places = [str(part) for part in error["loc"] if part != "[key]"]
-    value = f"{error['input']!r:.{_LONGEST_VALUE}}"
-    if error["type"] == "extra_forbidden":
+    where, value = ".".join(places), error["input"]
+    shown = repr(sorted(set(value) - {"name"}) if isinstance(value, dict) else value)[:_LONGEST_VALUE]
+    if error["type"] in ("extra_forbidden", "missing"):
         *above, key = places
-        known = ", ".join(sorted(set(_model_at(kind, above).model_fields) - {"name"}))
-        return f"{'.'.join(above) or 'the file'}: key {key!r}, expected one of {known}"
+        fields = _model_at(kind, above).model_fields
+        entry = ".".join(above) or "the file"
+        if error["type"] == "extra_forbidden":
+            return f"{entry}: key {key!r}, expected one of {_names(fields)}"
+        needed = {name: field for name, field in fields.items() if field.is_required()}
+        return f"{where}: missing, expected in {entry}: {_names(needed)}"
     if error["type"] == "value_error":
         reason = str(error["ctx"]["error"])
-        return f"{'.'.join(places)}: {value}, {reason}" if places else reason
-    if error["type"] == "missing":
-        return f"{'.'.join(places)}: missing"
+        return f"{where}: {shown}, {reason}" if places else reason
+    if error["type"] == "model_type":
+        return f"{where}: {shown}, expected a mapping with {_names(_model_at(kind, places).model_fields)}"
     reason = error["msg"]
-    if error["type"] in ("model_type", "model_attributes_type"):
-        reason = f"expected a mapping with {', '.join(sorted(set(_model_at(kind, places).model_fields) - {'name'}))}"
     for technical, plain in _PLAIN_WORDS.items():
-        reason = reason.replace(technical, plain)
-    if isinstance(error["input"], str) and _EXPONENT.fullmatch(error["input"]):
+        reason = re.sub(technical, plain, reason)
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
         reason += "; YAML takes an exponent for a number only after a point, such as 5.0e-4"
-    return f"{'.'.join(places)}: {value}, {reason}"
+    return f"{where}: {shown}, {reason}"
+
+
+def _names(fields: Iterable[str]) -> str:
+    return ", ".join(sorted(set(fields) - {"name"}))
 
 
 def _model_at(kind: type[Entry], places: list[str]) -> type[Entry]:

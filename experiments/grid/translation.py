@@ -34,7 +34,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from experiments.grid.entries import (
-    Choices,
     CountFromZero,
     Entry,
     Name,
@@ -62,6 +61,10 @@ _SET_BY_THE_GRID = {
 }
 _SET_BY_THE_TEACHER_ENTRY = {"--teacher-updates": "`updates` of the teacher", "--save-dir": "a folder of each teacher"}
 _SET_BY_A_TEACHER = dict.fromkeys(("--criterion", "--task", "--teacher-path", "--user-dir"), "set by the teacher")
+
+
+_StudentOptions = Annotated[Options, AfterValidator(lambda options: reserved(options, _SET_BY_THE_GRID))]
+_TeacherOptions = Annotated[Options, AfterValidator(lambda options: reserved(options, _SET_BY_THE_TEACHER_ENTRY))]
 
 
 class Sizes(Entry):
@@ -107,7 +110,7 @@ class Student(Entry):
     ``patience`` validations without a better dev BLEU."""
 
     name: Name
-    options: Annotated[Options, AfterValidator(lambda options: reserved(options, _SET_BY_THE_GRID))]
+    options: _StudentOptions
     learning_rates: Rates
     updates: PositiveCount
     validate_every: PositiveCount
@@ -124,7 +127,7 @@ class Teacher(Entry):
     """Training of a teacher: ``options`` of l2t-train-teacher, those of its student included."""
 
     name: Name
-    options: Annotated[Options, AfterValidator(lambda options: reserved(options, _SET_BY_THE_TEACHER_ENTRY))]
+    options: _TeacherOptions
     updates: CountFromZero
 
 
@@ -132,17 +135,17 @@ class Loss(Entry):
     """A criterion with its ``options``, or that of a ``teacher``; ``choices`` are tried like learning rates."""
 
     name: Name
-    options: Options | None = None
-    choices: Choices = ((),)
+    options: _StudentOptions | None = None
+    choices: Annotated[tuple[_StudentOptions, ...], Field(strict=False, min_length=1)] = ((),)
     teacher: str | None = None
 
     @model_validator(mode="after")
     def _has_a_criterion(self) -> Loss:
         if self.teacher is None and self.options is None:
             raise ValueError("expected options with a --criterion, or a teacher")
-        owners = _SET_BY_THE_GRID if self.teacher is None else {**_SET_BY_THE_GRID, **_SET_BY_A_TEACHER}
-        for options in (self.options or (), *self.choices):
-            reserved(options, owners)
+        if self.teacher is not None:
+            for options in (self.options or (), *self.choices):
+                reserved(options, _SET_BY_A_TEACHER)
         return self
 
 

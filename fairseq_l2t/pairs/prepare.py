@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Raw parallel text to binarised fairseq data: overlap, noise, SentencePiece, fairseq-preprocess.
 
-    python examples/translation/prepare.py RAW_DIR --output-dir out/multi30k --vocabulary 4000
+    python -m fairseq_l2t.pairs.prepare RAW_DIR --output-dir out/multi30k --vocabulary 4000
 
 RAW_DIR holds {train,valid,test}.{de,en}. The output folder gets ``text/`` (what is used of the raw text; the
 reference for scoring), ``pieces/`` (encoded), ``spm.model`` and ``bin/``, DATA_BIN of the fairseq programs.

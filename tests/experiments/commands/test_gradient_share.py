@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradient_share import _loaded, checkpoints_of, main, share_of_noise
 
 import fairseq_l2t
+from experiments.__main__ import main
+from experiments.commands.gradient_share import _loaded, checkpoints_of, share_of_noise
 from fairseq_l2t.pairs.parallel_text import BadInput, read_lines
 from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
 from fairseq_l2t.pairs.programs import console_script
@@ -107,6 +108,7 @@ def test_the_command_holds_every_checkpoint_against_its_own_criterion(trained, t
     lines, plot = tmp_path / "shares.jsonl", tmp_path / "shares.png"
     code = main(
         [
+            "gradient-share",
             str(data),
             "--checkpoints",
             f"CE={folder / 'ce'}",
@@ -130,7 +132,7 @@ def test_the_command_holds_every_checkpoint_against_its_own_criterion(trained, t
 
 def test_what_is_missing_is_named(raw_corpus, tmp_path, capsys):
     (tmp_path / "bin").mkdir()
-    command = [str(tmp_path / "bin"), "--checkpoints", f"CE={tmp_path}"]
+    command = ["gradient-share", str(tmp_path / "bin"), "--checkpoints", f"CE={tmp_path}"]
     for content, message in ((None, "no misaligned pairs"), ("", "no misaligned pairs"), ("3\nx\n", "line 2: 'x'")):
         if content is not None:
             (tmp_path / "train.noise.txt").write_text(content, encoding="utf-8")
@@ -140,5 +142,5 @@ def test_what_is_missing_is_named(raw_corpus, tmp_path, capsys):
     with pytest.raises(BadInput, match="expected checkpoint_EPOCH_UPDATES"):
         checkpoints_of(tmp_path)
     with pytest.raises(SystemExit):
-        main([str(tmp_path), "--checkpoints", "DIR"])
+        main(["gradient-share", str(tmp_path), "--checkpoints", "DIR"])
     assert "DIR; expected NAME=DIR" in capsys.readouterr().err

@@ -1,12 +1,18 @@
 """The recipe: same options for every student, hypotheses in order, clear errors. It is run whole by `make demo`."""
 
 import json
+import os
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
-from recipe import SYSTEMS, Recipe, hypotheses_in_order, main, mean_table
-from settings import DEMO, PRESETS
+
+from experiments.__main__ import main
+from experiments.commands.recipe import chosen_recipe, mean_table
+from experiments.grid.recipe import RECIPES, load_recipe
+from experiments.plan.command_lines import hypotheses_in_order
+from experiments.plan.recipe import SYSTEMS, RecipePlan
 
 
 def _value(command, option):
@@ -14,15 +20,15 @@ def _value(command, option):
     return command[len(command) - 1 - command[::-1].index(option) + 1]
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_students_differ_in_their_loss_only(tmp_path, preset):
-    settings = PRESETS[preset]
-    steps = {step.name: step for step in Recipe(tmp_path / "bin", tmp_path, settings).steps()}
+@pytest.mark.parametrize("name", RECIPES)
+def test_students_differ_in_their_loss_only(tmp_path, name):
+    recipe = load_recipe(name)
+    steps = {step.name: step for step in RecipePlan(tmp_path / "bin", tmp_path, recipe).steps()}
     assert len(steps) == 1 + 2 * len(SYSTEMS)
     commands = [steps[f"train-{system}.seed1"].command for system in SYSTEMS]
     own = {"--criterion", "--label-smoothing", "--user-dir", "--task", "--teacher-path", "--save-dir"}
     for command in commands:
-        assert _value(command, "--max-update") == str(settings.updates)
+        assert _value(command, "--max-update") == str(recipe.updates)
     shared = [
         [word for before, word in zip(("", *command), command, strict=False) if not {before, word} & own]
         for command in commands
@@ -56,21 +62,36 @@ def test_means_are_over_differences_of_the_same_seed():
     ]
 
 
-def test_teacher_lives_as_long_as_its_students_when_updates_are_given():
-    assert DEMO.with_updates(77).updates == 77
-    assert DEMO.with_updates(77).teacher == DEMO.teacher
+def test_options_change_a_recipe():
+    given = {
+        "recipe": "demo",
+        "seeds": None,
+        "updates": 77,
+        "teacher_updates": None,
+        "teacher_arguments": "--teacher-lr 1",
+    }
+    added = {"teacher_arguments": "--teacher-lr 1", "student_arguments": "--lr 2", "taught_arguments": "--seed 3"}
+    demo = load_recipe("demo")
+    recipe = chosen_recipe(Namespace(**given, **added))
+    assert (recipe.updates, recipe.seeds, recipe.overrides) == (77, (1,), ("--lr", "2"))
+    assert recipe.taught == ("--seed", "3") and recipe.teacher.updates == demo.teacher.updates == 3
+    assert recipe.teacher.options == (*demo.teacher.options, "--teacher-lr", "1")
+    assert recipe.options == demo.options and not demo.overrides
 
 
 def test_a_folder_that_is_no_data_is_refused(tmp_path, capsys):
-    assert main([str(tmp_path), "--output-dir", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == (
-        f"recipe.py: error: {tmp_path}: no prepared.json, expected a DATA_BIN made by prepare.py\n"
-    )
+    out = ["--output-dir", str(tmp_path / "out")]
+    assert main(["recipe", "multi30k", str(tmp_path), *out]) == 1
+    told = f"{tmp_path}: no train.de and no prepared.json, expected a folder of raw text, or a DATA_BIN\n"
+    assert capsys.readouterr().err == f"experiments: error: {told}"
+    (tmp_path / "prepared.json").touch()
+    assert main(["recipe", "multi30k", str(tmp_path), *out, "--noise", "0.3"]) == 1
+    assert "--noise, --train-limit: not for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", ["multi30k.sh", "iwslt14.sh"])
-def test_scripts_say_what_is_missing(examples, tmp_path, script):
-    command = ["bash", str(examples / script)]
+def test_scripts_say_what_is_missing(repository, tmp_path, script):
+    command = ["bash", str(repository / "examples" / "translation" / script)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "RAW_DIR missing" in result.stderr
@@ -78,10 +99,10 @@ def test_scripts_say_what_is_missing(examples, tmp_path, script):
         [*command, str(tmp_path / "absent"), str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+        env={**os.environ, "PYTHON": sys.executable},
     )
-    assert result.returncode == 2
-    assert "train.de: no such file" in result.stderr
+    assert result.returncode == 1
+    assert f"{tmp_path / 'absent'}: no train.de" in result.stderr
 
 
 def test_table_of_a_comparison_is_kept_as_json(tmp_path):

@@ -9,14 +9,16 @@ from experiments.grid import load_grid
 from experiments.plan.setting import settings_of
 from experiments.plan.translation import Experiment
 from fairseq_l2t.pairs.parallel_text import BadInput
+from tests.experiments.finished_runs import GRIDS
 
-TINY = Path(__file__).with_name("tiny_grid.yaml")
+TINY = Path(__file__).parent.with_name("tiny_grid.yaml")
 
 
 def test_a_grid_is_read():
     grid = load_grid(TINY)
-    assert [corpus.name for corpus in grid.corpora] == ["tiny", "absent"]
-    assert grid.corpora[0].students == ("transformer",) and grid.corpora[0].embedded.train == 300
+    assert [corpus.name for corpus in grid.corpora.values()] == ["tiny", "absent"]
+    assert grid.students_of(grid.corpora["tiny"]) == [grid.students["transformer"]]
+    assert grid.corpora["tiny"].embedded.train == 300
     assert (grid.noise, grid.seeds, grid.beam, grid.length_penalties) == ((0.3,), (1, 2), 5, (1.0, 1.5))
     assert grid.students["transformer"].learning_rates == (0.01, 0.02)
     assert grid.losses["label-smoothing"].choices == (("--label-smoothing", "0.1"), ("--label-smoothing", "0.2"))
@@ -43,50 +45,69 @@ def changed(path, *keys, value):
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (("seed",), 1, "the file, key: 'seed', expected one of baselines, beam, corpora,"),
-        (("seeds",), None, "seeds: None, expected at least one"),
+        (("seed",), 1, "the file: key 'seed', expected one of baselines, beam, corpora,"),
+        (("seeds",), None, "seeds: missing, expected in the file: baselines, corpora, losses, seeds"),
         (("seeds",), [1, 1], "seeds: [1, 1], expected no value twice"),
-        (("length_penalties",), [], "length_penalties: [], expected at least one"),
-        (("length_penalties",), [1, 1.0], "length_penalties: [1.0, 1.0], expected no value twice"),
-        (("length_penalties",), [-1], "length_penalties: -1, expected a number of at least 0"),
-        (("seeds",), [0], "seeds: 0, expected a whole number of at least 1"),
-        (("noise",), [1.5], "noise: 1.5, expected a number of at least 0 and at most 1"),
-        (("noise",), [float("nan")], "noise: nan, expected a number of at least 0 and at most 1"),
+        (("length_penalties",), [], "length_penalties: [], expected a list of at least one value"),
+        (("length_penalties",), [1, 1.0], "length_penalties: [1, 1.0], expected no value twice"),
+        (("length_penalties",), [-1], "length_penalties.0: -1, expected at least 0"),
+        (("seeds",), [0], "seeds.0: 0, expected at least 1"),
+        (("noise",), [1.5], "noise.0: 1.5, expected at most 1"),
+        (("noise",), [float("nan")], "noise.0: nan, expected at"),
         (("noise",), [0.3, 0.3000000001], "noise: [0.3, 0.3000000001], expected no value twice"),
-        (("noise",), [], "noise: [], expected at least one share"),
+        (("noise",), [], "noise: [], expected a list of at least one value"),
         (("noise",), 0.3, "noise: 0.3, expected a list of at least one value"),
         (("baselines",), ["ce"], "baselines: 'ce', expected one of cross-entropy, label-smoothing, fixed, dynamic"),
-        (("baselines",), [{"a": 1}], "baselines: {'a': 1}, expected one of cross-entropy"),
-        (("baselines",), None, "baselines: [], expected some of cross-entropy"),
+        (("baselines",), [{"a": 1}], "baselines.0: ['a'], expected text"),
+        (("baselines",), None, "baselines: missing, expected in the file: baselines"),
         (("corpora", "tiny", "raw"), "x", "corpora.tiny: ['embedded', 'raw', 'vocabulary'], expected either"),
-        (("corpora", "tiny", "embedded", "train"), -3, "corpora.tiny.embedded.train: -3, expected a whole number of"),
+        (("corpora", "tiny", "embedded", "train"), -3, "corpora.tiny.embedded.train: -3, expected at least 1"),
+        (("seeds",), [True], "seeds.0: True, expected a whole number"),
+        (("students", "transformer", "updates"), 4.0, "updates: 4.0, expected a whole number"),
+        (("losses", "fixed", "name"), "x", "expected entries without `name`"),
         (("corpora", "tiny", "embedded", "train"), "abc", "corpora.tiny.embedded.train: 'abc', expected a whole"),
         (("corpora", "tiny", "embedded", "seed"), [1], "corpora.tiny.embedded.seed: [1], expected a whole number"),
-        (("corpora", "absent", "raw"), 5, "corpora.absent.raw: 5, expected the name of a folder in --raw-dir"),
+        (("corpora", "absent", "raw"), 5, "corpora.absent.raw: 5, expected text"),
         (("corpora", "tiny", "students"), 2 * ["transformer"], "'transformer'], expected no value twice"),
-        (("corpora", "tiny", "embedded", "rain"), 5, "corpora.tiny.embedded, key: 'rain', expected one of dev, seed,"),
-        (("corpora", "tiny", "vocabulary"), None, "corpora.tiny.vocabulary: None, expected a whole number"),
-        (("corpora", "tiny", "direction"), "de-fr", "corpora.tiny.direction: 'de-fr', expected one of de-en, en-de"),
+        (("corpora", "tiny", "embedded", "rain"), 5, "corpora.tiny.embedded: key 'rain', expected one of dev, seed,"),
+        (
+            ("corpora", "tiny", "vocabulary"),
+            None,
+            "corpora.tiny.vocabulary: missing, expected in corpora.tiny: vocabulary",
+        ),
+        (("corpora", "tiny", "direction"), "de-fr", "corpora.tiny.direction: 'de-fr', expected 'de-en' or 'en-de'"),
         (("corpora", "tiny", "students"), ["lstm"], "corpora.tiny.students: 'lstm', expected one of transformer"),
         (("students", "transformer", "learning_rates"), ["1e-3"], "after a point, such as 5.0e-4"),
-        (("students", "transformer", "learning_rates"), [float("inf")], "learning_rates: inf, expected a number of at"),
-        (("students", "transformer", "learning_rates"), [float("nan")], "learning_rates: nan, expected a number of at"),
+        (
+            ("students", "transformer", "learning_rates"),
+            [float("inf")],
+            "learning_rates.0: inf, expected at most 2147483647",
+        ),
+        (("students", "transformer", "learning_rates"), [float("nan")], "learning_rates.0: nan, expected at"),
         (("students", "transformer", "learning_rates"), [0.1, 0.1], "learning_rates: [0.1, 0.1], expected no value"),
         (("students", "transformer", "learning_rates"), [0.1, 0.1000000001], "0.1000000001], expected no value twice"),
         (("students", "transformer", "learning_rates"), [], "learning_rates: [], expected a list of at least one"),
-        (("students", "transformer", "options"), "'", 'options: "\'", expected options as a shell would read them'),
+        (("students", "transformer", "options"), "'", 'options: "\'", expected options as a shell reads them'),
         (("students", "transformer", "options"), 5, "options: 5, expected options as text, or a list of such texts"),
         (("students", "transformer", "options"), "--lr=1", "'--lr=1', expected options without --lr, which is in"),
-        (("teachers", "dynamic", "options"), "--save-dir x", "dynamic.options: '--save-dir', expected options without"),
-        (("losses", "fixed", "options"), "--criterion mse", "without --criterion, which is that of its teacher"),
-        (("losses", "fixed", "choices"), ["--seed 3"], "losses.fixed.choices: '--seed', expected options without"),
-        (("losses", "fixed", "choices"), [], "losses.fixed.choices: [], expected at least one"),
-        (("losses",), {"fixed": {"teacher": "initial"}}, "losses: ['fixed'], expected at least two, to compare"),
+        (
+            ("teachers", "dynamic", "options"),
+            "--save-dir x",
+            "dynamic.options: '--save-dir x', expected options without --save-dir",
+        ),
+        (("losses", "fixed", "options"), "--criterion mse", "without --criterion, which is set by the teacher"),
+        (
+            ("losses", "fixed", "choices"),
+            ["--seed 3"],
+            "losses.fixed.choices.0: '--seed 3', expected options without --seed, which is in seeds",
+        ),
+        (("losses", "fixed", "choices"), [], "losses.fixed.choices: [], expected a list of at least one value"),
+        (("losses",), {"fixed": {"teacher": "initial"}}, "losses: ['fixed'], expected at least 2 of them"),
         (("students", "transformer", "validate_every"), 100, "validate_every: 100, expected at most updates, 40"),
-        (("students", "a/b"), {}, "students, name: 'a/b', expected letters, digits, - and _"),
-        (("teachers", "initial", "updates"), -1, "teachers.initial.updates: -1, expected a whole number of at least 0"),
+        (("students", "a/b"), {}, "students.a/b: 'a/b', expected letters, digits, - and _"),
+        (("teachers", "initial", "updates"), -1, "teachers.initial.updates: -1, expected at least 0"),
         (("losses", "dynamic", "teacher"), "none", "losses.dynamic.teacher: 'none', expected one of initial, dynamic"),
-        (("losses", "dynamic", "teacher"), ["dynamic"], "losses.dynamic.teacher: ['dynamic'], expected one of initial"),
+        (("losses", "dynamic", "teacher"), ["dynamic"], "losses.dynamic.teacher: ['dynamic'], expected text"),
         (("losses", "fixed"), {}, "losses.fixed: [], expected options with a --criterion, or a teacher"),
         (("losses", "fixed"), "mse", "losses.fixed: 'mse', expected a mapping with choices, options, teacher"),
     ],
@@ -127,15 +148,15 @@ def test_nothing_is_executed_by_reading(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cpu", "full"])
-def test_grids_of_results(examples, name):
-    grid = load_grid(examples / "grids" / f"{name}.yaml")
+def test_grids_of_results(name):
+    grid = load_grid(GRIDS / f"{name}.yaml")
     assert len(grid.seeds) >= 3 and set(grid.noise) == {0.0, 0.3}
     assert {"cross-entropy", "label-smoothing"} == set(grid.baselines) < set(grid.losses)
 
 
 @pytest.mark.parametrize("name", ["longer-lives", "lstm-lower-rate", "transfer"])
-def test_grids_that_answer_one_question(examples, name, tmp_path):
-    grid = load_grid(examples / "grids" / f"{name}.yaml")
+def test_grids_that_answer_one_question(name, tmp_path):
+    grid = load_grid(GRIDS / f"{name}.yaml")
     experiments = [Experiment(grid, setting) for setting in settings_of(grid, tmp_path)]
     # No teacher is described and then not trained.
     assert all(set(experiment.used_teachers) == set(grid.teachers) for experiment in experiments)
