@@ -2,8 +2,9 @@
 
     python -m experiments recipe multi30k DATA --output-dir out/run --seeds 1 2 3
 
-DATA is a folder of raw text or a DATA_BIN made by ``python -m fairseq_l2t.pairs.prepare``. A finished step is not done again, so that an interrupted run goes on, unless its input has changed. A training of
-another command under the same name is refused, so that no finished one is lost.
+DATA is a folder of raw text or a DATA_BIN made by ``python -m fairseq_l2t.pairs.prepare``. A finished step is not done
+again, so that an interrupted run goes on, unless its input has changed. A training of another command under the same
+name is refused, so that no finished one is lost.
 """
 
 from __future__ import annotations

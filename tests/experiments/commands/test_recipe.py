@@ -63,13 +63,7 @@ def test_means_are_over_differences_of_the_same_seed():
 
 
 def test_options_change_a_recipe():
-    given = {
-        "recipe": "demo",
-        "seeds": None,
-        "updates": 77,
-        "teacher_updates": None,
-        "teacher_arguments": "--teacher-lr 1",
-    }
+    given = {"recipe": "demo", "seeds": None, "updates": 77, "teacher_updates": None}
     added = {"teacher_arguments": "--teacher-lr 1", "student_arguments": "--lr 2", "taught_arguments": "--seed 3"}
     demo = load_recipe("demo")
     recipe = chosen_recipe(Namespace(**given, **added))
