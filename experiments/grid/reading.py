@@ -51,12 +51,14 @@ def read_entry(path: Path, kind: type[_Entry], content: Any) -> _Entry:
     """Check the content of a file against a schema.
 
     Raises:
-        BadInput: the first value that is refused.
+        BadInput: a value is refused.
     """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise BadInput(f"{path}: {_in_one_line(error.errors()[0], kind)}") from None
+        # Of a misspelled key and the one that is missing for it, the misspelled one helps more.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        raise BadInput(f"{path}: {_in_one_line(first, kind)}") from None
 
 
 def load_yaml(path: Path) -> Any:
