@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, allow_abbrev=False)
         if name in arguments[:1]:  # those of the others would be imported for nothing, with all their libraries
             module = importlib.import_module(f"experiments.commands.{name.replace('-', '_')}")
-            command.description = module.__doc__.partition("\n")[0]
+            command.description = str(module.__doc__).partition("\n")[0]
             module.add_options(command)
     options = parser.parse_args(arguments)
     if getattr(options, "jobs", 1) < 1:

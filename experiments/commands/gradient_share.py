@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from fairseq import checkpoint_utils, tasks
@@ -46,7 +47,9 @@ def checkpoints_of(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def share_of_noise(path: Path, update: int, data: Path, pairs: Sequence[int], noisy: frozenset[int]) -> dict:
+def share_of_noise(
+    path: Path, update: int, data: Path, pairs: Sequence[int], noisy: frozenset[int]
+) -> dict[str, float]:
     """Return the share of the gradient, and of the tokens, that are of noisy pairs.
 
     Args:
@@ -72,7 +75,7 @@ def share_of_noise(path: Path, update: int, data: Path, pairs: Sequence[int], no
     }
 
 
-def _loaded(path: Path, data: Path, update: int) -> tuple:
+def _loaded(path: Path, data: Path, update: int) -> tuple[Any, Any, Any]:
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": str(data)})
     cfg = state["cfg"]
     task = tasks.setup_task(cfg.task)
@@ -81,16 +84,16 @@ def _loaded(path: Path, data: Path, update: int) -> tuple:
     model.load_state_dict(state["model"], strict=True)
     task.load_state_dict(state["task_state"])
     task.load_dataset("train")
-    if isinstance(task, L2TTask):
+    if isinstance(task, L2TTask) and task.teaching is not None:
         task.teaching.prepare(update, torch.device("cpu"), torch.float32)
     return task, model.eval(), criterion.train()
 
 
-def _norms_at_the_logits(model, criterion, sample: dict) -> float:
+def _norms_at_the_logits(model: Any, criterion: Any, sample: dict[str, Any]) -> float:
     """Return the sum over tokens of the norm of d loss / d logits."""
     logits = []
 
-    def separate(module, inputs, output):
+    def separate(module: object, inputs: object, output: Any) -> Any:
         logits.append(output[0].detach().requires_grad_())
         return (logits[-1], *output[1:])
 
@@ -118,7 +121,7 @@ def _measure(options: argparse.Namespace) -> None:
     total = len(read_lines(reference_file(options.data, "train")))
     pairs = sorted(Random(options.seed).sample(range(total), min(options.pairs, total)))
     found = {name: checkpoints_of(folder) for name, folder in options.checkpoints}
-    shares: dict[str, list[dict]] = {}
+    shares: dict[str, list[dict[str, float]]] = {}
     for name, update, path in tqdm(list(_all(found)), desc="checkpoints", unit=""):
         shares.setdefault(name, []).append(share_of_noise(path, update, options.data, pairs, noisy))
     for path in filter(None, (options.json, options.plot)):

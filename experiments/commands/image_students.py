@@ -72,7 +72,8 @@ def _train(experiment: ImageExperiment, setting: ImageSetting, key: RunKey) -> R
         best = training.run()
     except NonFiniteError as error:
         return {**record, "dev_error": 100.0, "test_error": 100.0, "update": 0, "failed": str(error)}
-    student.set_omega(training.best_omega)
+    if training.best_omega is not None:
+        student.set_omega(training.best_omega)
     # The test errors of tuning seeds are never looked at.
     test = error_on_test(student) if seed in grid.seeds else None
     seconds = round(time.monotonic() - start, 2)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairseq_l2t.storage import write_atomically
 
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{options.folder / name}: {count} images")
 
 
-def _patterns(generator: np.random.Generator, classes: int) -> np.ndarray:
+def _patterns(generator: np.random.Generator, classes: int) -> NDArray[Any]:
     """Return a smooth pattern for each class, (classes, 3, side, side), of mean 0 and deviation 1."""
     coarse = generator.standard_normal((classes, 3, _COARSE, _COARSE)).astype(np.float32)
     # Its Fourier coefficients, of a finer grid: smooth, and it goes on at the opposite edge where it is moved out.
@@ -54,10 +56,11 @@ def _patterns(generator: np.random.Generator, classes: int) -> np.ndarray:
     spectrum[..., np.ix_(places, places)[0], np.ix_(places, places)[1]] = np.fft.fft2(coarse)
     fine = np.fft.ifft2(spectrum).real
     fine -= fine.mean((1, 2, 3), keepdims=True)
-    return (fine / fine.std((1, 2, 3), keepdims=True)).astype(np.float32)
+    patterns: NDArray[Any] = (fine / fine.std((1, 2, 3), keepdims=True)).astype(np.float32)
+    return patterns
 
 
-def _records(generator: np.random.Generator, patterns: np.ndarray, count: int) -> Iterator[bytes]:
+def _records(generator: np.random.Generator, patterns: NDArray[Any], count: int) -> Iterator[bytes]:
     classes = len(patterns)
     for begin in range(0, count, _AT_ONCE):
         size = min(_AT_ONCE, count - begin)
@@ -73,9 +76,10 @@ def _records(generator: np.random.Generator, patterns: np.ndarray, count: int) -
         yield np.concatenate([np.stack(label_bytes, 1).astype(np.uint8), pixels], 1).tobytes()
 
 
-def _moved(generator: np.random.Generator, images: np.ndarray) -> np.ndarray:
+def _moved(generator: np.random.Generator, images: NDArray[Any]) -> NDArray[Any]:
     """Return ``images`` (n, 3, side, side), each moved by up to 4 pixels each way, around the edges."""
     rows, columns = (generator.integers(-4, 5, (len(images), 1)) + np.arange(_SIDE) for _ in range(2))
     number = np.arange(len(images))[:, None, None, None]
     channel = np.arange(3)[None, :, None, None]
-    return images[number, channel, rows[:, None, :, None] % _SIDE, columns[:, None, None, :] % _SIDE]
+    moved: NDArray[Any] = images[number, channel, rows[:, None, :, None] % _SIDE, columns[:, None, None, :] % _SIDE]
+    return moved

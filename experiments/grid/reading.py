@@ -44,7 +44,9 @@ def load_grid(path: Path) -> TranslationGrid | ImageGrid:
     if not isinstance(content, dict) or ("corpora" in content) == ("settings" in content):
         found = sorted(map(str, content)) if isinstance(content, dict) else content
         raise BadInput(f"{path}: {found!r}, expected a mapping with either corpora (translation) or settings (images)")
-    return read_entry(path, TranslationGrid if "corpora" in content else ImageGrid, content)
+    if "corpora" in content:
+        return read_entry(path, TranslationGrid, content)
+    return read_entry(path, ImageGrid, content)
 
 
 def read_entry(path: Path, kind: type[_Entry], content: Any) -> _Entry:

@@ -29,6 +29,7 @@ the best dev BLEU.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -165,7 +166,7 @@ class TranslationGrid(Entry):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> TranslationGrid:
-        uses = [("baselines", name, self.losses) for name in self.baselines]
+        uses: list[tuple[str, str, Collection[str]]] = [("baselines", name, self.losses) for name in self.baselines]
         uses += [("watched", name, self.students) for name in self.watched]
         for corpus in self.corpora.values():
             uses += [(f"corpora.{corpus.name}.students", name, self.students) for name in corpus.students or ()]

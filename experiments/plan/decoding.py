@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 
 from experiments.grid import Loss, Student
 from experiments.plan.command_lines import LENGTH_LIMIT, Words, generate, hypotheses_in_order, words

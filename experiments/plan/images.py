@@ -101,10 +101,10 @@ class ImageExperiment:
         for setting in self.grid.settings:
             for name in self.grid.teachers:
                 teacher = self._parsed("train-teacher", self.teacher_words(setting, name))
-                self._require(lambda given=teacher: (recipe_of(given), plan_of(given), loss_shape_of(given)))
+                self._require(teacher, recipe_of, plan_of, loss_shape_of)
             for choice in (choice for choices in self.grid.losses.values() for choice in choices):
                 student = self.student_options(setting, choice, self.grid.learning_rates[0], 1)
-                self._require(lambda given=student: (recipe_of(given), criterion_of(given)))
+                self._require(student, recipe_of, criterion_of)
                 if student.teacher_path is not None and student.teacher_path not in self.grid.teachers:
                     known = ", ".join(self.grid.teachers)
                     raise BadInput(f"{self.path}: --teacher-path {student.teacher_path}; expected one of {known}")
@@ -122,9 +122,10 @@ class ImageExperiment:
         except SystemExit:
             raise BadInput(f"{self.path}: {told.getvalue().strip()}") from None
 
-    def _require(self, made: Callable[[], object]) -> None:
+    def _require(self, options: Namespace, *makers: Callable[[Namespace], object]) -> None:
         try:
-            made()
+            for make in makers:
+                make(options)
         except ValueError as error:
             raise BadInput(f"{self.path}: {error}") from error
 

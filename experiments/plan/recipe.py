@@ -33,6 +33,11 @@ class RecipePlan:
         """The folder of the teacher."""
         return self.output / "teacher"
 
+    @property
+    def teacher_file(self) -> Path:
+        """The file of the teacher."""
+        return self.teacher / "teacher.safetensors"
+
     def hypotheses(self, system: str, seed: int) -> Path:
         """The translation of the test set, one sentence a line."""
         return self.output / "hypotheses" / f"{system}.seed{seed}.txt"
@@ -63,9 +68,10 @@ class RecipePlan:
     def _train(self, system: str, seed: int) -> Step:
         recipe, name = self.recipe, f"train-{system}.seed{seed}"
         folder, logs = self._checkpoints(system, seed), self.output / "logs"
-        inputs, after = (self.data_bin / RECORD,), ()
+        inputs: tuple[Path, ...] = (self.data_bin / RECORD,)
+        after: tuple[str, ...] = ()
         if system == "l2t":
-            inputs, after = (*inputs, self.teacher / "teacher.safetensors"), ("teacher",)
+            inputs, after = (*inputs, self.teacher_file), ("teacher",)
         own = "--max-update {} --seed {} --log-format json --log-interval 50 --save-dir {}"
         return Step(
             name,
@@ -87,7 +93,7 @@ class RecipePlan:
         losses = {
             "ce": words("--criterion cross_entropy"),
             "ls": words(smoothed, self.recipe.label_smoothing),
-            "l2t": (*taught_criterion(self.teacher / "teacher.safetensors"), *self.recipe.taught),
+            "l2t": (*taught_criterion(self.teacher_file), *self.recipe.taught),
         }
         return losses[system]
 

@@ -192,7 +192,8 @@ class Experiment:
         after: tuple[str, ...] = (),
         **step: Any,
     ) -> Step:
-        folder, inputs, criterion = self.checkpoints(name), (self.setting.data_bin / RECORD,), loss.options or ()
+        folder, criterion = self.checkpoints(name), loss.options or ()
+        inputs: tuple[Path, ...] = (self.setting.data_bin / RECORD,)
         if loss.teacher:
             teacher = self.setting.teacher_file(loss.teacher)
             inputs, after = (*inputs, teacher), (*after, *self._after_teacher(loss.teacher))

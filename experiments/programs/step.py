@@ -8,7 +8,6 @@ import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from fairseq_l2t.pairs.parallel_text import BadInput
 
 __all__ = ["Step", "difference", "recorded", "refuse_other_command", "refuse_other_commands"]
 
-_SHOWN_DIFFERENCES, _LONGEST_DIFFERENCE = 3, 200
+_LONGEST_DIFFERENCE = 300
 
 
 @dataclass(frozen=True)
@@ -149,22 +148,20 @@ def _identity_of_work(step: Step, work: Path) -> tuple[Path, dict[str, Any]] | N
 
 
 def difference(before: Sequence[str], now: Sequence[str]) -> str:
-    """Say in a few words how two commands differ."""
-    found = []
-    for kind, *bounds in SequenceMatcher(None, before, now, autojunk=False).get_opcodes():
-        if kind == "equal":
-            continue
-        there, here = before[bounds[0] : bounds[1]], now[bounds[2] : bounds[3]]
-        # A value says nothing without its option.
-        if bounds[0] and not all(words[0].startswith("--") for words in (there, here) if words):
-            there, here = before[bounds[0] - 1 : bounds[1]], now[bounds[2] - 1 : bounds[3]]
-        found.append(f"there {_shown(there)}, here {_shown(here)}")
-    more = len(found) - _SHOWN_DIFFERENCES
-    return "; ".join(found[:_SHOWN_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+    """Return the options, with their values, that one of two commands has and the other has not."""
+    old, new = _options(before), _options(now)
+    there, here = [one for one in old if one not in new], [one for one in new if one not in old]
+    return f"there {_shown(there or old)}, here {_shown(here or new)}"
 
 
-def _shown(words: Sequence[str]) -> str:
-    return textwrap.shorten(shlex.join(words), _LONGEST_DIFFERENCE, placeholder=" ...") or "nothing"
+def _options(command: Sequence[str]) -> list[str]:
+    starts = [place for place, word in enumerate(command) if not place or word.startswith("--")]
+    ends = [*starts[1:], len(command)]
+    return [shlex.join(command[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _shown(options: Sequence[str]) -> str:
+    return textwrap.shorten(" ".join(options), _LONGEST_DIFFERENCE, placeholder=" ...") or "nothing"
 
 
 def _digest(path: Path) -> str:

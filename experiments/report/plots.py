@@ -41,7 +41,7 @@ def draw_curves(losses: Sequence[str], panels: Mapping[str, Mapping[str, Sequenc
             color, line = line_style(number)
             for curve in curves[loss]:
                 axis.plot(*zip(*curve, strict=True), color=color, linestyle=line, linewidth=0.6, alpha=0.5)
-            points = [dict(map(tuple, curve)) for curve in curves[loss]]
+            points: list[dict[int, float]] = [{update: bleu for update, bleu in curve} for curve in curves[loss]]
             shared = sorted(set.intersection(*map(set, points))) if points else []
             values = [mean(one[update] for one in points) for update in shared]
             axis.plot(shared, values, color=color, linestyle=line, linewidth=1.8, label=loss)
