@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Writes the embedded German-English corpus: seeded, with its own grammar, and noisy in training if asked.
 
-    python examples/translation/corpus.py --output-dir out/corpus --noise 0.3
+    python -m toy_corpus.corpus --output-dir out/corpus --noise 0.3
 
 writes {train,valid,test}.{de,en} and ``train.noise.txt``, the numbers (from 1) of the training lines whose
 English side belongs to another line. Nothing random but the seed: same seed and options, same bytes.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What ``make demo`` runs: the embedded corpus with noise, the three students, and what came out.
+"""The program of ``make demo``: a generated corpus with noise, a teacher, three students, and their comparison.
 
 python examples/translation/demo.py --output-dir out/demo
 """
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from commands import run_program
-from recipe import run_recipe
-from settings import DEMO
-
+from experiments.commands.recipe import run_recipe
+from experiments.grid.recipe import load_recipe
+from experiments.plan.recipe import RecipePlan
+from experiments.programs.entry import run_program
 from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
 from toy_corpus.corpus import CorpusSettings, write_corpus
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_NOISE = 0.3
+_NOISE, _JOBS = 0.3, 2
 
 
 def run_demo(output: Path) -> None:
@@ -29,16 +29,16 @@ def run_demo(output: Path) -> None:
         BadInput: the folder holds something else.
         StepFailed: a program ended with an error.
     """
-    corpus = CorpusSettings(noise=_NOISE)
+    corpus, recipe = CorpusSettings(noise=_NOISE), load_recipe("demo")
     noisy = write_corpus(output / "raw", corpus)
     print(
         f"embedded German-English corpus: {corpus.train} training pairs, {len(noisy)} of them with a wrong "
         f"translation, {corpus.dev} dev and {corpus.test} clean test pairs",
         flush=True,
     )
-    data_bin = prepare(output / "raw", output / "data", PrepareSettings(vocabulary=DEMO.vocabulary))
+    data_bin = prepare(output / "raw", output / "data", PrepareSettings(vocabulary=recipe.vocabulary))
     print("training: cross-entropy (ce), label smoothing (ls), and the student of a learned loss (l2t)", flush=True)
-    run_recipe(data_bin, output, DEMO)
+    run_recipe(RecipePlan(data_bin, output, recipe), _JOBS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output-dir",
         type=Path,
         default=_ROOT / "out" / "demo",
-        help="what was finished there before is kept (default: out/demo)",
+        help="finished steps there are kept (default: out/demo)",
     )
     options = parser.parse_args(arguments)
     return run_program("demo.py", lambda: run_demo(options.output_dir))

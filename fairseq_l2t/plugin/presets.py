@@ -1,7 +1,7 @@
 """What the options of ``l2t-train-teacher`` are where they are not given: a way to teach as a whole, by ``--preset``.
 
 ``whole-life``, the default, is what brought gains with 30 % of the training pairs misaligned
-(examples/translation/RESULTS.md): a teacher update for each whole life of a student, judged by lives of one seed. It
+(docs/results/translation.md): a teacher update for each whole life of a student, judged by lives of one seed. It
 was measured as a whole, not option by option. ``paper`` is the published loss (Wu et al. 2018), one sigmoid a token,
 learned in short windows.
 """

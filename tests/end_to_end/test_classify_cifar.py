@@ -6,15 +6,16 @@ import pytest
 
 from fairseq_l2t.storage import load_teacher
 
+WRITE = ["python", "-m", "experiments", "synthetic-cifar"]
 DATA = ["--train-limit", "300", "--dev-size", "200", "--student", "resnet-8", "--augment", "--label-noise", "0.4"]
 LIFE = ["--total-updates", "6", "--batch-size", "32", "--lr", "0.05", "--validate-interval-updates", "3"]
 
 
 @pytest.mark.very_slow
 @pytest.mark.parametrize("classes", [10, 100])
-def test_teacher_student_evaluation_and_figures(classes, tmp_path, run_command, repository):
+def test_teacher_student_evaluation_and_figures(classes, tmp_path, run_command):
     images = tmp_path / "images"
-    command = ["python", repository / "examples" / "classification" / "synthetic_cifar.py", images]
+    command = [*WRITE, images]
     told = run_command([*command, "--classes", classes]).stdout
     assert told.count("images\n") == {10: 6, 100: 2}[classes]
     data = ["--data", f"cifar{classes}", "--data-dir", images, *DATA, *LIFE]
@@ -35,13 +36,12 @@ def test_teacher_student_evaluation_and_figures(classes, tmp_path, run_command, 
 
 
 @pytest.mark.slow
-def test_the_same_seed_writes_the_same_images(tmp_path, run_command, repository):
-    script = repository / "examples" / "classification" / "synthetic_cifar.py"
+def test_the_same_seed_writes_the_same_images(tmp_path, run_command):
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
-        run_command(["python", script, tmp_path / name, "--classes", "100", "--seed", seed])
+        run_command([*WRITE, tmp_path / name, "--classes", "100", "--seed", seed])
     first, again, other = ((tmp_path / name / "test.bin").read_bytes() for name in ("first", "again", "other"))
     assert first == again and first != other
     assert first != (tmp_path / "first" / "train.bin").read_bytes()[: len(first)]
     (tmp_path / "file").write_text("")
-    told = run_command(["python", script, tmp_path / "file"], expect=2).stderr
-    assert told.startswith("synthetic_cifar.py: error: ") and told.count("\n") == 1
+    told = run_command([*WRITE, tmp_path / "file"], expect=1).stderr
+    assert told.startswith("experiments: error: ") and told.count("\n") == 1

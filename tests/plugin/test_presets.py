@@ -50,7 +50,7 @@ def of_the_loss_and_the_teacher(options):
 
 
 def test_the_default_is_what_the_results_are_of(tmp_path, repository):
-    grid = yaml.safe_load((repository / "examples/translation/grids/cpu.yaml").read_text(encoding="utf-8"))
+    grid = yaml.safe_load((repository / "experiments/grids/translation/cpu.yaml").read_text(encoding="utf-8"))
     dynamic = grid["teachers"]["dynamic"]
     shown = parse(tmp_path, *dynamic["options"], f"--teacher-updates {dynamic['updates']}")
     default = parse(tmp_path)

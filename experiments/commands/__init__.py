@@ -1,0 +1,1 @@
+"""The commands of ``python -m experiments``, one file each: ``add_options(parser)`` and ``run(options)``."""

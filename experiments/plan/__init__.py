@@ -1,0 +1,1 @@
+"""Plans: which run of a grid follows from which, as steps."""

@@ -1,0 +1,1 @@
+"""Child programs: started, watched, stopped and resumed, each done once."""

@@ -1,0 +1,1 @@
+"""Records: one JSON line for each finished run, and the training logs they are made from."""

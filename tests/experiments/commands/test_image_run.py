@@ -1,0 +1,104 @@
+"""Grids of images, run: nothing is done twice, options are refused first, and a killed run goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.finished_runs import refused, unpadded
+
+TINY = Path(__file__).parent.with_name("tiny_image_grid.yaml")
+RUN = ["python", "-m", "experiments", "run"]
+
+
+@pytest.mark.slow
+def test_a_grid_is_run_once(tmp_path, run_command, capsys):
+    command = [*RUN, TINY, "--output-dir", tmp_path / "out"]
+
+    def tables():
+        shown = run_command(command).stdout
+        return [unpadded(line) for line in shown.splitlines() if line.startswith("|")]
+
+    found = "\n".join(tables())
+    assert all(f"| {loss} |" in found for loss in ("cross-entropy", "label-smoothing", "l2t-dlf"))
+    lines = (tmp_path / "out" / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * 4 + 3 * 2  # two rates of four options choose, two seeds of three losses count
+    assert all((json.loads(line)["test_error"] is None) == (json.loads(line)["seed"] == 101) for line in lines)
+    assert (tmp_path / "out" / "digits.noise40.mlp-8" / "trained" / "phi.png").exists()
+    (tmp_path / "out" / "runs.jsonl").write_text("\n".join(lines[:-3]) + "\n")  # as if stopped before the last three
+    assert "\n".join(tables()) == found
+    again = (tmp_path / "out" / "runs.jsonl").read_text().splitlines()
+    assert again[:-3] == lines[:-3] and len(again) == len(lines)
+    assert "none.yaml: No such file" in refused(capsys, "run", tmp_path / "none.yaml", "--output-dir", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        ("--loss cross-entropy", "--loss cros-entropy", "l2t-classify train: error: argument --loss: invalid choice"),
+        ("--label-smoothing 0.4", "--label-smoothing 4", "--label-smoothing: 4.0; expected"),
+        ("--teacher-path trained", "--teacher-path traind", "--teacher-path traind; expected one of trained"),
+        ("--teacher-keys 2", "--teacher-keys 0", "--teacher-keys: 0; expected at least 1"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused_first(then, now, message, tmp_path, capsys):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(TINY.read_text().replace(then, now))
+    told = refused(capsys, "run", grid, "--output-dir", tmp_path / "out")
+    assert told.startswith(f"experiments: error: {grid}: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
+@pytest.mark.parametrize(
+    ("number", "whom", "code"),
+    [
+        (signal.SIGKILL, "student", 1),
+        (signal.SIGTERM, "all", 143),
+        (signal.SIGINT, "all", 130),
+    ],
+)
+def test_a_student_or_all_ended_by_a_signal(number, whom, code, tmp_path):
+    grid = tmp_path / "grid.yaml"
+    text = TINY.read_text().replace("--total-updates 20", "--total-updates 2000").replace("--teacher-updates 2", "")
+    text = text.replace('teachers: {trained: "--lr 0.05', 'teachers: {trained: "--teacher-updates 0 --lr 0.05')
+    grid.write_text(text)
+    command = [sys.executable, *RUN[1:], grid, "--output-dir", tmp_path / "out", "--jobs", "1"]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline, records = time.monotonic() + 60, tmp_path / "out" / "runs.jsonl"
+        while not records.exists():
+            assert time.monotonic() < deadline and running.poll() is None
+            time.sleep(0.05)
+        os.kill(_student_process(running.pid) if whom == "student" else running.pid, number)
+        _, told = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == code and "Traceback" not in told
+    if whom == "student":
+        assert "was ended by SIGKILL, as the system does where memory runs out" in told
+    assert records.read_text().endswith("\n")
+
+
+def _student_process(parent):
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            own = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            command = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(own[1]) == parent and b"image-students" in command:
+            return int(path.name)
+    raise LookupError(f"process {parent} has no students")
