@@ -86,6 +86,7 @@ setup(
         "sentencepiece>=0.1.99",
         "safetensors>=0.4",
         "checkpoint_schedules>=1.0.4",
+        "psutil>=5.9",
     ],
     extras_require={
         "classification": ["scikit-learn>=1.3"],

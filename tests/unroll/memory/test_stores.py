@@ -1,12 +1,10 @@
-"""Vectors that wait for the sweep in host memory or in a file, and the sizes of a budget."""
+"""Vectors saved on the device, in host memory or in a file."""
 
 import errno
-import re
 
 import pytest
 import torch
 
-from fairseq_l2t.unroll.memory.budget import bytes_of, half_of_memory, memory_plan
 from fairseq_l2t.unroll.memory.stores import DeviceStore, FileStore, HostStore
 from tests.storage.files import files_end_at
 
@@ -76,65 +74,3 @@ def test_a_file_cut_short_is_noticed(tmp_path):
     store._file.truncate(3000)
     with pytest.raises(OSError, match="ends before its vectors"):
         store.get(handle)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("1", 1), ("512M", 512 * 2**20), ("2G", 2**31), ("1.5k", 1536), ("3 GiB", 3 * 2**30), ("100MB", 100 * 2**20)],
-)
-def test_sizes(text, expected):
-    assert bytes_of(text) == expected
-
-
-NO_SIZES = ["", "0", "0M", "-1G", "M", "1X", "nan", "1e3", "512 M B", "inf", "9" * 400, "9" * 20 + "T"]
-
-
-@pytest.mark.parametrize("text", NO_SIZES)
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ValueError, match=f"--memory-budget: {re.escape(text)}; expected a size"):
-        bytes_of(text)
-    with pytest.raises(ValueError, match="^--memory-limit: "):
-        bytes_of(text, "--memory-limit")
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        ({"place": "disk"}, "--keep-steps-in: disk; expected one of device, host, file"),
-        ({"place": "file"}, "--keep-steps-in: file needs a folder"),
-        ({"keep_graphs": True}, "--keep-graphs: needs a --memory-budget"),
-        ({"budget": 2**20, "keep_graphs": True, "place": "host"}, "--keep-graphs: .*--keep-steps-in is host"),
-    ],
-)
-def test_plans_that_make_no_sense(more, expected):
-    with pytest.raises(ValueError, match=expected):
-        memory_plan(**more)
-
-
-def test_half_of_the_machine():
-    assert 2**26 < half_of_memory(torch.device("cpu")) < 2**50
-
-
-def test_a_process_beside_others_counts_its_share_as_its_own(monkeypatch):
-    cpu = torch.device("cpu")
-    whole = half_of_memory(cpu)
-    monkeypatch.setenv("L2T_MEMORY_SHARE", "0.25")
-    assert half_of_memory(cpu) == whole // 4
-
-
-@pytest.mark.parametrize("share", ["0", "1.5", "nan", "half", ""])
-def test_a_share_that_is_none(monkeypatch, share):
-    monkeypatch.setenv("L2T_MEMORY_SHARE", share)
-    with pytest.raises(ValueError, match=f"L2T_MEMORY_SHARE: {share}; expected a number above 0 and up to 1"):
-        half_of_memory(torch.device("cpu"))
-
-
-UNLIMITED = ["max\n", "9223372036854771712"]
-
-
-@pytest.mark.parametrize(("text", "limited"), [("1073741824\n", True), *((text, False) for text in UNLIMITED)])
-def test_half_of_what_a_container_may_take(tmp_path, text, limited):
-    cpu, path = torch.device("cpu"), tmp_path / "memory.max"
-    path.write_text(text, encoding="ascii")
-    found = half_of_memory(cpu, [tmp_path / "missing", path])
-    assert found == (2**29 if limited else half_of_memory(cpu, []))
