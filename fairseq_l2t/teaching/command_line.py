@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, NoReturn, TypeVar
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, CliPositionalArg, CliSettingsSource, CliSubCommand
 
 from fairseq_l2t.teaching.config_file import arguments_of, read_config
@@ -58,9 +58,7 @@ class OptionParser(argparse.ArgumentParser):
         raise OptionError(message)
 
 
-def parse_options(
-    options: type[T], arguments: Sequence[str], presets: Mapping[str, object], default: str
-) -> Given[T]:
+def parse_options(options: type[T], arguments: Sequence[str], presets: Mapping[str, object], default: str) -> Given[T]:
     """Parse the options of a class among others, which are left to another parser.
 
     Args:
@@ -81,9 +79,9 @@ def parse_options(
         ours = {name: value for name, value in content.items() if name in known}
         others = {name: value for name, value in content.items() if name not in known}
         from_file = values.config, others
-        before = arguments_of(values.config, ours, known)
-        values = parser.parse_args([*before, *_without(arguments, rest)])
-        rest = [*arguments_of(values.config, others, {}), *rest]
+        from_others = arguments_of(values.config, others, {})
+        values, rest = parser.parse_known_args([*arguments_of(values.config, ours, known), *arguments])
+        rest = [*from_others, *rest]
     found = vars(values)
     preset = presets.get(str(found.get("preset", default)), presets[default])
     return Given(_filled(options, preset, found), frozenset(found), rest, from_file)
@@ -99,16 +97,17 @@ def parse_command(
         SystemExit: ``--help`` was asked for.
     """
     parser = OptionParser(prog=program, description=description, allow_abbrev=False)
-    _fill(
-        parser,
-        {name: CliSubCommand[_model(one.options, BaseModel)] for name, one in commands.items()},  # type: ignore[misc]  # made at run time
-        {name: one.help for name, one in commands.items()},
-        {
-            f"{name}.{key}": (known, one.presets)
-            for name, one in commands.items()
-            for key, known in declared(one.options).items()
-        },
-    )
+    models = {name: create_model(name, **_definitions(one.options)) for name, one in commands.items()}
+    definitions = {
+        name: (CliSubCommand[models[name]], Field(description=one.help))  # type: ignore[valid-type, misc]  # made at run time
+        for name, one in commands.items()
+    }
+    known_of_all = {
+        f"{name}.{key}": (known, one.presets)
+        for name, one in commands.items()
+        for key, known in declared(one.options).items()
+    }
+    _fill(parser, definitions, known_of_all)
     name, values = _of_subcommand(parser.parse_args(list(arguments)))
     command, from_file = commands[name], None
     if values.get("config") is not None:
@@ -126,29 +125,17 @@ def parse_command(
 def options_parser(options: type, presets: Mapping[str, object], program: str | None = None) -> OptionParser:
     """Return the parser of a class, without ``--help``."""
     parser = OptionParser(prog=program, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
-    settings = _model(options, BaseSettings)
     known = {name: (one, presets) for name, one in declared(options).items()}
-    CliSettingsSource(
-        settings,
-        root_parser=parser,
-        add_argument_method=_ArgumentMaker(known),
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-    )
+    _fill(parser, _definitions(options), known)
     return parser
 
 
 def _fill(
-    parser: OptionParser,
-    commands: Mapping[str, Any],
-    texts: Mapping[str, str],
-    known: Mapping[str, tuple[Declared, Mapping[str, object]]],
+    parser: OptionParser, definitions: Mapping[str, Any], known: Mapping[str, tuple[Declared, Mapping[str, object]]]
 ) -> None:
-    definitions: dict[str, Any] = {
-        name: (annotation, Field(description=texts[name])) for name, annotation in commands.items()
-    }
+    """Have pydantic-settings add the arguments of a model with these fields, described by their declarations."""
     CliSettingsSource(
-        create_model("Commands", __base__=BaseSettings, **definitions),
+        create_model("CommandLine", __base__=BaseSettings, **definitions),
         root_parser=parser,
         add_argument_method=_ArgumentMaker(known),
         cli_kebab_case=True,
@@ -156,8 +143,8 @@ def _fill(
     )
 
 
-def _model(options: type, base: type[BaseModel]) -> type[BaseModel]:
-    """Return a model of the texts that a command line holds; the options class makes values of them."""
+def _definitions(options: type) -> dict[str, Any]:
+    """Return the fields of a model of the texts that a command line holds; the options class makes values of them."""
     definitions: dict[str, Any] = {}
     for name, one in declared(options).items():
         if one.option.is_positional:
@@ -167,7 +154,7 @@ def _model(options: type, base: type[BaseModel]) -> type[BaseModel]:
             definitions[name] = (bool, False)
         else:
             definitions[name] = (list[str], []) if one.is_list else (str, "")
-    return create_model(options.__name__, __base__=base, __doc__=options.__doc__, **definitions)
+    return definitions
 
 
 class _ArgumentMaker:
@@ -221,14 +208,3 @@ def _value(one: Declared, text: Any) -> Any:
     if one.is_pair and text.startswith("(") and text.endswith(")"):
         return tuple(part.strip() for part in text[1:-1].split(","))
     return text
-
-
-def _without(arguments: Sequence[str], rest: Sequence[str]) -> list[str]:
-    """Return the arguments that are not in ``rest``, which has those of them that are not ours, in order."""
-    kept, left = [], list(rest)
-    for argument in arguments:
-        if left and argument == left[0]:
-            left.pop(0)
-        else:
-            kept.append(argument)
-    return kept

@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return the mapping of ``node``."""
-        names = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]  # PyYAML
+        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
         twice = [name for position, name in enumerate(names) if name in names[:position]]
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
@@ -52,7 +52,7 @@ def read_config(path: str) -> dict[str, Any]:
         OptionError: no such file, no mapping of names, or a name that is given twice.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  a safe loader's subclass
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise OptionError(f"--config: {path}: {error.strerror}; expected a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

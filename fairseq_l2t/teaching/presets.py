@@ -1,9 +1,9 @@
 """The options of each kind of student, and the presets: whole sets of defaults, which are instances of them.
 
-``whole-life``, the default for translation, is what brought gains with 30 % of the training pairs misaligned
-(examples/translation/RESULTS.md): a teacher update for each whole life of a student, judged by lives of one seed. It was
-measured as a whole, not option by option. ``paper`` is the published loss (Wu et al. 2018), one sigmoid a token, learned
-in short windows. ``images`` is that of ``l2t-classify``.
+``whole-life``, the default for translation, is what brought gains with 30 % of the training pairs misaligned: a teacher
+update for each whole life of a student, judged by lives of one seed. It was measured as a whole, not option by option.
+``paper`` is the published loss (Wu et al., NeurIPS 2018), one sigmoid a token, learned in short windows. ``images`` is
+that of ``l2t-classify``.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ class TranslationOptions(TranslationTeaching, RunOptions):
             expected="the full name of a class",
         ),
     ] = ()
-    allow_dev_overlap: Annotated[
-        bool, Option("accept dev pairs that are also in the training data", _STUDENT)
-    ] = False
+    allow_dev_overlap: Annotated[bool, Option("accept dev pairs that are also in the training data", _STUDENT)] = False
     skip_quick_check: Annotated[
         bool,
         Option(

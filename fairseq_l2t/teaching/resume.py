@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -29,16 +29,23 @@ def fixed_options(options: Any) -> dict[str, Any]:
     }
 
 
-def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_other_options(
+    then: Mapping[str, Any], now: Mapping[str, Any], given: Collection[str] | None = None, preset: str = ""
+) -> None:
     """Refuse to go on with a run that was started with other options.
+
+    Args:
+        then, now: options by name, those of `fixed_options`.
+        given: names of the options that are given now.
+        preset: name of the preset that gives the others.
 
     Raises:
         ResumeError: names each option, its value then and now.
     """
-    changed = [
-        f"{flag_of(key)} {then.get(key)} then, {now.get(key)} now"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    ]
-    if changed:
-        raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+    changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    if not changed:
+        return
+    told = "; ".join(f"{flag_of(key)} {then.get(key)} then, {now.get(key)} now" for key in changed)
+    is_of_preset = bool(preset) and not set(changed) <= set(given or ())
+    hint = f" (options that are not given have the values of --preset {preset})" if is_of_preset else ""
+    raise ResumeError(f"--resume: the run was started with other options: {told}{hint}")
