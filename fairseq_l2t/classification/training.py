@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -76,6 +77,13 @@ class StudentTraining:
         """
         while not self.is_over:
             after_each(self.run_to_validation())
+        return self.best_validation
+
+    @property
+    def best_validation(self) -> Validation:
+        """The best validation so far; only after one."""
+        if self.best is None:
+            raise ValueError("no validation yet; expected at least one update")
         return self.best
 
     def run_to_validation(self) -> Validation:
@@ -85,17 +93,19 @@ class StudentTraining:
         advance(student, self._teacher, min(self._every - student.update % self._every, left))
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
-        is_better = self.best is None or found.dev_error < self.best.dev_error
-        self._without_best = 0 if is_better else self._without_best + 1
+        least = math.inf if self.best is None else self.best.dev_error
+        self._without_best = 0 if found.dev_error < least else self._without_best + 1
         # Of equals the later one: a few hundred dev images tie often, and learning rates fall.
-        if is_better or found.dev_error == self.best.dev_error:
+        if found.dev_error <= least:
             self.best, self.best_omega = found, student.omega.clone()
         return found
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and plain values that `load_state_dict` goes on from; only after a validation."""
         tensors, values = self.student.state_dict()
-        best = None if self.best is None else asdict(self.best)
+        if self.best_omega is None:
+            raise ValueError("no validation yet; expected at least one update")
+        best = asdict(self.best_validation)
         return {**tensors, "best_omega": self.best_omega}, {**values, "best": best, "without_best": self._without_best}
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

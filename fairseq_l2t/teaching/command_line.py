@@ -173,7 +173,7 @@ class _ArgumentMaker:
             if one.name.startswith("no_"):
                 settings["action"] = "store_true"
         else:
-            settings["metavar"] = one.option.metavar
+            settings["metavar"] = one.option.metavar or "NAME"
             if one.option.takes_several:
                 settings.update(action="extend", nargs="+")
         title = one.option.group

@@ -128,12 +128,15 @@ def _one_line(options: type, error: ValidationError) -> str:
     if first["type"] == "value_error" and str(first["ctx"]["error"]).startswith("--"):
         return str(first["ctx"]["error"])  # it names the option itself
     name = str(first["loc"][0]) if first["loc"] else ""
-    known = declared(options).get(name)
-    if known is None:
+    field: FieldInfo | None = options.__pydantic_fields__.get(name)  # type: ignore[attr-defined]  # of a pydantic dataclass
+    if field is None:
         return f"{flag_of(name)}: {first['msg']}"
+    known = declared(options).get(name)
+    allowed = known.allowed if known else range_of(_without_none(field.annotation), field.metadata)
+    flag = known.flag if known else flag_of(name)
     if first["type"] == "missing":
-        return f"{known.flag}: not given; expected {known.allowed}"
-    return f"{known.flag}: {first['input']}; expected {known.allowed}"
+        return f"{flag}: not given; expected {allowed}"
+    return f"{flag}: {first['input']}; expected {allowed}"
 
 
 def range_of(annotation: Any, metadata: Sequence[Any]) -> str:

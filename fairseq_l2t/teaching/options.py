@@ -23,8 +23,9 @@ _LOSS, _UPDATES, _STEPS, _MEMORY = "loss and teacher", "teacher updates", "steps
 _FINITE = {"allow_inf_nan": False}
 
 
-def _size(text: str) -> str:
-    bytes_of(text)
+def _size(text: str | None) -> str | None:
+    if text is not None:
+        bytes_of(text)
     return text
 
 

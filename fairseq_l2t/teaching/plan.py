@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.teaching.declaration import OptionError, one_line_errors
-from fairseq_l2t.teaching.options import TeachingOptions
+from fairseq_l2t.teaching.options import LifeOptions, TeachingOptions
 
 __all__ = ["DEFAULT_TOTAL_UPDATES", "TeachingPlan", "life_of", "plan_of", "resolve"]
 
@@ -29,7 +29,7 @@ T = TypeVar("T", bound=TeachingOptions)
 
 
 def life_of(
-    options: TeachingOptions, *, max_update: int | None = None, warmup_updates: int | None = None
+    options: LifeOptions, *, max_update: int | None = None, warmup_updates: int | None = None
 ) -> tuple[int, int]:
     """Return the updates of a life, and those of cross-entropy at its start.
 
