@@ -33,7 +33,8 @@ from benchmarks.truncation import FAMILIES, PHI, RECIPE
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
-from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.options import TeachingOptions
+from fairseq_l2t.teaching.plan import plan_of, resolve
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from toy_corpus.tiny import CorpusSettings, PrepareSettings, prepare, write_corpus
 
@@ -105,7 +106,10 @@ def measure_family(data: Path, family: str, options: argparse.Namespace) -> Iter
         return value, gradient
 
     teacher = Teacher.for_student(student, seed=1, initial_coefficient=PHI)
-    plan = TeachingPlan(options.updates, life, options.repeats, teacher_lr=0.01, teacher_word_lr=0.01)
+    given = TeachingOptions(
+        unroll_length=options.updates, total_updates=life, teacher_updates=options.repeats, teacher_word_lr=0.01
+    )
+    plan = plan_of(resolve(given, given=("unroll_length",)), seed=1)
     trainer = TeacherTrainer(student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda: None)
     with _parts_timed(student, clock):
         for _ in range(options.repeats):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,7 +50,8 @@ def parse_fairseq_options(given: Given[TranslationOptions]) -> tuple[argparse.Na
 def print_help() -> None:
     """Print our options; fairseq's parser prints its own, and ends the program, once it is asked."""
     presets = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
-    print("usage: l2t-train-teacher DATA [option ...]\n\nOptions of teaching; those of fairseq-train follow.\n")
+    program = Path(sys.argv[0]).name
+    print(f"usage: {program} DATA [option ...]\n\nOptions of teaching; those of fairseq-train follow.\n")
     print(options_parser(TranslationOptions, presets).format_help())
 
 

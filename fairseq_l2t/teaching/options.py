@@ -1,8 +1,7 @@
 """The options of teaching, each said once: name, type, range, help text, group, default.
 
-`PRESETS` holds the defaults of each way to teach; a field's own default is the published one (Wu et al., NeurIPS
-2018) and that of all presets that do not name it. ``None`` stands for a value that depends on other options:
-`teaching.plan.resolve` puts it there.
+A field's default is the published one (Wu et al., NeurIPS 2018) and that of every preset (`teaching.presets`) that does
+not name it. ``None`` stands for a value that depends on other options; `teaching.plan.resolve` computes it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,20 @@ from pydantic.dataclasses import dataclass
 from fairseq_l2t.teaching.declaration import Option, one_line_errors
 from fairseq_l2t.unroll.memory.budget import bytes_of
 
-__all__ = ["DevOptions", "LifeOptions", "RunOptions", "TeachingOptions"]
+__all__ = [
+    "DEFAULT_LIVES",
+    "DEFAULT_TOTAL_UPDATES",
+    "DevOptions",
+    "LifeOptions",
+    "RunOptions",
+    "TeachingOptions",
+]
+
+DEFAULT_TOTAL_UPDATES = 1000
+"""Updates of a student's life where neither --total-updates nor --max-update is given."""
+
+DEFAULT_LIVES = 8
+"""Lives of a student that teach, where --teacher-updates depends on them."""
 
 _LIFE, _DEV, _RUN = "life of a student", "dev set", "run"
 _LOSS, _UPDATES, _STEPS, _MEMORY = "loss and teacher", "teacher updates", "steps of the teacher", "memory and speed"
@@ -37,7 +49,12 @@ class LifeOptions:
     total_updates: Annotated[
         int | None,
         Field(ge=1),
-        Option("length of a student's life in updates", _LIFE, "H", unset="--max-update, otherwise 1000"),
+        Option(
+            "length of a student's life in updates",
+            _LIFE,
+            "H",
+            unset=f"--max-update, otherwise {DEFAULT_TOTAL_UPDATES}",
+        ),
     ] = None
     cross_entropy_updates: Annotated[
         int | None,
@@ -150,7 +167,7 @@ class TeachingOptions(LifeOptions, DevOptions):
             "teacher updates in all; 0 writes the teacher as it starts, which is a fixed loss",
             _UPDATES,
             "K",
-            unset="those of 8 lives",
+            unset=f"those of {DEFAULT_LIVES} lives",
             may_change=True,
         ),
     ] = 100

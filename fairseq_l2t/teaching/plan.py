@@ -10,15 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.teaching.declaration import OptionError, one_line_errors
-from fairseq_l2t.teaching.options import LifeOptions, TeachingOptions
+from fairseq_l2t.teaching.options import DEFAULT_LIVES, DEFAULT_TOTAL_UPDATES, LifeOptions, TeachingOptions
 
-__all__ = ["DEFAULT_TOTAL_UPDATES", "TeachingPlan", "life_of", "plan_of", "resolve"]
-
-DEFAULT_TOTAL_UPDATES = 1000
-"""Updates of a student's life where neither --total-updates nor --max-update is given."""
-
-LIVES = 8
-"""Lives of a student that teach, where --teacher-updates depends on them."""
+__all__ = ["TeachingPlan", "life_of", "plan_of", "resolve"]
 
 DEV_MEASURES_PER_LIFE = 5
 """How often a student is measured on dev, where --validate-interval-updates depends on the length of its life."""
@@ -66,7 +60,7 @@ def resolve(
     total_updates              fairseq's --max-update, otherwise `DEFAULT_TOTAL_UPDATES`
     cross_entropy_updates      fairseq's --warmup-updates where it is given, otherwise 0
     unroll_length              all updates after the cross-entropy; a preset's length is cut to that of a life
-    teacher_updates            those of `LIVES` lives
+    teacher_updates            those of `DEFAULT_LIVES` lives
     validate_interval_updates  `DEV_MEASURES_PER_LIFE` times a life
     loss_scale                 4 / initial_coefficient
     initial_off_diagonal       0
@@ -114,7 +108,7 @@ def resolve(
         total_updates=total,
         cross_entropy_updates=begin,
         unroll_length=window,
-        teacher_updates=LIVES * -(-whole // window) if updates is None else updates,
+        teacher_updates=DEFAULT_LIVES * -(-whole // window) if updates is None else updates,
         validate_interval_updates=max(1, total // DEV_MEASURES_PER_LIFE) if interval is None else interval,
         loss_scale=4.0 / options.initial_coefficient if options.loss_scale is None else options.loss_scale,
         initial_off_diagonal=0.0 if beside is None else beside,
