@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -168,16 +167,9 @@ def _flat(metadata: Sequence[Any]) -> list[Any]:
 
 
 def _limits(metadata: Sequence[Any]) -> Iterator[str]:
-    for part in metadata:
-        if isinstance(part, annotated_types.Ge):
-            yield f"at least {part.ge}"
-        elif isinstance(part, annotated_types.Gt):
-            yield f"above {part.gt}"
-    for part in metadata:
-        if isinstance(part, annotated_types.Le):
-            yield f"at most {part.le}"
-        elif isinstance(part, annotated_types.Lt):
-            yield f"below {part.lt}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    for name, word in words.items():
+        yield from (f"{word} {getattr(part, name)}" for part in metadata if hasattr(part, name))
 
 
 def _after(limits: str) -> str:

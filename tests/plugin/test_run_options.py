@@ -7,6 +7,7 @@ import yaml
 
 from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student_options import OptionError
+from fairseq_l2t.teaching.config_file import CONFIG_NAME, write_config
 
 STUDENT = "--arch fconv --optimizer adam --lr 0.004 --max-tokens 1000"
 LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"
@@ -109,3 +110,38 @@ def test_what_a_resumed_run_must_share_is_what_its_options_come_to(tmp_path):
     assert parse(tmp_path, common, spelled_out, "--teacher-keys 2").fixed()["stage_spread"] == 4.0
     assert paper["stage_spread"] == 0.0 and paper["unroll_length"] == 20
     assert parse(tmp_path).fixed()["validate_interval_updates"] == 100
+
+
+def test_the_options_of_a_run_are_those_of_its_file(tmp_path):
+    """What is written beside a run starts another one with the same options; the command line overrides it."""
+    given = "--preset paper --teacher-lr 1e-3 --trust-module my_plugin.A"
+    of_fairseq = "--adam-betas '(0.9, 0.98)' --encoder-layers '[(512, 3)] * 2'"
+    options = parse(tmp_path, given, of_fairseq, "--validate-interval-updates 15 --no-progress-bar")
+    write_config(tmp_path, options.file_values())
+    file = str(tmp_path / CONFIG_NAME)
+    again = RunOptions.parse(["--config", file])
+    assert (again.file_values(), again.fixed(), again.plan) == (options.file_values(), options.fixed(), options.plan)
+    (tmp_path / "other").mkdir()
+    other = RunOptions.parse([str(tmp_path / "other"), "--config", file, "--lr", "0.5", "--dev-batch", "9"])
+    assert other.student.cfg.task.data == str(tmp_path / "other")
+    assert (other.student.cfg.optimization.lr, other.own.dev_batch, other.own.teacher_lr) == ([0.5], 9, 1e-3)
+    assert other.fixed() != options.fixed()
+
+
+def test_a_name_in_a_file_that_is_no_option(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("teacher-lr: 0.1\ndropuot: 0.1\n", encoding="utf-8")
+    with pytest.raises(
+        OptionError, match=r"--config: .*config.yaml: dropuot; no option of l2t-train-teacher or fairseq"
+    ):
+        parse(tmp_path, f"--config {path}")
+    path.write_text("teacher-lr: 0.1\ndropout: 0.1\n", encoding="utf-8")
+    assert parse(tmp_path, f"--config {path}").student.namespace.dropout == 0.1
+
+
+def test_help_has_our_options_first(capsys):
+    with pytest.raises(SystemExit) as ended:
+        RunOptions.parse(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert 0 < told.index("--teacher-lr LR") < told.index("--max-tokens")
