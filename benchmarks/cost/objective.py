@@ -30,7 +30,8 @@ from fairseq_l2t.core import Teacher
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.student.dev_measures import DevMeasures
-from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.options import TeachingOptions
+from fairseq_l2t.teaching.plan import plan_of, resolve
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 
 __all__ = ["main"]
@@ -98,7 +99,10 @@ def _measure_family(data: Path, family: str, options: argparse.Namespace) -> Ite
         return value, gradient
 
     teacher = Teacher.for_student(student, seed=1, initial_coefficient=PHI)
-    plan = TeachingPlan(options.updates, life, options.repeats, teacher_lr=0.01, teacher_word_lr=0.01)
+    given = TeachingOptions(
+        unroll_length=options.updates, total_updates=life, teacher_updates=options.repeats, teacher_word_lr=0.01
+    )
+    plan = plan_of(resolve(given, given=("unroll_length",)), seed=1)
     trainer = TeacherTrainer(student, teacher, plan, measure=measure, holdout=lambda: 0.0, observe_dev=lambda: None)
     with _parts_timed(clock):
         for _ in range(options.repeats):

@@ -1,9 +1,8 @@
-"""A teacher of classifiers: built, trained in whole or parted lives, written to and read from its file."""
+"""What is particular to images in the training of a teacher: students, measure on dev, teacher files."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,23 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
+from fairseq_l2t.classification.options import TrainTeacherOptions, data_options_of
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient
-from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.objectives import calibrated_perplexity, expected_token_accuracy, inverse_perplexity
-from fairseq_l2t.storage import TeacherFile, TeacherFileError, TeacherSettings, Vocabulary, load_teacher, save_teacher
+from fairseq_l2t.storage import TeacherFile, TeacherFileError, TeacherSettings, Vocabulary, load_teacher
+from fairseq_l2t.teaching.declaration import OptionError
 from fairseq_l2t.teaching.plan import TeachingPlan
-from fairseq_l2t.teaching.trainer import TeacherTrainer
-from fairseq_l2t.unroll.memory.plan import MemoryPlan
-from fairseq_l2t.unroll.student import NonFiniteError
 
 __all__ = [
-    "DEFAULT_KEYS",
     "OBJECTIVES",
+    "ImageObjective",
+    "ImageStudents",
     "dev_objective",
     "new_teacher",
-    "new_trainer",
     "read_teacher",
     "require_same_student",
-    "write_teacher",
 ]
-
-DEFAULT_KEYS = 10
-"""Number of keys N for classification (Wu et al. 2018, section 4.1)."""
 
 OBJECTIVES = {
     "expected-accuracy": expected_token_accuracy,  # the paper's: mean p(y | x), the expected 0-1 measure
@@ -45,7 +38,7 @@ OBJECTIVES = {
 def new_teacher(
     student: ClassifierStudent,
     *,
-    keys: int = DEFAULT_KEYS,
+    keys: int,
     initial_coefficient: float = 1.0,
     seed: int = 0,
     stage_spread: float = 0.0,
@@ -71,53 +64,86 @@ def new_teacher(
     return teacher.to(student.omega)
 
 
-def new_trainer(
-    student: ClassifierStudent,
-    teacher: Teacher,
-    plan: TeachingPlan,
-    *,
-    objective: str = "expected-accuracy",
-    dev_batch: int | None = None,
-    dev_interval: int = 0,
-    memory: MemoryPlan | None = None,
-    on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
-) -> TeacherTrainer:
-    """Return the trainer of ``teacher`` on lives of ``student``.
+class ImageStudents:
+    """Classifiers as students of a run; see `teaching.run.StudentAdapter`.
 
     Args:
-        objective: a name in `OBJECTIVES`.
-        dev_batch: dev images a measure is taken on, drawn anew for each teacher update; None: all that teach.
-        dev_interval, memory, on_bad_window: see `teaching.trainer.TeacherTrainer`.
+        options: of the run, resolved.
+        student: built.
+    """
+
+    def __init__(self, options: TrainTeacherOptions, student: ClassifierStudent) -> None:
+        self._options, self.student = options, student
+        self.vocabulary = classes_of(student.splits.train.classes)
+
+    def new_teacher(self, plan: TeachingPlan) -> Teacher:
+        """Return the teacher as it starts."""
+        return new_teacher(
+            self.student,
+            keys=plan.teacher_keys,
+            initial_coefficient=plan.initial_coefficient,
+            seed=plan.seed,
+            stage_spread=plan.stage_spread,
+            initial_off_diagonal=plan.initial_off_diagonal,
+        )
+
+    def observe_dev(self) -> None:
+        """Bring the dev measures of the student's state up to date."""
+        self.student.observe_dev()
+
+    def settings(self, extra: dict[str, Any]) -> TeacherSettings:
+        """Return the settings of the teacher file."""
+        options, shape, recipe = self._options, self.student.loss_shape, self.student.recipe
+        recorded = {
+            "objective": options.objective,
+            **extra,
+            "data": data_options_of(options),
+            "validate_interval_updates": options.validate_interval_updates,
+            "classes": list(self.student.splits.train.classes),
+            "recipe": asdict(recipe),
+        }
+        return TeacherSettings(
+            shape.scale, shape.cross_entropy_mix, recipe.total_updates, recipe.cross_entropy_updates, recorded
+        )
+
+
+class ImageObjective:
+    """The measure on dev images; see `teaching.run.Objective`.
+
+    Args:
+        options: of the run, resolved.
+        student: built.
 
     Raises:
-        ValueError: an unknown objective, or no dev images to hold back.
+        OptionError: no dev image is held back.
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"--objective: {objective}; expected one of {', '.join(OBJECTIVES)}")
-    if not student.holdout:
-        raise ValueError(
-            f"--dev-holdout: {student.dev_holdout} of {len(student.splits.dev)} dev images (--dev-size) is none; "
-            "expected a share above 0 that leaves some to choose the teacher by"
-        )
-    if dev_batch is not None and dev_batch < 1:
-        raise ValueError(f"--dev-batch: {dev_batch}; expected at least 1")
 
-    def measure(teacher_update: int) -> tuple[float, Tensor]:
-        count = len(student.teaching) if dev_batch is None else min(dev_batch, len(student.teaching))
-        draw = random.Random(f"{plan.seed} {teacher_update}")
-        return dev_objective(student, objective, sorted(draw.sample(student.teaching, count)))
+    def __init__(self, options: TrainTeacherOptions, student: ClassifierStudent) -> None:
+        if not student.holdout:
+            raise OptionError(
+                f"--dev-holdout: {student.dev_holdout} of {len(student.splits.dev)} dev images (--dev-size) is none; "
+                "expected a share above 0 that leaves some to choose the teacher by"
+            )
+        self._options, self._student = options, student
 
-    return TeacherTrainer(
-        student,
-        teacher,
-        plan,
-        measure=measure,
-        holdout=lambda: dev_objective(student, objective, student.holdout)[0],
-        observe_dev=student.observe_dev,
-        dev_interval=dev_interval,
-        memory=memory,
-        on_bad_window=on_bad_window,
-    )
+    def measure(self, teacher_update: int) -> tuple[float, Tensor]:
+        """Return the measure and its gradient (n,), on the images of a teacher update."""
+        teaching, batch = self._student.teaching, self._options.dev_batch
+        count = len(teaching) if batch is None else min(batch, len(teaching))
+        # A new draw for each update, from numbers alone: a resumed run draws the same.
+        draw = random.Random(f"{self._options.seed} {teacher_update}")
+        return self._on(sorted(draw.sample(teaching, count)))
+
+    def holdout(self, teacher_update: int) -> float:
+        """Return the measure on the images that train nothing."""
+        return self._on(self._student.holdout)[0]
+
+    def largest(self) -> object:
+        """Take the measure on all images that teach."""
+        return self._on(self._student.teaching)
+
+    def _on(self, images: list[int]) -> tuple[float, Tensor]:
+        return dev_objective(self._student, self._options.objective, images)
 
 
 def dev_objective(student: ClassifierStudent, objective: str, images: list[int]) -> tuple[float, Tensor]:
@@ -125,25 +151,6 @@ def dev_objective(student: ClassifierStudent, objective: str, images: list[int])
     with student.second_derivatives(), outer_gradient():
         found = OBJECTIVES[objective](student, images)
     return found.value, found.gradient
-
-
-def write_teacher(
-    path: Path, teacher: Teacher, student: ClassifierStudent, shape: LossShape, extra: dict[str, Any]
-) -> None:
-    """Write a teacher with what its students need; ``extra`` is any further JSON.
-
-    Raises:
-        ValueError, OSError: see `storage.save_teacher`.
-    """
-    recipe = student.recipe
-    settings = TeacherSettings(
-        shape.scale,
-        shape.cross_entropy_mix,
-        recipe.total_updates,
-        recipe.cross_entropy_updates,
-        {**extra, "recipe": asdict(recipe)},
-    )
-    save_teacher(path, teacher, classes_of(student.splits.train.classes), settings)
 
 
 def read_teacher(path: str | Path, classes: tuple[str, ...]) -> TeacherFile:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail, run_command
-from fairseq_l2t.cli.one_line_parser import OneLineParser
+from fairseq_l2t.cli.entry import USAGE_ERROR, fail, run_command, run_training
 
-__all__ = ["command_parser", "main"]
+if TYPE_CHECKING:
+    from fairseq_l2t.classification.options import EvaluateOptions, PlotOptions, TrainOptions, TrainTeacherOptions
+
+__all__ = ["main"]
 
 _NAME = "l2t-classify"
 
@@ -22,60 +24,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
-    from fairseq_l2t.teaching.interruption import Interrupted
-    from fairseq_l2t.unroll.student import NonFiniteError
+    from fairseq_l2t.classification.options import parse
 
-    options = command_parser().parse_args(arguments)
     try:
-        _COMMANDS[options.command](options)
-    except Interrupted as stop:
-        print(f"{_NAME}: {stop}", file=sys.stderr)
-        return stop.exit_code
-    except NonFiniteError as error:
-        return fail(_NAME, error, RUN_ERROR)
-    # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
-    except (ValueError, OSError, NotTwiceDifferentiableError) as error:
+        command = parse(arguments)
+    except ValueError as error:
         return fail(_NAME, error, USAGE_ERROR)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # torch's way to say so on a CPU
-            raise
-        return fail(_NAME, f"not enough memory: {str(error).splitlines()[0]}", RUN_ERROR)
-    return 0
+    return run_training(_NAME, lambda: _COMMANDS[command.name](command.options))
 
 
-def command_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    from fairseq_l2t.classification import options as own
-
-    parser = OneLineParser(prog=_NAME, description=__doc__.partition(": ")[2])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
-    formatter = {"allow_abbrev": False}
-    teacher = commands.add_parser("train-teacher", help="train a teacher on lives of a student", **formatter)
-    student = commands.add_parser("train", help="train a student under any loss", **formatter)
-    for one in (teacher, student):
-        own.add_data_options(one)
-        own.add_recipe_options(one)
-        own.add_run_options(one)
-    own.add_teacher_options(teacher)
-    own.add_student_options(student)
-    evaluate = commands.add_parser("evaluate", help="error rates of checkpoints on test images", **formatter)
-    evaluate.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT")
-    evaluate.add_argument("--data-dir", metavar="DIR", help="where the images are now (default: where they were)")
-    plot = commands.add_parser("plot", help="a teacher's training and its coefficients, as PNG", **formatter)
-    plot.add_argument("run", metavar="DIR", help="--save-dir of a train-teacher run")
-    plot.add_argument("--output-dir", metavar="DIR", help="default: the same folder")
-    plot.add_argument("--classes", nargs="+", metavar="CLASS", help="rows of Phi to show (default: up to 4)")
-    return parser
-
-
-def _train_teacher(options: argparse.Namespace) -> None:
+def _train_teacher(options: TrainTeacherOptions) -> None:
     from fairseq_l2t.classification.runs import train_teacher
 
     train_teacher(options)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: TrainOptions) -> None:
     from fairseq_l2t.classification.runs import BEST_CHECKPOINT, train_student
 
     best = train_student(options)
@@ -85,10 +49,10 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: EvaluateOptions) -> None:
     from fairseq_l2t.classification.evaluation import evaluate, interval_of
 
-    groups: dict[tuple, list[float]] = {}
+    groups: dict[tuple[str, ...], list[float]] = {}
     for path in options.checkpoints:
         found = evaluate(path, options.data_dir)
         print(json.dumps(found))
@@ -99,14 +63,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"{data} ({protocol}), {student}, {loss}: {interval} % of the test images wrong, seeds: {interval.count}")
 
 
-def _plot(options: argparse.Namespace) -> None:
+def _plot(options: PlotOptions) -> None:
     from fairseq_l2t.inspection.classifier_plots import plot_run
 
-    for path in plot_run(options.run, options.output_dir or options.run, options.classes):
+    for path in plot_run(options.run, options.output_dir or options.run, list(options.classes) or None):
         print(path)
 
 
-_COMMANDS = {"train-teacher": _train_teacher, "train": _train, "evaluate": _evaluate, "plot": _plot}
+_COMMANDS: dict[str, Callable[[Any], None]] = {
+    "train-teacher": _train_teacher,
+    "train": _train,
+    "evaluate": _evaluate,
+    "plot": _plot,
+}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``l2t-doctor``: can the hypergradients of this student be trusted, and what to do where they cannot."""
+"""``l2t-doctor``: whether the hypergradients of a student can be trusted, and what to do where they cannot."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import time
 import warnings
 from collections.abc import Sequence
 
+from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail
+
 __all__ = ["main"]
 
-_USAGE_ERROR, _CHECK_FAILED = 2, 1
+_NAME = "l2t-doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        print("l2t-doctor: stopped by SIGINT", file=sys.stderr)
+        print(f"{_NAME}: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
@@ -41,19 +43,14 @@ def _run(arguments: Sequence[str]) -> int:
             print(check, flush=True)
             made, failed = made + 1, failed + (not check.is_good)
     except (ValueError, OSError) as error:
-        return _refuse(error)
+        return fail(_NAME, error, USAGE_ERROR)
     except Exception as error:
         if type(error) is not Exception:
             raise
-        return _refuse(error)  # fairseq's way to say that data cannot be used
+        return fail(_NAME, error, USAGE_ERROR)  # how fairseq reports data that cannot be used
     verdict = "hypergradients of this student can be trusted" if not failed else "hypergradients cannot be trusted"
     print(f"{failed} of {made} checks failed, {time.monotonic() - begun:.0f} s: {verdict}")
-    return _CHECK_FAILED if failed else 0
-
-
-def _refuse(error: Exception) -> int:
-    print(f"l2t-doctor: error: {error}", file=sys.stderr)
-    return _USAGE_ERROR
+    return RUN_ERROR if failed else 0
 
 
 if __name__ == "__main__":

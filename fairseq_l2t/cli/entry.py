@@ -1,4 +1,4 @@
-"""What our training commands share: their log, and the signals that arrive before a run handles them itself."""
+"""Shared by the training commands: their log, exit codes, and signals that arrive before a run handles them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["RUN_ERROR", "USAGE_ERROR", "fail", "run_command"]
+__all__ = ["RUN_ERROR", "USAGE_ERROR", "fail", "run_command", "run_training"]
 
 USAGE_ERROR, RUN_ERROR = 2, 1
 
@@ -34,7 +34,39 @@ def run_command(name: str, run: Callable[[Sequence[str]], int], arguments: Seque
         return 128 + signal.SIGINT
 
 
+def run_training(name: str, train: Callable[[], object]) -> int:
+    """Return the exit code of a training that `run_command` runs, each failure told in one line on stderr.
+
+    Args:
+        name: of the command.
+        train: raises what a training raises.
+    """
+    from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
+    from fairseq_l2t.teaching.interruption import Interrupted
+    from fairseq_l2t.unroll.student import NonFiniteError
+
+    try:
+        train()
+    except Interrupted as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return stop.exit_code
+    except NonFiniteError as error:
+        return fail(name, error, RUN_ERROR)
+    # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
+    except (ValueError, OSError, NotTwiceDifferentiableError) as error:
+        return fail(name, error, USAGE_ERROR)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # how torch reports it on a CPU
+            raise
+        return fail(name, f"not enough memory: {str(error).splitlines()[0]}", RUN_ERROR)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        return fail(name, error, USAGE_ERROR)  # fairseq's way to say that data cannot be used
+    return 0
+
+
 def fail(name: str, error: Exception | str, code: int) -> int:
-    """Tell on stderr, in one line, what went wrong; return ``code``."""
+    """Print what went wrong on stderr, in one line; return ``code``."""
     print(f"{name}: error: {error}", file=sys.stderr)
     return code

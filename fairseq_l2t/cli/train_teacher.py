@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail, run_command
+from fairseq_l2t.cli.entry import run_command, run_training
 
 __all__ = ["main"]
 
@@ -19,27 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
-    from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
-    from fairseq_l2t.plugin.teacher_run import TeacherRun
-    from fairseq_l2t.teaching.interruption import Interrupted
-    from fairseq_l2t.unroll.student import NonFiniteError
+    from fairseq_l2t.plugin.teacher_run import train_teacher
 
-    try:
-        with TeacherRun.open(arguments) as run:
-            run.run()
-    except Interrupted as stop:
-        print(f"{_NAME}: {stop}", file=sys.stderr)
-        return stop.exit_code
-    except NonFiniteError as error:
-        return fail(_NAME, error, RUN_ERROR)
-    # ValueError: options, teacher files and run states that cannot be used; OSError: paths.
-    except (ValueError, OSError, NotTwiceDifferentiableError) as error:
-        return fail(_NAME, error, USAGE_ERROR)
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        return fail(_NAME, error, USAGE_ERROR)  # fairseq's way to say that data cannot be used
-    return 0
+    return run_training(_NAME, lambda: train_teacher(arguments))
 
 
 if __name__ == "__main__":

@@ -1,179 +1,155 @@
-"""One run of ``l2t-train-teacher``: options, student, teacher, and a folder that survives interruption."""
+"""What is fairseq's in a run of ``l2t-train-teacher``: the student, its measure on dev, its progress."""
 
 from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fairseq.data.iterators import CountingIterator
 from fairseq.logging import progress_bar
+from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.plugin.doctor.doctor import quick_check
 from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.task import vocabulary_of
-from fairseq_l2t.plugin.window_memory import plan_of_run
-from fairseq_l2t.storage import TeacherSettings, lock_run_folder, save_teacher
-from fairseq_l2t.teaching.interruption import stop_requests
-from fairseq_l2t.teaching.record import ResumeError, TeachingRecord, saved_run, warn_of_bad_window
-from fairseq_l2t.teaching.trainer import TeacherTrainer, UpdateReport
+from fairseq_l2t.storage import TeacherSettings
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.record import SavedState
+from fairseq_l2t.teaching.report import UpdateReport
+from fairseq_l2t.teaching.run import run_teaching
 
-__all__ = ["TeacherRun"]
+__all__ = ["TranslationObjective", "TranslationStudents", "train_teacher"]
 
 logger = logging.getLogger(__name__)
 
 
-class TeacherRun:
-    """A run on a locked folder.
-
-    Args:
-        options: the checked options.
+def train_teacher(arguments: Sequence[str]) -> None:
+    """Check the options, and make the teacher updates that are left in ``--save-dir``.
 
     Raises:
-        ResumeError: the folder holds a run and ``--resume`` is not given, or options changed since it was started.
+        OptionError: names the option, its value and the values allowed.
         DoctorError: the quick form of ``l2t-doctor`` found that the student's hypergradients cannot be trusted.
-        RunStateError: a state that cannot be resumed.
+        Others: see `teaching.run.run_teaching`.
     """
+    options = RunOptions.parse(arguments)
 
-    def __init__(self, options: RunOptions) -> None:
-        self.options = options
-        saved = saved_run(options.folder, resume=options.resume)
-        self._student = student = FairseqStudent(options.student)
-        if options.student.namespace.skip_quick_check:
-            logger.warning("--skip-quick-check: nobody has looked whether this student's hypergradients are right")
+    def build(saved: SavedState | None) -> tuple[TranslationStudents, TranslationObjective]:
+        student = FairseqStudent(options.student)
+        if options.own.skip_quick_check:
+            logger.warning("--skip-quick-check: this student's hypergradients were not verified")
         else:
             for check in quick_check(student):
                 logger.info("quick check: %s", check)
-        given = options.student.namespace
-        teacher = Teacher.for_student(
-            student,
-            keys=options.keys,
-            seed=options.plan.seed,
-            initial_coefficient=given.initial_coefficient,
-            stage_spread=given.stage_spread,
-            form=given.coefficient_form,
-            initial_off_diagonal=given.initial_off_diagonal,
+        return TranslationStudents(options, student), TranslationObjective(options, student)
+
+    run_teaching(options.setup, build, lambda done: _progress(options, done))
+
+
+class TranslationStudents:
+    """fairseq models as students of a run; see `teaching.run.StudentAdapter`.
+
+    Args:
+        options: of the run.
+        student: built.
+    """
+
+    def __init__(self, options: RunOptions, student: FairseqStudent) -> None:
+        self._options, self.student = options, student
+        self.vocabulary = vocabulary_of(student.task.target_dictionary)
+
+    def new_teacher(self, plan: TeachingPlan) -> Teacher:
+        """Return the teacher as it starts."""
+        return Teacher.for_student(
+            self.student,
+            keys=plan.teacher_keys,
+            seed=plan.seed,
+            initial_coefficient=plan.initial_coefficient,
+            stage_spread=plan.stage_spread,
+            form=self._options.own.coefficient_form,
+            initial_off_diagonal=plan.initial_off_diagonal,
         )
-        self.trainer = TeacherTrainer(
-            student,
-            teacher,
-            options.plan,
-            measure=self._measure,
-            holdout=self._holdout,
-            observe_dev=self._observe_dev,
-            dev_interval=options.dev_interval,
-            on_bad_window=warn_of_bad_window,
-            memory=plan_of_run(options, student, self._dev_objective),
-            hvp=options.student.namespace.hvp,
+
+    def observe_dev(self) -> None:
+        """Bring the dev measures of the student's state up to date."""
+        self.student.observe_dev(self.student.dev.teaching)
+
+    def settings(self, extra: dict[str, Any]) -> TeacherSettings:
+        """Return the settings of the teacher file."""
+        own, plan, shape = self._options.own, self._options.plan, self._options.student.loss_shape
+        drawn = {"estimator": own.estimator, "samples": own.samples} if own.objective == "expected-bleu" else {}
+        recorded = {"objective": own.objective, **drawn, **extra, "arguments": list(self._options.arguments)}
+        return TeacherSettings(
+            shape.scale, shape.cross_entropy_mix, plan.total_updates, plan.cross_entropy_updates, recorded, shape.level
         )
-        self._vocabulary = vocabulary_of(student.task.target_dictionary)
-        try:
-            self._record = TeachingRecord(options.folder, self.trainer, options.fixed(), self._save, saved)
-        except ResumeError as error:
-            raise ResumeError(f"{error}{_of_presets(options, saved)}") from None
 
-    @classmethod
-    @contextmanager
-    def open(cls, arguments: Sequence[str]) -> Iterator[TeacherRun]:
-        """Check the options, lock the folder, and hold it for the run."""
-        options = RunOptions.parse(arguments)
-        with lock_run_folder(options.folder):
-            yield cls(options)
 
-    def run(self) -> None:
-        """Make the teacher updates that are left.
+class TranslationObjective:
+    """The measure on dev pairs; see `teaching.run.Objective`.
 
-        Raises:
-            Interrupted: a signal came; the state after the update then under way is saved.
-            NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last
-                good update.
-        """
-        trainer, plan = self.trainer, self.options.plan
-        if self.options.objective == "expected-bleu":
-            logger.info("reward: %s, estimator %s", self._student.reward().signature(), self.options.estimator)
-        logger.info(
-            "a student's life: %d updates, the first %d with cross-entropy, then windows of %d",
-            plan.total_updates,
-            self.options.student.cross_entropy_updates,
-            plan.unroll_length,
-        )
-        begun = time.monotonic()
-        first = trainer.teacher_update
-        with stop_requests("after this teacher update") as stop:
-            for _ in (progress := self._progress(first)):
-                report, seconds = self._record.make_update()
-                done = trainer.teacher_update - first
-                left = (time.monotonic() - begun) / done * (plan.teacher_updates - trainer.teacher_update)
-                progress.log(_statistics(report, seconds, left), tag="teacher", step=trainer.teacher_update)
-                _tell_of_error(report)
-                stop.raise_if_made()
-        self._record.finish()
+    Args:
+        options: of the run.
+        student: built.
+    """
 
-    # --- measures ---------------------------------------------------------------------------------------------
+    def __init__(self, options: RunOptions, student: FairseqStudent) -> None:
+        self._own, self._seed, self._student = options.own, options.plan.seed, student
+        if self._own.objective == "expected-bleu":
+            logger.info("reward: %s, estimator %s", student.reward().signature(), self._own.estimator)
 
-    def _measure(self, teacher_update: int):
+    def measure(self, teacher_update: int) -> tuple[float, Tensor]:
+        """Return the measure and its gradient (n,), on the pairs of a teacher update."""
         pairs = self._student.dev.teaching
+        count = len(pairs) if self._own.dev_batch is None else min(len(pairs), self._own.dev_batch)
         # A new draw of pairs for each update, from numbers alone: a resumed run draws the same.
-        chosen = random.Random(f"{self.options.plan.seed} {teacher_update}").sample(
-            pairs, min(len(pairs), self.options.student.namespace.dev_batch)
-        )
-        return self._dev_objective(chosen, teacher_update)
+        chosen = random.Random(f"{self._seed} {teacher_update}").sample(pairs, count)
+        return self._on(chosen, teacher_update)
 
-    def _holdout(self) -> float:
-        return self._dev_objective(self._student.dev.holdout, self.trainer.teacher_update)[0]
+    def holdout(self, teacher_update: int) -> float:
+        """Return the measure on the pairs that train nothing."""
+        return self._on(self._student.dev.holdout, teacher_update)[0]
 
-    def _dev_objective(self, pairs: Sequence[int], draw: int = 0):
-        options = self.options
+    def largest(self) -> object:
+        """Take the measure on the longest pairs. A new student seldom ends what is drawn from it, either."""
+        dev = self._student.dev
+        tokens = {pair: dev.source_length(pair) + len(dev.target(pair)) for pair in dev.teaching}
+        return self._on(sorted(tokens, key=tokens.__getitem__)[-(self._own.dev_batch or len(tokens)) :])
+
+    def _on(self, pairs: Sequence[int], draw: int = 0) -> tuple[float, Tensor]:
+        own = self._own
         return self._student.dev_objective(
-            options.objective,
+            own.objective,
             pairs=pairs,
-            samples=options.samples,
-            estimator=options.estimator,
-            alpha=options.alpha,
-            seed=options.plan.seed * 1_000_003 + draw,
+            samples=own.samples,
+            estimator=own.estimator,
+            alpha=own.risk_alpha,
+            seed=self._seed * 1_000_003 + draw,
         )
 
-    def _observe_dev(self) -> None:
-        self._student.observe_dev(self._student.dev.teaching)
 
-    # --- files ------------------------------------------------------------------------------------------------
+class _FairseqProgress:
+    """fairseq's progress bar."""
 
-    def _save(self, path: Path, states: list[dict[str, float]]) -> None:
-        options, shape = self.options, self.options.student.loss_shape
-        drawn = {"estimator": options.estimator, "samples": options.samples}
-        extra = {
-            "objective": options.objective,
-            **(drawn if options.objective == "expected-bleu" else {}),
-            "teacher_update": self.trainer.teacher_update,
-            "plan": asdict(options.plan),
-            "arguments": list(options.arguments),
-            "states": states,
-        }
-        settings = TeacherSettings(
-            shape.scale,
-            shape.cross_entropy_mix,
-            options.plan.total_updates,
-            options.student.cross_entropy_updates,
-            extra,
-            shape.level,
-        )
-        save_teacher(path, self.trainer.teacher, self._vocabulary, settings)
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._steps = bar, iter(bar)
+        next(self._steps, None)
 
-    # --- progress ---------------------------------------------------------------------------------------------
+    def show(self, report: UpdateReport, seconds: float, left: float) -> None:
+        """Show one update."""
+        self._bar.log(_statistics(report, seconds, left), tag="teacher", step=report.teacher_update)
+        next(self._steps, None)
 
-    def _progress(self, first: int):
-        common = self.options.student.cfg.common
-        return progress_bar.progress_bar(
-            CountingIterator(
-                range(first, self.options.plan.teacher_updates), start=first, total=self.options.plan.teacher_updates
-            ),
+
+@contextmanager
+def _progress(options: RunOptions, done: int) -> Iterator[_FairseqProgress]:
+    common, total = options.student.cfg.common, options.plan.teacher_updates
+    yield _FairseqProgress(
+        progress_bar.progress_bar(
+            CountingIterator(range(done, total), start=done, total=total),
             log_format=common.log_format,
             log_interval=1,
             log_file=common.log_file,
@@ -181,16 +157,6 @@ class TeacherRun:
             tensorboard_logdir=common.tensorboard_logdir,
             default_log_format="simple" if common.no_progress_bar else "tqdm",
         )
-
-
-def _of_presets(options: RunOptions, saved: tuple[dict, dict]) -> str:
-    """Tell where the other options of a resumed run come from, if a preset has put one there."""
-    then, now = saved[1]["options"], options.fixed()
-    if not any(then.get(name) != now[name] for name in options.left_to_preset()):
-        return ""
-    return (
-        f" (what is not given is that of --preset {options.student.namespace.preset} now; that of runs of before "
-        "there were presets is that of --preset paper)"
     )
 
 
@@ -200,11 +166,3 @@ def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, 
     values["recomputed_updates"] = report.recomputed_updates or None
     shown = {name: float(f"{value:.4g}") for name, value in values.items() if value is not None}
     return {**shown, "seconds": round(seconds, 2), "eta_seconds": round(left)}
-
-
-def _tell_of_error(report: UpdateReport) -> None:
-    if report.hypergradient_error is not None:
-        logger.info(
-            "--hvp finite-difference: the hypergradient of the first window is %.2g %% off the exact one",
-            100 * report.hypergradient_error,
-        )

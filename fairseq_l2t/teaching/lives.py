@@ -1,4 +1,4 @@
-"""Lives of a student: how they begin, go on without being kept, and when they see dev."""
+"""Lives of a student: how they begin, go on without being kept, and when they are measured on dev."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Lives:
         student: its life is begun by `begin`.
         teacher: as it is when an update is made.
         plan: the numbers.
-        observe_dev: () -> None; brings the dev measures of the student's state up to date.
-        dev_interval: it is called at all multiples of so many updates of a life; 0: after the cross-entropy updates
-            and after each window.
+        observe_dev: () -> None; brings the dev measures of the student's state up to date; called at all
+            multiples of ``plan.dev_interval`` updates of a life; 0: after the cross-entropy updates and after each
+            window.
     """
 
     def __init__(
@@ -46,16 +46,15 @@ class Lives:
         teacher: Teacher,
         plan: TeachingPlan,
         observe_dev: Callable[[], None],
-        dev_interval: int = 0,
     ) -> None:
         self._student, self._teacher, self._plan = student, teacher, plan
-        self._look_at_dev, self._dev_interval = observe_dev, dev_interval
-        self._states: list[dict[str, float]] = []
+        self._measure_on_dev, self._dev_interval = observe_dev, plan.dev_interval
+        self._seen: list[dict[str, float]] = []
 
     def begin(self, seed: int) -> None:
-        """Start anew; make the cross-entropy updates, which say nothing about the teacher and need not be kept."""
+        """Start anew and make the cross-entropy updates, which do not depend on the teacher and need not be kept."""
         self._student.restart(seed)
-        self._states = [self._state()]
+        self._seen = [self._current_state()]
         if self._student.cross_entropy_updates:
             self.advance(self._student.cross_entropy_updates)
             self.end_window()
@@ -69,29 +68,29 @@ class Lives:
         return min(self._plan.unroll_length, self._plan.total_updates - self._student.update)
 
     def observe_if_due(self) -> None:
-        """As often as the student would be validated: a teacher is shown dev measures as old as it will be later."""
+        """Measure on dev as often as fairseq-train validates: later the teacher sees dev measures of the same age."""
         if self._dev_interval and self._student.update % self._dev_interval == 0:
             self._observe_dev()
 
     def _observe_dev(self) -> None:
-        self._look_at_dev()
-        self._states.append(self._state())
+        self._measure_on_dev()
+        self._seen.append(self._current_state())
 
-    def _state(self) -> dict[str, float]:
+    def _current_state(self) -> dict[str, float]:
         state = self._student.state
         return dict(zip(state.features, state.vector(self._student.update).tolist(), strict=True))
 
     def take_states(self) -> list[dict[str, float]]:
-        """Return, by feature name, the states at the beginning of the life, whenever dev was looked at, and now.
+        """Return, by feature name, the states at the start of the life, at each measure on dev, and now.
 
-        Those of before the last call are left out.
+        States of before the last call are left out.
         """
-        found, self._states = self._states, []
-        now = self._state()
+        found, self._seen = self._seen, []
+        now = self._current_state()
         return found if found and found[-1] == now else [*found, now]
 
     def end_window(self) -> None:
-        """Look at dev where that is not done at multiples of an interval."""
+        """Measure on dev, unless that is done at multiples of an interval."""
         if not self._dev_interval:
             self._observe_dev()
 

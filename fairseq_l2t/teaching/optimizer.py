@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.teaching.plan import TeachingPlan
 
 __all__ = ["TeacherOptimizer"]
 
@@ -25,25 +26,26 @@ class TeacherOptimizer:
 
     Args:
         teacher: moved in place.
-        lr: step of the shared level u and of the queries V.
-        word_lr: step of the deviations D; 0 keeps one coefficient for all words.
-        clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
-        off_diagonal_lr: step of the level that the off-diagonal coefficients of a full or smoothed Phi share.
+        options: ``teacher_lr`` is the step of the shared level u and of the queries V, ``teacher_word_lr`` that of the
+            deviations D (0 keeps one coefficient for all words), ``teacher_off_diagonal_lr`` that of the level which
+            the off-diagonal coefficients of a full or smoothed Phi share; ``teacher_clip_norm`` bounds the norm of the
+            hypergradient that reaches Adam.
     """
 
-    def __init__(
-        self, teacher: Teacher, *, lr: float, word_lr: float, clip_norm: float = 0.0, off_diagonal_lr: float = 0.0
-    ) -> None:
-        self._teacher, self._clip_norm = teacher, clip_norm
+    def __init__(self, teacher: Teacher, options: TeachingPlan) -> None:
+        self._teacher, self._clip_norm = teacher, options.teacher_clip_norm
         values = teacher.values.detach()
         rows = teacher.rows
         self._rows = {"shared": rows.pop("of_targets"), **rows}
         self._levels = {name: values[rows].mean(dim=0) for name, rows in self._rows.items()}
         self._word = values - self._shared()
-        groups = [{"params": [self._levels["shared"], teacher.queries]}, {"params": [self._word], "lr": word_lr}]
+        groups: list[dict[str, Any]] = [
+            {"params": [self._levels["shared"], teacher.queries]},
+            {"params": [self._word], "lr": options.teacher_word_lr},
+        ]
         if "off_diagonal" in self._levels:
-            groups.append({"params": [self._levels["off_diagonal"]], "lr": off_diagonal_lr})
-        self._adam = torch.optim.Adam(groups, lr=lr, maximize=True)
+            groups.append({"params": [self._levels["off_diagonal"]], "lr": options.teacher_off_diagonal_lr})
+        self._adam = torch.optim.Adam(groups, lr=options.teacher_lr, maximize=True)
         self.rate_factor = 1.0
 
     def step(self, theta: dict[str, Tensor], norm: float) -> None:

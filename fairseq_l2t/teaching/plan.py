@@ -1,85 +1,209 @@
-"""The numbers of the outer loop."""
+"""From the options as they are given to the numbers of a run: every value that depends on others is computed here."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["TeachingPlan"]
+from pydantic.dataclasses import dataclass
 
-_APART = 1_000_000
+from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.teaching.declaration import OptionError, one_line_errors
+from fairseq_l2t.teaching.options import DEFAULT_LIVES, DEFAULT_TOTAL_UPDATES, LifeOptions, TeachingOptions
+
+__all__ = ["TeachingPlan", "life_of", "plan_of", "resolve"]
+
+DEV_MEASURES_PER_LIFE = 5
+"""How often a student is measured on dev, where --validate-interval-updates depends on the length of its life."""
+
+_JUDGING_SEED_OFFSET = 1_000_000
+
+T = TypeVar("T", bound=TeachingOptions)
 
 
-@dataclass(frozen=True)
-class TeachingPlan:
-    """The numbers of the outer loop.
+def life_of(
+    options: LifeOptions, *, max_update: int | None = None, warmup_updates: int | None = None
+) -> tuple[int, int]:
+    """Return the updates of a life, and those of cross-entropy at its start.
 
     Args:
-        unroll_length: student updates T between two teacher updates.
-        backward_length: the last updates of a window that the sweep goes back through; 0: all. Truncated
-            back-propagation (Shaban et al., AISTATS 2019): cheaper, and biased.
-        total_updates: student updates of one life.
-        teacher_updates: teacher updates in all.
-        teacher_lr: learning rate of the teacher's Adam, for what all words share.
-        teacher_word_lr: the same for each word's own part.
-        teacher_clip_norm: bound on the norm of the hypergradient that reaches Adam; 0: none.
-        max_bad_steps: windows in a row that may end in NaN or infinity before the training is given up.
-        seed: life k of a student has the seed ``seed + k``.
-        holdout_lives: lives without a hypergradient that judge a teacher after each life it was taught by; their
-            seeds are the same for all teachers. 0: a teacher is judged by the life that taught it, which other seeds
-            tell apart from the next more than the teacher does.
-        teacher_off_diagonal_lr: as teacher_lr, for the level that the off-diagonal coefficients of a full Phi share.
-        teacher_lr_shrink: where the ``holdout_lives`` find a teacher worse than the best, it goes back to that, and all
-            its learning rates are multiplied by this number; 1: it goes on from where it is.
+        options: as given.
+        max_update, warmup_updates: what fairseq's options of these names say, where they are given.
 
     Raises:
-        ValueError: names the option, its value and its range.
+        OptionError: no update is left for the teacher.
+    """
+    total = options.total_updates or max_update or DEFAULT_TOTAL_UPDATES
+    if total < 1:
+        raise OptionError(f"--max-update: {total}; expected a whole number of at least 1, or --total-updates")
+    begin = options.cross_entropy_updates
+    if begin is None:
+        begin = warmup_updates or 0
+    if not 0 <= begin < total:
+        raise OptionError(
+            f"--cross-entropy-updates / --warmup-updates: {begin}; expected 0 to {total - 1}, less than --total-updates"
+        )
+    return total, begin
+
+
+def resolve(
+    options: T,
+    given: Collection[str],
+    *,
+    max_update: int | None = None,
+    warmup_updates: int | None = None,
+) -> T:
+    """Return the options with every value in place.
+
+    =========================  =====================================================================================
+    total_updates              fairseq's --max-update, otherwise `DEFAULT_TOTAL_UPDATES`
+    cross_entropy_updates      fairseq's --warmup-updates where it is given, otherwise 0
+    unroll_length              all updates after the cross-entropy; a preset's length is cut to that of a life
+    teacher_updates            those of `DEFAULT_LIVES` lives
+    validate_interval_updates  `DEV_MEASURES_PER_LIFE` times a life
+    loss_scale                 4 / initial_coefficient
+    initial_off_diagonal       0
+    teacher_word_lr            a tenth of teacher_lr
+    teacher_off_diagonal_lr    a tenth of teacher_lr
+    =========================  =====================================================================================
+
+    A preset's value that has no meaning beside what is given is dropped: coefficients beside the diagonal and their
+    learning rate where there are none, teacher_lr_shrink without holdout_lives. A single key has no stage_spread.
+
+    Args:
+        options: as given, the rest from a preset.
+        given: names of the options that are given.
+        max_update, warmup_updates: what fairseq's options of these names say, where they are given.
+
+    Raises:
+        OptionError: names the option, its value and the values allowed.
+    """
+    total, begin = life_of(options, max_update=max_update, warmup_updates=warmup_updates)
+    whole = max(1, total - begin)
+    window = options.unroll_length
+    if window is None:
+        window = whole
+    elif "unroll_length" not in given:
+        window = min(window, total)
+    updates = options.teacher_updates
+    interval = options.validate_interval_updates
+    beside, beside_lr = options.initial_off_diagonal, options.teacher_off_diagonal_lr
+    if not options.has_off_diagonal:
+        beside = beside if "initial_off_diagonal" in given else 0.0
+        beside_lr = beside_lr if "teacher_off_diagonal_lr" in given else 0.0
+        if beside:
+            raise OptionError(f"--initial-off-diagonal: {beside}; expected 0 unless --coefficient-form is smoothed")
+        if beside_lr:
+            raise OptionError(
+                f"--teacher-off-diagonal-lr: {beside_lr}; needs --coefficient-form smoothed, a diagonal Phi has no "
+                "coefficient beside the diagonal"
+            )
+    shrink = options.teacher_lr_shrink
+    if not options.holdout_lives and "teacher_lr_shrink" not in given:
+        shrink = 1.0
+    word_lr = options.teacher_word_lr
+    return replace(
+        options,
+        total_updates=total,
+        cross_entropy_updates=begin,
+        unroll_length=window,
+        teacher_updates=DEFAULT_LIVES * -(-whole // window) if updates is None else updates,
+        validate_interval_updates=max(1, total // DEV_MEASURES_PER_LIFE) if interval is None else interval,
+        loss_scale=4.0 / options.initial_coefficient if options.loss_scale is None else options.loss_scale,
+        initial_off_diagonal=0.0 if beside is None else beside,
+        teacher_word_lr=options.teacher_lr / 10 if word_lr is None else word_lr,
+        teacher_off_diagonal_lr=options.teacher_lr / 10 if beside_lr is None else beside_lr,
+        teacher_lr_shrink=shrink,
+        stage_spread=options.stage_spread if options.teacher_keys > 1 else 0.0,
+    )
+
+
+@one_line_errors
+@dataclass(frozen=True, kw_only=True)
+class TeachingPlan(TeachingOptions):
+    """Resolved options: the numbers of a run.
+
+    Args:
+        seed: life k of a student has the seed ``seed + k``.
+
+    Raises:
+        OptionError: a value that is not resolved, or that does not fit another one; names option, value and range.
     """
 
-    unroll_length: int
-    total_updates: int
-    teacher_updates: int
-    teacher_lr: float
-    teacher_word_lr: float
-    teacher_clip_norm: float = 0.0
-    max_bad_steps: int = 3
     seed: int = 1
-    backward_length: int = 0
-    holdout_lives: int = 0
-    teacher_off_diagonal_lr: float = 0.0
-    teacher_lr_shrink: float = 1.0
+
+    if TYPE_CHECKING:  # `resolve` has put a value in place of each None, which `__post_init__` checks
+        total_updates: int
+        cross_entropy_updates: int
+        validate_interval_updates: int
+        unroll_length: int
+        teacher_updates: int
+        loss_scale: float
+        initial_off_diagonal: float
+        teacher_word_lr: float
+        teacher_off_diagonal_lr: float
 
     @property
     def holdout_seeds(self) -> range:
         """Seeds of the lives that judge, far from those that teach."""
-        return range(self.seed + _APART, self.seed + _APART + self.holdout_lives)
+        first = self.seed + _JUDGING_SEED_OFFSET
+        return range(first, first + self.holdout_lives)
 
     @property
     def kept_length(self) -> int:
         """Updates of a whole window that are kept for the sweep."""
         return self.backward_length or self.unroll_length
 
+    @property
+    def dev_interval(self) -> int:
+        """Updates between two measures on dev; 0: one after the cross-entropy updates and after each window."""
+        return self.validate_interval_updates
+
     def __post_init__(self) -> None:
-        _require_whole("--total-updates", self.total_updates, 1)
-        _require_whole("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
-        _require_whole("--backward-length", self.backward_length, 0, self.unroll_length, "--unroll-length")
-        _require_whole("--teacher-updates", self.teacher_updates, 0)
-        _require_whole("--max-bad-steps", self.max_bad_steps, 1)
-        _require_whole("--holdout-lives", self.holdout_lives, 0)
-        if not (self.teacher_lr > 0 and math.isfinite(self.teacher_lr)):
-            raise ValueError(f"--teacher-lr: {self.teacher_lr}; expected a finite number above 0")
-        if not 0 < self.teacher_lr_shrink <= 1:
-            raise ValueError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; expected a number above 0, at most 1")
+        unresolved = [name for name in _RESOLVED if getattr(self, name) is None]
+        if unresolved:
+            raise OptionError(f"--{unresolved[0].replace('_', '-')}: not resolved; expected a number")
+        _require_at_most("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
+        _require_at_most("--backward-length", self.backward_length, 0, self.unroll_length, "--unroll-length")
+        if not self.dev_holdout:
+            raise OptionError(
+                f"--dev-holdout: {self.dev_holdout}; expected a number above 0 and below 1, so that some of dev "
+                "chooses the teacher"
+            )
         if self.teacher_lr_shrink < 1 and not self.holdout_lives:
-            raise ValueError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; needs --holdout-lives, which judge")
-        for name in ("teacher_word_lr", "teacher_clip_norm", "teacher_off_diagonal_lr"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option}: {value}; expected a finite number of at least 0")
+            raise OptionError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; needs --holdout-lives")
+        if self.keep_graphs and self.memory_budget is None:
+            raise OptionError("--keep-graphs: needs --memory-budget, which says how much memory graphs may take")
+        if self.keep_graphs and self.keep_steps_in != "device":
+            raise OptionError(f"--keep-graphs: graphs stay on the device; --keep-steps-in is {self.keep_steps_in}")
+
+    def loss_shape(self, level: str = "token") -> LossShape:
+        """Return the shape of the loss; ``level``: see `loss.dynamic_loss.LossShape`."""
+        return LossShape(self.loss_scale, self.cross_entropy_mix, level)
 
 
-def _require_whole(option: str, value: int, least: int, most: int | None = None, most_name: str = "") -> None:
-    if value < least or (most is not None and value > most):
-        limit = "" if most is None else f" and at most {most} ({most_name})"
-        raise ValueError(f"{option}: {value}; expected a whole number of at least {least}{limit}")
+_RESOLVED = (
+    "total_updates",
+    "cross_entropy_updates",
+    "validate_interval_updates",
+    "unroll_length",
+    "teacher_updates",
+    "loss_scale",
+    "initial_off_diagonal",
+    "teacher_word_lr",
+    "teacher_off_diagonal_lr",
+)
+"""Options that `resolve` gives a value."""
+
+
+def plan_of(resolved: TeachingOptions, seed: int) -> TeachingPlan:
+    """Return the plan of resolved options; raises `OptionError` where their values do not fit each other."""
+    return TeachingPlan(**{field.name: getattr(resolved, field.name) for field in fields(TeachingOptions)}, seed=seed)
+
+
+def _require_at_most(option: str, value: int, least: int, most: int, most_name: str) -> None:
+    if value > most:
+        raise OptionError(
+            f"{option}: {value}; expected a whole number of at least {least} and at most {most} ({most_name})"
+        )

@@ -6,51 +6,38 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fairseq_l2t.storage.atomic import write_atomically
 from fairseq_l2t.storage.run_state import load_run_state, save_run_state
-from fairseq_l2t.teaching.trainer import TeacherTrainer, UpdateReport
+from fairseq_l2t.teaching.report import UpdateReport
+from fairseq_l2t.teaching.resume import ResumeError, refuse_other_options
+from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.unroll.student import NonFiniteError
 
 __all__ = [
     "BEST_NAME",
     "LAST_NAME",
     "LOG_NAME",
-    "ResumeError",
     "TeachingRecord",
-    "refuse_other_options",
     "saved_run",
     "warn_of_bad_window",
 ]
 
 BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensors", "teacher_log.jsonl"
 
-_WITHOUT_EFFECT = {
-    "backward_length": 0,
-    "coefficient_form": "diagonal",
-    "holdout_lives": 0,
-    "initial_off_diagonal": 0.0,
-    "split_seed": 0,
-    "stage_spread": 0.0,
-    "teacher_lr_shrink": 1.0,
-    "teacher_off_diagonal_lr": 0.0,
-}
-"""Options that runs of before they existed are resumed with."""
-
 logger = logging.getLogger(__name__)
 
+SavedState = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and plain values of a run that was stopped."""
 
-class ResumeError(ValueError):
-    """A folder that holds a run, or a run of other options; one line that names the option."""
 
-
-def saved_run(
-    folder: str | os.PathLike[str], *, resume: bool, what: str = "teacher training"
-) -> tuple[dict, dict] | None:
+def saved_run(folder: str | os.PathLike[str], *, resume: bool, what: str = "teacher training") -> SavedState | None:
     """Return the state that ``folder`` holds, or None; ``what`` is run there.
 
     Raises:
@@ -77,6 +64,7 @@ class TeachingRecord:
         save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those of the newest
             life of a student, by feature name.
         saved: what `saved_run` returned.
+        given, preset: see `teaching.resume.refuse_other_options`.
 
     Raises:
         ResumeError: ``saved`` is of a run with other options.
@@ -88,13 +76,17 @@ class TeachingRecord:
         trainer: TeacherTrainer,
         options: Mapping[str, Any],
         save_teacher: Callable[[Path, list[dict[str, float]]], None],
-        saved: tuple[dict, dict] | None,
+        saved: SavedState | None,
+        *,
+        given: Collection[str] | None = None,
+        preset: str = "",
     ) -> None:
         self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
         self._states: list[dict[str, float]] = []
         self._states_end = 0
         self._best_update: int | None = None
         if saved is not None:
+            refuse_other_options(saved[1]["options"], self._options, given, preset)
             self._restore(*saved)
         self._log = folder / LOG_NAME
         self._keep_log_until(trainer.teacher_update)
@@ -121,10 +113,10 @@ class TeachingRecord:
         return report, seconds
 
     def finish(self) -> None:
-        """See to it that there is a `BEST_NAME`, and tell of it."""
+        """Write `BEST_NAME` where no teacher was judged, and log which teacher it is."""
         plan, is_judged = self.trainer.plan, self.trainer.best_holdout is not None
         if self.trainer.teacher_update == 0:
-            logger.info("--teacher-updates 0: the teacher as it begins, a fixed loss to compare with")
+            logger.info("--teacher-updates 0: the teacher as it starts, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
         elif not self.trainer.has_ended_a_life:
@@ -167,11 +159,10 @@ class TeachingRecord:
         )
         save_run_state(self._folder, tensors, values)
 
-    def _restore(self, tensors: dict, values: dict[str, Any]) -> None:
-        refuse_other_options(values["options"], self._options)
+    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         self.trainer.load_state_dict(tensors, values)
         self._states, self._states_end = values["states"], values["states_end"]
-        self._best_update = values.get("best_update")  # runs of before it was kept have none
+        self._best_update = values["best_update"]
         logger.info("resumed at teacher update %d", self.trainer.teacher_update)
 
     def _keep_log_until(self, teacher_update: int) -> None:
@@ -181,27 +172,6 @@ class TeachingRecord:
             write_atomically(self._log, ["".join(lines).encode()])
 
 
-def refuse_other_options(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other options than it was started with.
-
-    A run of before an option existed counts as one with the value that changes nothing.
-
-    Raises:
-        ResumeError: names each option, its value then and now.
-    """
-    before = {
-        key: str(value) if isinstance(now[key], str) else value for key, value in _WITHOUT_EFFECT.items() if key in now
-    }
-    then = {**before, **then}
-    changed = [
-        f"--{key.replace('_', '-')} {then.get(key)} then, {now.get(key)} now"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    ]
-    if changed:
-        raise ResumeError(f"--resume: the run was started with other options: {'; '.join(changed)}")
-
-
 def warn_of_bad_window(error: NonFiniteError) -> None:
-    """Tell that a window ended in NaN or infinity."""
+    """Log that a window ended in NaN or infinity."""
     logger.warning("%s; the teacher is left as it was, a new student's life begins", error)

@@ -8,8 +8,8 @@ update, and the next window starts where the last one ended. With ``unroll_lengt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,54 +20,20 @@ from fairseq_l2t.teaching.backtracking import Backtracking
 from fairseq_l2t.teaching.lives import Lives, LivingStudent
 from fairseq_l2t.teaching.optimizer import TeacherOptimizer
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.report import UpdateReport, sum_by_tenth
+from fairseq_l2t.teaching.resume import fixed_options, refuse_other_options
 from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 from fairseq_l2t.unroll.student import NonFiniteError
-from fairseq_l2t.unroll.trajectory import unroll
+from fairseq_l2t.unroll.trajectory import Trajectory, unroll
+from fairseq_l2t.unroll.window import Window
 
-__all__ = ["TeacherTrainer", "UpdateReport"]
+__all__ = ["TeacherTrainer"]
 
 
 MOST_ERROR = 1.0
 """Relative error from which an approximate hypergradient is refused: every step back multiplies the error of those
 before it. Differences in float32 were 0.001 to 0.25 off over 40 updates (benchmarks/cost/README.md), and 23,000 over 780."""
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """One teacher update; the Phi statistics are of the last coefficients the window used.
-
-    ``teacher_update`` counts the updates made, this one included; ``student_life`` counts from 0.
-    ``holdout_measure`` is None but at the end of a life, the only point where lives are comparable: with
-    ``holdout_lives`` the mean over those lives under the teacher after the update, otherwise that of the life itself,
-    which was under the teacher before it.
-    ``recomputed_updates``: student updates made again because the memory budget did not hold them.
-    ``phi_off_diagonal``: mean of those beside the diagonal, of a smoothed Phi its last; None where there are none. Of a
-    smoothed Phi the other three are without it.
-    ``pull_by_tenth``: derivative of the measure by a number added to all coefficients of targets in a tenth of the
-    updates, in order; its signs say where in the window the student would rather have had them higher or lower.
-    ``states``: of the student by feature name, those of `teaching.lives.Lives.take_states`: in the window, its end last.
-    ``teacher_rate_factor``: what the learning rates of the update to come are multiplied by; see `teaching.backtracking`.
-    ``hypergradient_error``: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
-    """
-
-    teacher_update: int
-    student_life: int
-    student_update: int
-    progress: float
-    measure: float
-    holdout_measure: float | None
-    hypergradient_norm: float
-    adjoint_norm: float
-    phi_min: float
-    phi_mean: float
-    phi_max: float
-    recomputed_updates: int
-    pull_by_tenth: tuple[float, ...]
-    hypergradient_error: float | None
-    states: list[dict[str, float]]
-    phi_off_diagonal: float | None = None
-    teacher_rate_factor: float = 1.0
 
 
 class TeacherTrainer:
@@ -79,12 +45,10 @@ class TeacherTrainer:
         plan: the numbers.
         measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
         holdout: () -> the same measure on dev pairs that train nothing.
-        observe_dev: () -> None; brings the dev measures of the student's state up to date.
-        dev_interval: it is called at all multiples of so many updates of a life; 0: after the cross-entropy updates
-            and after each window.
+        observe_dev: () -> None; brings the dev measures of the student's state up to date. It is called as
+            ``plan.dev_interval`` says.
         on_bad_window: told the error of a window that ended in NaN or infinity.
         memory: how the updates of a window are kept.
-        hvp: a name in `unroll.adjoint_sweep.PRODUCTS`; anything but ``exact`` is compared with it on the first window.
     """
 
     def __init__(
@@ -96,22 +60,14 @@ class TeacherTrainer:
         measure: Callable[[int], tuple[float, Tensor]],
         holdout: Callable[[], float],
         observe_dev: Callable[[], None],
-        dev_interval: int = 0,
         on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
         memory: MemoryPlan | None = None,
-        hvp: str = "exact",
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout = measure, holdout
-        self._lives = Lives(student, teacher, plan, observe_dev, dev_interval)
-        self._on_bad_window, self._memory, self._hvp = on_bad_window, memory or MemoryPlan(), hvp
-        self._optimizer = TeacherOptimizer(
-            teacher,
-            lr=plan.teacher_lr,
-            word_lr=plan.teacher_word_lr,
-            clip_norm=plan.teacher_clip_norm,
-            off_diagonal_lr=plan.teacher_off_diagonal_lr,
-        )
+        self._lives = Lives(student, teacher, plan, observe_dev)
+        self._on_bad_window, self._memory = on_bad_window, memory or MemoryPlan()
+        self._optimizer = TeacherOptimizer(teacher, plan)
         self._backtracking = Backtracking(teacher, self._optimizer, plan.teacher_lr_shrink)
         self.teacher_update = 0
         self.life = -1
@@ -160,7 +116,7 @@ class TeacherTrainer:
         value, grad_omega = self._measure(self.teacher_update)
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
-        found = hypergradient_with_adjoint(trajectory, grad_omega, self._hvp)
+        found = hypergradient_with_adjoint(trajectory, grad_omega, self.plan.hvp)
         error = self._error_of(found, trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
@@ -168,6 +124,8 @@ class TeacherTrainer:
         ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
         holdout = self._keep_if_best(self._held_back(), keep_best) if ended and not judged else None
         phi = trajectory.last_coefficients
+        if phi is None:
+            raise ValueError("window: no update is under the teacher; expected fewer cross-entropy updates")
         self._bad_windows = 0
         self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
@@ -179,16 +137,16 @@ class TeacherTrainer:
             self._backtracking.go_back()
         return replace(report, holdout_measure=judgement, teacher_rate_factor=self._optimizer.rate_factor)
 
-    def _error_of(self, found: Hypergradient, trajectory, grad_omega: Tensor) -> float | None:
+    def _error_of(self, found: Hypergradient, trajectory: Trajectory | Window, grad_omega: Tensor) -> float | None:
         """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
-        if self._hvp == "exact" or self.teacher_update:
+        if self.plan.hvp == "exact" or self.teacher_update:
             return None
         error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
         if not error < MOST_ERROR:
             raise ValueError(
-                f"--hvp: {self._hvp}; off the exact hypergradient of the first window by {error:.3g} times its size, "
-                f"expected below {MOST_ERROR:g}: take exact, an --unroll-length below {self.plan.unroll_length}, or "
-                "more --cross-entropy-updates"
+                f"--hvp: {self.plan.hvp}; off the exact hypergradient of the first window by {error:.3g} times its "
+                f"size, expected below {MOST_ERROR:g}: take exact, an --unroll-length below "
+                f"{self.plan.unroll_length}, or more --cross-entropy-updates"
             )
         return error
 
@@ -242,7 +200,7 @@ class TeacherTrainer:
             adjoint_norm=found.adjoint_norm,
             **self.teacher.statistics(phi),
             recomputed_updates=recomputed,
-            pull_by_tenth=_by_tenth(found.pulls),
+            pull_by_tenth=sum_by_tenth(found.pulls),
             hypergradient_error=error,
             states=states,
             teacher_rate_factor=self._optimizer.rate_factor,
@@ -256,7 +214,7 @@ class TeacherTrainer:
         tensors.update({f"optimizer.{name}": tensor for name, tensor in self._optimizer.state_dict().items()})
         tensors.update({f"best.{name}": tensor for name, tensor in self._backtracking.state_dict().items()})
         values = {
-            "plan": asdict(self.plan),
+            "plan": fixed_options(self.plan),
             "rate_factor": self._optimizer.rate_factor,
             "teacher_update": self.teacher_update,
             "life": self.life,
@@ -268,36 +226,22 @@ class TeacherTrainer:
         return tensors, values
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned; the number of teacher updates may have been raised since.
+        """Go on from what `state_dict` returned; options that change no update may differ.
 
         Raises:
-            ValueError: the state is of another plan.
+            ResumeError: the state is that of a run with other options.
         """
-        # A state from before there were these options is one without their effect.
-        since = {"backward_length": 0, "holdout_lives": 0, "teacher_off_diagonal_lr": 0.0, "teacher_lr_shrink": 1.0}
-        fixed = {**since, **values["plan"], "teacher_updates": self.plan.teacher_updates}
-        if fixed != asdict(self.plan):
-            changed = [
-                f"{key} {fixed[key]} then, {value} now"
-                for key, value in asdict(self.plan).items()
-                if fixed.get(key) != value
-            ]
-            raise ValueError(f"--resume: the run was started with other options: {'; '.join(changed)}")
+        refuse_other_options(values["plan"], fixed_options(self.plan))
         for name, parameter in self.teacher.named_parameters():
             with torch.no_grad():
                 parameter.copy_(tensors[f"teacher.{name}"])
         self._optimizer.load_state_dict(_of_prefix(tensors, "optimizer."))
-        self._optimizer.shrink(values.get("rate_factor", 1.0))
+        self._optimizer.shrink(values["rate_factor"])
         self._backtracking.load_state_dict(_of_prefix(tensors, "best."))
         self.teacher_update, self.life = values["teacher_update"], values["life"]
         self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
-        self._life_is_spoilt = values.get("life_is_spoilt", False)
+        self._life_is_spoilt = values["life_is_spoilt"]
         self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
-
-
-def _by_tenth(values: Sequence[float]) -> tuple[float, ...]:
-    edges = [len(values) * tenth // 10 for tenth in range(11)]
-    return tuple(sum(values[begin:end]) for begin, end in zip(edges, edges[1:], strict=False))
 
 
 def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

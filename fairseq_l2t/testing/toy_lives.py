@@ -10,13 +10,27 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
-from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.options import TeachingOptions
+from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
 from fairseq_l2t.teaching.trainer import TeacherTrainer, UpdateReport
 from fairseq_l2t.testing.hypergradient_check import dev_gradient, dev_measure
 from fairseq_l2t.testing.toy_student import ToyStudent
 from fairseq_l2t.unroll.student import Batch, BatchLoss
 
-PLAN = TeachingPlan(unroll_length=3, total_updates=8, teacher_updates=7, teacher_lr=0.05, teacher_word_lr=0.02, seed=5)
+PLAN = plan_of(
+    resolve(
+        TeachingOptions(
+            unroll_length=3,
+            total_updates=8,
+            teacher_updates=7,
+            teacher_lr=0.05,
+            teacher_word_lr=0.02,
+            teacher_off_diagonal_lr=0.0,
+        ),
+        given=(),
+    ),
+    seed=5,
+)
 JUDGED = dataclasses.replace(PLAN, holdout_lives=2)
 
 
@@ -76,11 +90,10 @@ def trainer(
     return TeacherTrainer(
         student,
         Teacher.for_student(student, keys=3, seed=seed),
-        plan,
+        dataclasses.replace(plan, validate_interval_updates=interval),
         measure=measure,
         holdout=lambda: measure(0)[0] if values is None else next(values),
         observe_dev=lambda: student.state.observe_dev(1.0, 0.5),
-        dev_interval=interval,
     )
 
 

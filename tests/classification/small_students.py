@@ -19,7 +19,7 @@ def digits(label_noise=0.0):
 def classifier(name="mlp-5", *, dtype=torch.float64, seed=3, **recipe):
     """Return a student at the beginning of a life."""
     recipe = {"total_updates": 40, "batch_size": 8, "lr": 0.02, "weight_decay": 1e-3, "augment": True, **recipe}
-    student = ClassifierStudent(digits(), Recipe(name, **recipe), loss_shape=LossShape(8.0, 0.1), dtype=dtype)
+    student = ClassifierStudent(digits(), Recipe(student=name, **recipe), loss_shape=LossShape(8.0, 0.1), dtype=dtype)
     student.restart(seed)
     return student
 

@@ -145,11 +145,11 @@ def test_seeds_decide():
 
 
 def test_dev_is_parted():
-    student = ClassifierStudent(digits(), Recipe("mlp-5", 10, batch_size=8), dev_holdout=0.25)
+    student = ClassifierStudent(digits(), Recipe(student="mlp-5", total_updates=10, batch_size=8), dev_holdout=0.25)
     assert (len(student.teaching), len(student.holdout)) == (223, 74)
     assert not set(student.teaching) & set(student.holdout)
     with pytest.raises(ValueError, match="--dev-holdout: 1.0"):
-        ClassifierStudent(digits(), Recipe("mlp-5", 10, batch_size=8), dev_holdout=1.0)
+        ClassifierStudent(digits(), Recipe(student="mlp-5", total_updates=10, batch_size=8), dev_holdout=1.0)
 
 
 def test_expected_accuracy_is_the_mean_probability_of_the_label():

@@ -54,7 +54,7 @@ def test_a_life_that_was_not_completed(data_bin, tmp_path, lives, what):
 
 
 def test_a_resumed_run_may_name_its_options_by_another_preset(data_bin, tmp_path):
-    """What counts is what they come to. Runs of before there were presets are resumed so."""
+    """Resolved values are compared, not preset names."""
     command = teacher_command(data_bin, "--teacher-updates", "1")
     whole = [*teacher_command(data_bin, "--teacher-updates", "2", "--validate-interval-updates", "3")]
     preloaded.run(COMMAND, whole, tmp_path / "whole")
@@ -64,7 +64,7 @@ def test_a_resumed_run_may_name_its_options_by_another_preset(data_bin, tmp_path
     refused = preloaded.run(COMMAND, left_out, tmp_path / "run", expect=2)
     assert "--coefficient-form diagonal then, smoothed now" in refused.stderr
     assert "--unroll-length" not in refused.stderr
-    assert "(what is not given is that of --preset whole-life now; that of runs of before there" in refused.stderr
+    assert "(options that are not given have the values of --preset whole-life)" in refused.stderr
     spelled_out = [
         "--coefficient-form",
         "diagonal",

@@ -1,12 +1,23 @@
 """How the teacher moves: shared level, words' own parts, clipping, resumption."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from fairseq_l2t.core import Teacher
 from fairseq_l2t.teaching.optimizer import TeacherOptimizer
+from fairseq_l2t.testing.toy_lives import PLAN
 
 WORDS, KEYS = 7, 3
+
+
+def optimizer_of(
+    subject: Teacher, lr: float, word_lr: float, clip_norm: float = 0.0, off_diagonal_lr: float = 0.0
+) -> TeacherOptimizer:
+    """Return the optimizer of ``subject`` with these rates."""
+    rates = {"teacher_lr": lr, "teacher_word_lr": word_lr, "teacher_off_diagonal_lr": off_diagonal_lr}
+    return TeacherOptimizer(subject, dataclasses.replace(PLAN, **rates, teacher_clip_norm=clip_norm))
 
 
 def teacher(seed: int = 0) -> Teacher:
@@ -24,7 +35,7 @@ def gradient(seed: int) -> dict[str, torch.Tensor]:
 def moved(word_lr: float, clip_norm: float = 0.0, steps: int = 3, scale: float = 1.0) -> Teacher:
     """Return a teacher after some steps along fixed hypergradients."""
     result = teacher()
-    optimizer = TeacherOptimizer(result, lr=0.05, word_lr=word_lr, clip_norm=clip_norm)
+    optimizer = optimizer_of(result, lr=0.05, word_lr=word_lr, clip_norm=clip_norm)
     for seed in range(steps):
         theta = {name: part * scale for name, part in gradient(seed).items()}
         norm = float(torch.cat([part.reshape(-1) for part in theta.values()]).norm())
@@ -52,7 +63,7 @@ def test_clipping_bounds_what_reaches_adam():
     # Adam is blind to a constant scale, so the bound shows where one hypergradient of several is far too large.
     def after_outlier(clip_norm: float) -> torch.Tensor:
         result = teacher()
-        optimizer = TeacherOptimizer(result, lr=0.05, word_lr=0.05, clip_norm=clip_norm)
+        optimizer = optimizer_of(result, lr=0.05, word_lr=0.05, clip_norm=clip_norm)
         for seed, scale in ((0, 1.0), (1, 1e6), (2, 1.0), (3, 1.0)):
             theta = {name: part * scale for name, part in gradient(seed).items()}
             optimizer.step(theta, float(torch.cat([part.reshape(-1) for part in theta.values()]).norm()))
@@ -67,13 +78,13 @@ def test_clipping_bounds_what_reaches_adam():
 def test_resumed_steps_are_bit_equal():
     whole = moved(0.01, steps=4)
     first = teacher()
-    optimizer = TeacherOptimizer(first, lr=0.05, word_lr=0.01)
+    optimizer = optimizer_of(first, lr=0.05, word_lr=0.01)
     for seed in range(2):
         optimizer.step(gradient(seed), 1.0)
     saved = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
     second = teacher(seed=5)
     second.load_state_dict(first.state_dict())
-    resumed = TeacherOptimizer(second, lr=0.05, word_lr=0.01)
+    resumed = optimizer_of(second, lr=0.05, word_lr=0.01)
     resumed.load_state_dict(saved)
     for seed in range(2, 4):
         resumed.step(gradient(seed), 1.0)
@@ -84,11 +95,11 @@ def test_resumed_steps_are_bit_equal():
 @pytest.mark.parametrize("missing", ["word.exp_avg", "queries.exp_avg_sq"])
 def test_resumption_control_a_lost_moment_differs(missing):
     first = teacher()
-    optimizer = TeacherOptimizer(first, lr=0.05, word_lr=0.01)
+    optimizer = optimizer_of(first, lr=0.05, word_lr=0.01)
     optimizer.step(gradient(0), 1.0)
     saved = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
     saved[missing].zero_()
-    resumed = TeacherOptimizer(first, lr=0.05, word_lr=0.01)
+    resumed = optimizer_of(first, lr=0.05, word_lr=0.01)
     resumed.load_state_dict(saved)
     resumed.step(gradient(1), 1.0)
     whole = moved(0.01, steps=2)
@@ -108,7 +119,7 @@ def test_a_full_phi_has_two_levels():
         "values": torch.randn(9, KEYS, generator=generator, dtype=torch.float64),
         "queries": torch.zeros(KEYS, 2, dtype=torch.float64),
     }
-    optimizer = TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002)
+    optimizer = optimizer_of(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002)
     optimizer.step(theta, 1.0)
     diagonal = torch.eye(3, dtype=torch.bool).reshape(-1)
     expected = before + 0.01 * theta["values"].sign()
@@ -124,14 +135,14 @@ def test_a_full_phi_resumes_where_it_was():
     ]
     whole, first, second = full_teacher(), full_teacher(), full_teacher()
     options = {"lr": 0.05, "word_lr": 0.01, "off_diagonal_lr": 0.02}
-    optimizer = TeacherOptimizer(whole, **options)
+    optimizer = optimizer_of(whole, **options)
     for theta in steps:
         optimizer.step(theta, 1.0)
-    begun = TeacherOptimizer(first, **options)
+    begun = optimizer_of(first, **options)
     for theta in steps[:2]:
         begun.step(theta, 1.0)
     second.load_state_dict(first.state_dict())
-    resumed = TeacherOptimizer(second, **options)
+    resumed = optimizer_of(second, **options)
     resumed.load_state_dict({name: part.clone() for name, part in begun.state_dict().items()})
     assert not torch.equal(second.values, whole.values)  # control: two updates behind
     for theta in steps[2:]:
@@ -147,7 +158,7 @@ def test_the_last_coefficient_of_a_smoothed_phi_is_its_own_level():
         "queries": torch.zeros(KEYS, 2, dtype=torch.float64),
     }
     given = theta["values"].clone()
-    TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002).step(theta, 1.0)
+    optimizer_of(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.002).step(theta, 1.0)
     expected = before.clone()
     expected[:3] += 0.01 * given[:3].sign() + 0.05 * given[:3].sum(dim=0).sign()
     expected[3] += 0.002 * given[3].sign()
@@ -158,7 +169,7 @@ def test_the_last_coefficient_of_a_smoothed_phi_is_its_own_level():
 def test_a_smoothed_phi_stays_unsmoothed_at_rate_0():
     result = Teacher(["progress", "loss"], 3, keys=KEYS, form="smoothed").double()
     theta = {"values": torch.ones(4, KEYS).double(), "queries": torch.zeros(KEYS, 2).double()}
-    optimizer = TeacherOptimizer(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.0)
+    optimizer = optimizer_of(result, lr=0.05, word_lr=0.01, off_diagonal_lr=0.0)
     for _ in range(3):
         optimizer.step(theta, 1.0)
     assert not result.values[3].any() and (result.values[:3] > 0.2).all()

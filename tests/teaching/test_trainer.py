@@ -92,7 +92,9 @@ def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
     """And differ from tenth to tenth: what is reported is where in the window they arise."""
     subject = trainer(dataclasses.replace(PLAN, unroll_length=8))
     subject.teacher = Teacher.for_student(subject.student, keys=1)
-    subject._optimizer = TeacherOptimizer(subject.teacher, lr=0.1, word_lr=0.0)
+    subject._optimizer = TeacherOptimizer(
+        subject.teacher, dataclasses.replace(PLAN, teacher_lr=0.1, teacher_word_lr=0.0)
+    )
     seen = []
     subject._optimizer.step = lambda theta, norm: seen.append(theta)
     report = subject.run_update(lambda: None)
@@ -104,8 +106,7 @@ def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
 
 
 def test_an_approximation_that_is_far_off_is_refused_before_the_teacher_moves(monkeypatch):
-    subject = trainer(dataclasses.replace(PLAN, unroll_length=8))
-    subject._hvp = "finite-difference"
+    subject = trainer(dataclasses.replace(PLAN, unroll_length=8, hvp="finite-difference"))
     before = subject.teacher.values.detach().clone()
     monkeypatch.setattr(teacher_training, "MOST_ERROR", 1e-16)
     with pytest.raises(
@@ -224,7 +225,7 @@ def test_another_plan_is_not_resumed_but_more_updates_are():
     first = trainer()
     run(first, 1)
     state = first.state_dict()
-    with pytest.raises(ValueError, match=r"--resume.*teacher_lr 0.05 then, 0.1 now"):
+    with pytest.raises(ValueError, match=r"--resume.*--teacher-lr 0.05 then, 0.1 now"):
         trainer(dataclasses.replace(PLAN, teacher_lr=0.1)).load_state_dict(*state)
     longer = trainer(dataclasses.replace(PLAN, teacher_updates=20))
     longer.load_state_dict(*state)

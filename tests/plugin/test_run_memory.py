@@ -7,7 +7,8 @@ import pytest
 from fairseq_l2t.core import hypergradient, unroll
 from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
-from fairseq_l2t.plugin.window_memory import plan_of_run
+from fairseq_l2t.plugin.teacher_run import TranslationObjective, TranslationStudents
+from fairseq_l2t.teaching.run import TeachingRun
 from fairseq_l2t.testing.tiny_students import make_student, spread_teacher
 from fairseq_l2t.unroll.memory.budget import memory_plan
 from fairseq_l2t.unroll.memory.packing import bytes_within
@@ -68,7 +69,7 @@ def test_a_reserve_beyond_the_budget_is_refused():
     [
         (
             "1e-9",
-            r"at least [0-9]+M \(not given: half of the memory, or of the share of it that L2T_MEMORY_SHARE says\)$",
+            r"at least [0-9]+M \(default: half of the memory, times L2T_MEMORY_SHARE if set\)$",
         ),
         ("half", "^L2T_MEMORY_SHARE: half; expected a number above 0 and up to 1"),
     ],
@@ -79,7 +80,10 @@ def test_a_share_of_the_memory(data_bin, tmp_path, monkeypatch, share, told):
     def plan(*more):
         options = RunOptions.parse([*teacher_command(data_bin, *more), "--save-dir", str(tmp_path)])
         built = FairseqStudent(options.student)
-        return plan_of_run(options, built, lambda pairs: built.dev_objective(pairs=pairs))
+        run = TeachingRun(
+            options.setup, TranslationStudents(options, built), TranslationObjective(options, built), None
+        )
+        return run.trainer._memory
 
     with pytest.raises(ValueError, match=told):
         plan()

@@ -1,4 +1,4 @@
-"""What options are where they are not given."""
+"""What the options of ``l2t-train-teacher`` come to."""
 
 import shlex
 
@@ -7,46 +7,23 @@ import yaml
 
 from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student_options import OptionError
+from fairseq_l2t.teaching.config_file import CONFIG_NAME, write_config
 
 STUDENT = "--arch fconv --optimizer adam --lr 0.004 --max-tokens 1000"
 LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"
 
 
 def parse(folder, *options):
+    languages = ["--source-lang", "de", "--target-lang", "en"]
     return RunOptions.parse(
-        [
-            str(folder),
-            "--source-lang",
-            "de",
-            "--target-lang",
-            "en",
-            *shlex.split(" ".join((STUDENT, LIFE, *options))),
-            "--save-dir",
-            "run",
-        ]
+        [str(folder), *languages, *shlex.split(" ".join((STUDENT, LIFE, *options))), "--save-dir", "run"]
     )
 
 
 def of_the_loss_and_the_teacher(options):
-    given = options.student.namespace
-    names = (
-        "coefficient_form",
-        "initial_coefficient",
-        "initial_off_diagonal",
-        "stage_spread",
-        "dev_batch",
-        "dev_holdout",
-        "memory_budget",
-        "hvp",
-    )
-    return (
-        options.student.loss_shape,
-        options.plan,
-        options.objective,
-        options.keys,
-        options.dev_interval,
-        {name: vars(given)[name] for name in names},
-    )
+    own = options.own
+    shared = own.coefficient_form, own.objective, own.dev_batch, own.dev_holdout, own.memory_budget, own.hvp
+    return options.student.loss_shape, options.plan, shared
 
 
 def test_the_default_is_what_the_results_are_of(tmp_path, repository):
@@ -55,17 +32,17 @@ def test_the_default_is_what_the_results_are_of(tmp_path, repository):
     shown = parse(tmp_path, *dynamic["options"], f"--teacher-updates {dynamic['updates']}")
     default = parse(tmp_path)
     assert of_the_loss_and_the_teacher(default) == of_the_loss_and_the_teacher(shown)
-    assert default.plan.unroll_length == 480 and default.dev_interval == 100
+    assert default.plan.unroll_length == 480 and default.plan.dev_interval == 100
     assert of_the_loss_and_the_teacher(parse(tmp_path, "--preset paper")) != of_the_loss_and_the_teacher(shown)
 
 
 def test_the_paper(tmp_path):
     options = parse(tmp_path, "--preset paper")
-    plan, shape, given = options.plan, options.student.loss_shape, options.student.namespace
+    plan, shape, own = options.plan, options.student.loss_shape, options.own
     assert (plan.unroll_length, plan.teacher_updates, plan.teacher_lr, plan.holdout_lives) == (20, 100, 0.01, 0)
     assert (plan.teacher_lr_shrink, plan.teacher_clip_norm, plan.teacher_off_diagonal_lr) == (1.0, 0.0, 0.0)
-    assert (shape.level, shape.scale, given.coefficient_form) == ("token", 40.0, "diagonal")
-    assert (options.objective, given.dev_batch, options.dev_interval) == ("likelihood", 64, 0)
+    assert (shape.level, shape.scale, own.coefficient_form) == ("token", 40.0, "diagonal")
+    assert (own.objective, own.dev_batch, plan.dev_interval) == ("likelihood", 64, 0)
 
 
 @pytest.mark.parametrize("preset", ["paper", "whole-life"])
@@ -77,27 +54,27 @@ def test_what_is_given_counts(tmp_path, preset):
         "--teacher-off-diagonal-lr 0.001 --holdout-lives 2 --teacher-lr-shrink 0.9",
     )
     plan = options.plan
-    assert (plan.unroll_length, options.objective, plan.teacher_lr) == (30, "inverse-perplexity", 0.02)
-    assert (options.dev_interval, options.student.namespace.initial_off_diagonal) == (15, 0.0)
+    assert (plan.unroll_length, options.own.objective, plan.teacher_lr) == (30, "inverse-perplexity", 0.02)
+    assert (plan.dev_interval, plan.initial_off_diagonal) == (15, 0.0)
     assert (plan.teacher_off_diagonal_lr, plan.holdout_lives, plan.teacher_lr_shrink) == (0.001, 2, 0.9)
 
 
 def test_defaults_that_make_no_sense_beside_what_is_given(tmp_path):
-    """Nobody is refused for an option he has not given."""
+    """No run is refused for an option that is not given."""
     diagonal = parse(tmp_path, "--coefficient-form diagonal")
-    assert (diagonal.student.namespace.initial_off_diagonal, diagonal.plan.teacher_off_diagonal_lr) == (0.0, 0.0)
+    assert (diagonal.plan.initial_off_diagonal, diagonal.plan.teacher_off_diagonal_lr) == (0.0, 0.0)
     assert parse(tmp_path, "--holdout-lives 0").plan.teacher_lr_shrink == 1.0
     assert parse(tmp_path, "--preset paper --coefficient-form smoothed").plan.teacher_off_diagonal_lr == 0.001
     short = parse(tmp_path, "--preset paper --total-updates 12 --cross-entropy-updates 2")
     assert short.plan.unroll_length == 12
-    assert parse(tmp_path, "--total-updates 4 --cross-entropy-updates 1").dev_interval == 1
+    assert parse(tmp_path, "--total-updates 4 --cross-entropy-updates 1").plan.dev_interval == 1
 
 
 def test_a_preset_that_does_not_exist(tmp_path):
     for given in ("--preset papers", "--preset=papers"):
-        with pytest.raises(OptionError, match="argument --preset: invalid choice: 'papers'.*whole-life.*paper"):
+        with pytest.raises(OptionError, match="--preset: papers; expected one of whole-life, paper"):
             parse(tmp_path, given)
-    assert parse(tmp_path, "--preset=paper").objective == "likelihood"
+    assert parse(tmp_path, "--preset=paper").own.objective == "likelihood"
     with pytest.raises(OptionError, match="argument --preset: expected one argument"):
         parse(tmp_path, "--preset")
 
@@ -130,6 +107,41 @@ def test_what_a_resumed_run_must_share_is_what_its_options_come_to(tmp_path):
     assert parse(tmp_path, common, spelled_out).fixed() == paper
     assert parse(tmp_path, common, spelled_out, "--unroll-length 21").fixed() != paper
     # How far keys are spread is nothing where there is one; with more it is.
-    assert parse(tmp_path, common, spelled_out, "--teacher-keys 2").fixed()["stage_spread"] == "4.0"
-    assert paper["stage_spread"] == "0.0" and paper["unroll_length"] == "20"
-    assert parse(tmp_path).fixed()["validate_interval_updates"] == "100"
+    assert parse(tmp_path, common, spelled_out, "--teacher-keys 2").fixed()["stage_spread"] == 4.0
+    assert paper["stage_spread"] == 0.0 and paper["unroll_length"] == 20
+    assert parse(tmp_path).fixed()["validate_interval_updates"] == 100
+
+
+def test_the_options_of_a_run_are_those_of_its_file(tmp_path):
+    """What is written beside a run starts another one with the same options; the command line overrides it."""
+    given = "--preset paper --teacher-lr 1e-3 --trust-module my_plugin.A"
+    of_fairseq = "--adam-betas '(0.9, 0.98)' --encoder-layers '[(512, 3)] * 2'"
+    options = parse(tmp_path, given, of_fairseq, "--validate-interval-updates 15 --no-progress-bar")
+    write_config(tmp_path, options.file_values())
+    file = str(tmp_path / CONFIG_NAME)
+    again = RunOptions.parse(["--config", file])
+    assert (again.file_values(), again.fixed(), again.plan) == (options.file_values(), options.fixed(), options.plan)
+    (tmp_path / "other").mkdir()
+    other = RunOptions.parse([str(tmp_path / "other"), "--config", file, "--lr", "0.5", "--dev-batch", "9"])
+    assert other.student.cfg.task.data == str(tmp_path / "other")
+    assert (other.student.cfg.optimization.lr, other.own.dev_batch, other.own.teacher_lr) == ([0.5], 9, 1e-3)
+    assert other.fixed() != options.fixed()
+
+
+def test_a_name_in_a_file_that_is_no_option(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("teacher-lr: 0.1\ndropuot: 0.1\n", encoding="utf-8")
+    with pytest.raises(
+        OptionError, match=r"--config: .*config.yaml: dropuot; no option of l2t-train-teacher or fairseq"
+    ):
+        parse(tmp_path, f"--config {path}")
+    path.write_text("teacher-lr: 0.1\ndropout: 0.1\n", encoding="utf-8")
+    assert parse(tmp_path, f"--config {path}").student.namespace.dropout == 0.1
+
+
+def test_help_has_our_options_first(capsys):
+    with pytest.raises(SystemExit) as ended:
+        RunOptions.parse(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert 0 < told.index("--teacher-lr LR") < told.index("--max-tokens")

@@ -1,0 +1,105 @@
+"""fairseq's own options, parsed by fairseq's own parser, from the arguments that are not ours."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fairseq import options
+
+from fairseq_l2t.teaching.command_line import Given, options_parser
+from fairseq_l2t.teaching.declaration import OptionError, flag_of
+from fairseq_l2t.teaching.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+
+__all__ = ["parse_fairseq_options", "print_help"]
+
+_OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
+
+
+def parse_fairseq_options(given: Given[TranslationOptions]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Return fairseq's options, and by name, in plain types, those that are given.
+
+    A flag that is given is true there, whatever fairseq makes of it.
+
+    Raises:
+        OptionError: names the option, its value and the values allowed.
+    """
+    data = given.from_file[1].get("data") if given.from_file else None
+    arguments = [*_without_own_user_dir(given.rest), *([] if data is None else [str(data)])]
+    try:
+        parser = options.get_training_parser()
+        parser.set_defaults(criterion="cross_entropy")
+        parser.error = _refuse_command_line
+        namespace, unknown = options.parse_args_and_arch(parser, input_args=arguments, parse_known=True)
+    except FileNotFoundError as error:  # fairseq's message is the path alone
+        raise OptionError(f"--user-dir: {error} not found; expected a folder of fairseq plugins") from error
+    except RuntimeError as error:
+        if error.args:
+            raise
+        # fairseq's way to say that it was given no architecture
+        raise OptionError("--arch: not given; expected an architecture such as transformer_iwslt_de_en") from error
+    if unknown and data is not None and unknown[-1] == str(data):
+        unknown.pop()  # the command line names another folder, which counts
+    _refuse_unknown(unknown, given)
+    return namespace, _given(parser, namespace, arguments)
+
+
+def print_help() -> None:
+    """Print our options; fairseq's parser prints its own, and ends the program, once it is asked."""
+    presets = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
+    program = Path(sys.argv[0]).name
+    print(f"usage: {program} DATA [option ...]\n\nOptions of teaching; those of fairseq-train follow.\n")
+    print(options_parser(TranslationOptions, presets).format_help())
+
+
+def _given(parser: argparse.ArgumentParser, namespace: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the options that are not left to a default: those a parser without defaults finds."""
+    without = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[parser])
+    without.set_defaults(**dict.fromkeys(vars(namespace)))
+    found, _ = without.parse_known_args(arguments)
+    return {
+        name: True if isinstance(value, bool) else _plain(value)
+        for name, value in vars(found).items()
+        if value is not None
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value if type(value) in (int, float, str) else str(value)
+
+
+def _refuse_unknown(unknown: Sequence[str], given: Given[TranslationOptions]) -> None:
+    if not unknown:
+        return
+    if given.from_file:
+        path, names = given.from_file
+        for name in names:
+            if any(argument.partition("=")[0] == flag_of(name) for argument in unknown):
+                raise OptionError(f"--config: {path}: {name}; no option of l2t-train-teacher or fairseq-train")
+    raise OptionError(f"unrecognized arguments: {' '.join(unknown)}")
+
+
+def _without_own_user_dir(arguments: Sequence[str]) -> list[str]:
+    """Drop a ``--user-dir`` that names this very package: it is loaded already."""
+    kept, skip = [], False
+    for position, argument in enumerate(arguments):
+        value = arguments[position + 1] if position + 1 < len(arguments) else ""
+        if skip:
+            skip = False
+        elif argument == "--user-dir" and str(Path(value).resolve()) == _OWN_FOLDER:
+            skip = True
+        elif not argument.startswith("--user-dir=") or str(Path(argument[11:]).resolve()) != _OWN_FOLDER:
+            kept.append(argument)
+    return kept
+
+
+def _refuse_command_line(message: str) -> NoReturn:
+    """Stand in for `argparse.ArgumentParser.error`, which prints two hundred lines of usage before what is wrong."""
+    # fairseq parses --lr with a lambda that fails on NaN and infinity.
+    message = message.replace("invalid <lambda> value", "invalid value")
+    raise OptionError(message + ("; expected finite numbers above 0" if "argument --lr:" in message else ""))

@@ -1,0 +1,210 @@
+"""Options from a command line and from YAML files.
+
+pydantic-settings builds the parser from the declarations of an options class (`teaching.declaration`); the class itself
+checks types and ranges. A file is turned into arguments that stand before those of the command line, which therefore
+overrides it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, NoReturn, TypeVar
+
+from pydantic import Field, create_model
+from pydantic_settings import BaseSettings, CliPositionalArg, CliSettingsSource, CliSubCommand
+
+from fairseq_l2t.teaching.config_file import arguments_of, read_config
+from fairseq_l2t.teaching.declaration import Declared, OptionError, declared
+from fairseq_l2t.teaching.help_text import help_of
+
+__all__ = ["Command", "Given", "OptionParser", "parse_command", "parse_options"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Given(Generic[T]):
+    """What a command line gives.
+
+    Args:
+        options: with the defaults of a preset, their ranges checked; not yet resolved (`teaching.plan.resolve`).
+        names: of the options that are given, on the command line or in a file.
+        rest: arguments that are not ours, those of a file first.
+        from_file: the file and those of its names that are not ours.
+    """
+
+    options: T
+    names: frozenset[str]
+    rest: list[str]
+    from_file: tuple[str, dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its options, the help text of its name, and the presets its defaults are from, by name."""
+
+    options: type
+    help: str
+    presets: Mapping[str, object]
+
+
+class OptionParser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions: argparse prints the usage and ends the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `OptionError`."""
+        raise OptionError(message)
+
+
+def parse_options(options: type[T], arguments: Sequence[str], presets: Mapping[str, object], default: str) -> Given[T]:
+    """Parse the options of a class among others, which are left to another parser.
+
+    Args:
+        options: the class.
+        arguments: the command line, without the program's name.
+        presets: instances that give the defaults, by the name that its field ``preset`` takes.
+        default: name of the preset where none is given.
+
+    Raises:
+        OptionError: names the option or the file, the value and the values allowed.
+    """
+    parser = options_parser(options, presets)
+    values, rest = parser.parse_known_args(list(arguments))
+    from_file = None
+    if vars(values).get("config") is not None:
+        content = read_config(values.config)
+        known = declared(options)
+        ours = {name: value for name, value in content.items() if name in known}
+        others = {name: value for name, value in content.items() if name not in known}
+        from_file = values.config, others
+        from_others = arguments_of(values.config, others, {})
+        values, rest = parser.parse_known_args([*arguments_of(values.config, ours, known), *arguments])
+        rest = [*from_others, *rest]
+    found = vars(values)
+    preset = presets.get(str(found.get("preset", default)), presets[default])
+    return Given(_filled(options, preset, found), frozenset(found), rest, from_file)
+
+
+def parse_command(
+    program: str, description: str, commands: Mapping[str, Command], arguments: Sequence[str]
+) -> tuple[str, Given[Any]]:
+    """Parse a command line that begins with a subcommand; return its name and its options.
+
+    Raises:
+        OptionError: names the option or the file, the value and the values allowed.
+        SystemExit: ``--help`` was asked for.
+    """
+    parser = OptionParser(prog=program, description=description, allow_abbrev=False)
+    models = {name: create_model(name, **_definitions(one.options)) for name, one in commands.items()}
+    definitions = {
+        name: (CliSubCommand[models[name]], Field(description=one.help))  # type: ignore[valid-type, misc]  # made at run time
+        for name, one in commands.items()
+    }
+    known_of_all = {
+        f"{name}.{key}": (known, one.presets)
+        for name, one in commands.items()
+        for key, known in declared(one.options).items()
+    }
+    _fill(parser, definitions, known_of_all)
+    name, values = _of_subcommand(parser.parse_args(list(arguments)))
+    command, from_file = commands[name], None
+    if values.get("config") is not None:
+        content, known = read_config(values["config"]), declared(command.options)
+        unknown = sorted(content.keys() - known.keys())
+        if unknown:
+            raise OptionError(f"{values['config']}: {unknown[0]}; no option of {program} {name}")
+        from_file = str(values["config"]), dict[str, Any]()
+        before = arguments_of(values["config"], content, known)
+        _, values = _of_subcommand(parser.parse_args([name, *before, *arguments[1:]]))
+    preset = next(iter(command.presets.values()), None)
+    return name, Given(_filled(command.options, preset, values), frozenset(values), [], from_file)
+
+
+def options_parser(options: type, presets: Mapping[str, object], program: str | None = None) -> OptionParser:
+    """Return the parser of a class, without ``--help``."""
+    parser = OptionParser(prog=program, add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    known = {name: (one, presets) for name, one in declared(options).items()}
+    _fill(parser, _definitions(options), known)
+    return parser
+
+
+def _fill(
+    parser: OptionParser, definitions: Mapping[str, Any], known: Mapping[str, tuple[Declared, Mapping[str, object]]]
+) -> None:
+    """Have pydantic-settings add the arguments of a model with these fields, described by their declarations."""
+    CliSettingsSource(
+        create_model("CommandLine", __base__=BaseSettings, **definitions),
+        root_parser=parser,
+        add_argument_method=_ArgumentMaker(known),
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+    )
+
+
+def _definitions(options: type) -> dict[str, Any]:
+    """Return the fields of a model of the texts that a command line holds; the options class makes values of them."""
+    definitions: dict[str, Any] = {}
+    for name, one in declared(options).items():
+        if one.option.is_positional:
+            kind: Any = CliPositionalArg[list[str]] if one.is_list else CliPositionalArg[str]
+            definitions[name] = (kind, ...)
+        elif one.is_flag:
+            definitions[name] = (bool, False)
+        else:
+            definitions[name] = (list[str], []) if one.is_list else (str, "")
+    return definitions
+
+
+class _ArgumentMaker:
+    """Adds an argument in the group, with the help text and metavar of its declaration."""
+
+    def __init__(self, known: Mapping[str, tuple[Declared, Mapping[str, object]]]) -> None:
+        self._known = known
+        self._groups: dict[tuple[int, str], Any] = {}
+
+    def __call__(self, parser: argparse.ArgumentParser, *names: str, **settings: Any) -> argparse.Action:
+        one, presets = self._known[settings.get("dest", names[0])]
+        settings["help"] = help_of(one, presets).replace("%", "%%")
+        if one.option.is_positional:
+            settings["metavar"] = one.option.metavar
+        elif one.is_flag:
+            if one.name.startswith("no_"):
+                settings["action"] = "store_true"
+        else:
+            settings["metavar"] = one.option.metavar or "NAME"
+            if one.option.takes_several:
+                settings.update(action="extend", nargs="+")
+        title = one.option.group
+        key = (id(parser), title)
+        if key not in self._groups:
+            self._groups[key] = parser.add_argument_group(title)
+        action: argparse.Action = self._groups[key].add_argument(*names, **settings)
+        return action
+
+
+def _of_subcommand(values: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    found = dict(vars(values))
+    name = found.pop(":subcommand")
+    if name is None:
+        raise OptionError("no command given; --help lists them")
+    return name, {key.partition(".")[2]: value for key, value in found.items()}
+
+
+def _filled(options: type[T], preset: object, given: Mapping[str, Any]) -> T:
+    """Return the options: what is given, otherwise the preset's value, otherwise the class's default."""
+    known = declared(options)
+    defaults = {}
+    if preset is not None:
+        own = {field.name for field in fields(preset)}  # type: ignore[arg-type]  # an instance of an options class
+        defaults = {name: getattr(preset, name) for name in known if name in own}
+    return options(**{**defaults, **{name: _value(known[name], text) for name, text in given.items()}})
+
+
+def _value(one: Declared, text: Any) -> Any:
+    if one.is_list:
+        return tuple(text)
+    if one.is_pair and text.startswith("(") and text.endswith(")"):
+        return tuple(part.strip() for part in text[1:-1].split(","))
+    return text

@@ -1,0 +1,133 @@
+"""Options in YAML files: read for ``--config``, and written beside a run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fairseq_l2t.storage.atomic import write_atomically
+from fairseq_l2t.teaching.declaration import Declared, OptionError, flag_of
+
+__all__ = ["CONFIG_NAME", "arguments_of", "file_values", "read_config", "write_config"]
+
+CONFIG_NAME = "options.yaml"
+"""The resolved options of a run, in its folder."""
+
+_NOT_WRITTEN = ("config", "resume")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is given twice, and takes nothing but true and false for a truth value.
+
+    YAML 1.1 reads the language code ``no`` as false.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping of ``node``."""
+        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = [name for position, name in enumerate(names) if name in names[:position]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return what a file gives, by option name in Python's spelling.
+
+    Raises:
+        OptionError: no such file, no mapping of names, or a name that is given twice.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise OptionError(f"--config: {path}: {error.strerror}; expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"--config: {path}: {_first_line(error)}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise OptionError(f"--config: {path}: expected options by name, such as 'teacher-lr: 0.01'")
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        key = name.replace("-", "_")
+        if key in found:
+            raise OptionError(f"--config: {path}: {name} is given twice")
+        if isinstance(value, dict):
+            raise OptionError(f"--config: {path}: {name}: {value}; expected a single value or a list")
+        found[key] = value
+    if "config" in found:
+        raise OptionError(f"--config: {path}: config; a file does not name another one")
+    return found
+
+
+def arguments_of(path: str, content: Mapping[str, Any], known: Mapping[str, Declared]) -> list[str]:
+    """Return the arguments that say what a file says.
+
+    ``null`` leaves an option to its default. A flag that is not ``known``, one of fairseq's, is given by true and left
+    out by false. ``data``, fairseq's one positional argument, comes last.
+
+    Raises:
+        OptionError: a truth value for an option that takes another one, or the reverse.
+    """
+    found: list[str] = []
+    for name, value in content.items():
+        if value is None or (name == "data" and name not in known):
+            continue
+        one = known.get(name)
+        if one is not None and one.is_flag != isinstance(value, bool):
+            raise OptionError(f"--config: {path}: {name}: {value}; expected {one.allowed}")
+        if isinstance(value, bool):
+            found += _flag(name, value, one)
+        elif one is not None and (one.is_list or one.option.is_positional):
+            found += _several(name, value if isinstance(value, list) else [value], one)
+        elif isinstance(value, list) and one is not None:
+            found.append(f"{flag_of(name)}=({', '.join(map(str, value))})")
+        else:
+            found.append(f"{flag_of(name)}={value}")
+    return found
+
+
+def _flag(name: str, value: bool, one: Declared | None) -> list[str]:
+    if value:
+        return [flag_of(name)]
+    return [] if one is None or name.startswith("no_") else [flag_of(f"no_{name}")]
+
+
+def _several(name: str, values: Iterable[Any], one: Declared) -> list[str]:
+    return [str(value) if one.option.is_positional else f"{flag_of(name)}={value}" for value in values]
+
+
+def file_values(options: Any) -> dict[str, Any]:
+    """Return the options as a file gives them: by the names of the command line, in plain types."""
+    found = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value is not None and field.name not in _NOT_WRITTEN:
+            found[field.name.replace("_", "-")] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def write_config(folder: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Write options beside a run, atomically, for `read_config`."""
+    text = yaml.safe_dump(dict(values), sort_keys=True, allow_unicode=True)
+    head = "# The options of this run, every value in place. --config FILE starts another run with them.\n"
+    write_atomically(Path(folder) / CONFIG_NAME, [(head + text).encode()])
+
+
+def _first_line(error: Exception) -> str:
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)

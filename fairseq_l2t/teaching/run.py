@@ -1,0 +1,215 @@
+"""One run of a teacher training on a folder, whatever its students are: built, resumed, recorded, shown, stopped."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.storage import TeacherSettings, Vocabulary, lock_run_folder, save_teacher
+from fairseq_l2t.teaching.config_file import write_config
+from fairseq_l2t.teaching.interruption import stop_requests
+from fairseq_l2t.teaching.lives import LivingStudent
+from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.report import UpdateReport
+from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.unroll.memory.budget import bytes_of, plan_for
+from fairseq_l2t.unroll.memory.plan import MemoryPlan
+
+__all__ = ["Objective", "Progress", "RunSetup", "StudentAdapter", "TeachingRun", "run_teaching"]
+
+logger = logging.getLogger(__name__)
+
+
+class StudentAdapter(Protocol):
+    """What a run needs to know of its students."""
+
+    @property
+    def student(self) -> LivingStudent:
+        """The student, built."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The entries that the teacher has coefficients for."""
+
+    def new_teacher(self, plan: TeachingPlan) -> Teacher:
+        """Return the teacher as it starts."""
+
+    def observe_dev(self) -> None:
+        """Bring the dev measures of the student's state up to date."""
+
+    def settings(self, extra: dict[str, Any]) -> TeacherSettings:
+        """Return the settings of the teacher file; ``extra`` is what the run adds to them."""
+
+
+class Objective(Protocol):
+    """What the teacher is trained for: a measure of the student on dev, to be maximised."""
+
+    def measure(self, teacher_update: int) -> tuple[float, Tensor]:
+        """Return the measure and its gradient (n,) at omega, on the dev examples of a teacher update."""
+
+    def holdout(self, teacher_update: int) -> float:
+        """Return the measure on the dev examples that train nothing."""
+
+    def largest(self) -> object:
+        """Take the measure on the dev examples that need the most memory."""
+
+
+class Progress(Protocol):
+    """Shows a run to a person."""
+
+    def show(self, report: UpdateReport, seconds: float, left: float) -> None:
+        """Show one update, the seconds it took, and those that the rest will take."""
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """The numbers of a run and what is written beside it.
+
+    Args:
+        folder: of the run, ``--save-dir``.
+        plan: the resolved options of teaching.
+        resume: whether a run in the folder is continued.
+        fixed: options that a resumed run must share, JSON-able (`teaching.resume.fixed_options`).
+        config: the resolved options, by name, as `teaching.config_file.read_config` reads them.
+        given: names of the options that are given.
+        preset: name of the preset that gives the others; empty where there is one alone.
+    """
+
+    folder: Path
+    plan: TeachingPlan
+    resume: bool
+    fixed: Mapping[str, Any]
+    config: Mapping[str, Any]
+    given: frozenset[str] = frozenset()
+    preset: str = ""
+
+
+def run_teaching(
+    setup: RunSetup,
+    build: Callable[[SavedState | None], tuple[StudentAdapter, Objective]],
+    progress: Callable[[int], AbstractContextManager[Progress]],
+) -> None:
+    """Lock the folder, build what is needed and make the teacher updates that are left.
+
+    Args:
+        setup: of the run.
+        build: builds student and objective; gets the saved state of the run that is resumed, or None.
+        progress: (teacher updates made) -> what shows the rest.
+
+    Raises:
+        ResumeError: the folder holds a run and ``resume`` is not set, or options changed since it was started.
+        RunStateError: a state that cannot be resumed.
+        Interrupted: a signal came; the state after the update then under way is saved.
+        NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last good
+            update.
+        ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
+    """
+    with lock_run_folder(setup.folder) as folder:
+        saved = saved_run(folder, resume=setup.resume)
+        run = TeachingRun(setup, *build(saved), saved)
+        write_config(folder, setup.config)
+        run.run(progress)
+
+
+class TeachingRun:
+    """A run on a locked folder.
+
+    Args:
+        setup: of the run.
+        adapter: its student.
+        objective: what its teacher is trained for.
+        saved: what `teaching.record.saved_run` returned.
+
+    Raises:
+        ResumeError: options changed since the run was started.
+        ValueError: a memory budget that no window fits in.
+    """
+
+    def __init__(
+        self, setup: RunSetup, adapter: StudentAdapter, objective: Objective, saved: SavedState | None
+    ) -> None:
+        self._setup, self._adapter, self._objective = setup, adapter, objective
+        plan = setup.plan
+        self.trainer = TeacherTrainer(
+            adapter.student,
+            adapter.new_teacher(plan),
+            plan,
+            measure=objective.measure,
+            holdout=lambda: objective.holdout(self.trainer.teacher_update),
+            observe_dev=adapter.observe_dev,
+            on_bad_window=warn_of_bad_window,
+            memory=self._memory_plan(),
+        )
+        self._record = TeachingRecord(
+            setup.folder,
+            self.trainer,
+            setup.fixed,
+            self._save,
+            saved,
+            given=setup.given,
+            preset=setup.preset,
+        )
+
+    def run(self, progress: Callable[[int], AbstractContextManager[Progress]]) -> None:
+        """Make the teacher updates that are left; see `run_teaching`."""
+        trainer, plan = self.trainer, self._setup.plan
+        logger.info(
+            "a student's life: %d updates, the first %d with cross-entropy, then windows of %d",
+            plan.total_updates,
+            plan.cross_entropy_updates,
+            plan.unroll_length,
+        )
+        first = trainer.teacher_update
+        with progress(first) as shown, stop_requests("after this teacher update") as stop:
+            for report, seconds, left in self._updates():
+                shown.show(report, seconds, left)
+                _log_error(report)
+                stop.raise_if_made()
+        self._record.finish()
+
+    def _updates(self) -> Iterator[tuple[UpdateReport, float, float]]:
+        """Make updates; yield the report, the seconds of the update, and those that are left."""
+        trainer, total = self.trainer, self._setup.plan.teacher_updates
+        first, begun = trainer.teacher_update, time.monotonic()
+        while trainer.teacher_update < total:
+            report, seconds = self._record.make_update()
+            done = trainer.teacher_update - first
+            yield report, seconds, (time.monotonic() - begun) / done * (total - trainer.teacher_update)
+
+    def _memory_plan(self) -> MemoryPlan:
+        plan = self._setup.plan
+        return plan_for(
+            self._adapter.student,
+            plan.kept_length,
+            None if plan.memory_budget is None else bytes_of(plan.memory_budget),
+            self._objective.largest,
+            keep_graphs=plan.keep_graphs,
+            place=plan.keep_steps_in,
+            folder=self._setup.folder,
+            for_differences=plan.hvp != "exact",
+        )
+
+    def _save(self, path: Path, states: list[dict[str, float]]) -> None:
+        extra = {
+            "teacher_update": self.trainer.teacher_update,
+            "plan": asdict(self._setup.plan),
+            "states": states,
+        }
+        save_teacher(path, self.trainer.teacher, self._adapter.vocabulary, self._adapter.settings(extra))
+
+
+def _log_error(report: UpdateReport) -> None:
+    if report.hypergradient_error is not None:
+        logger.info(
+            "--hvp finite-difference: the hypergradient of the first window is %.2g %% off the exact one",
+            100 * report.hypergradient_error,
+        )
