@@ -88,15 +88,13 @@ def test_against_what_pytorch_composes(data_bin, family, cross_entropy):
 @pytest.mark.parametrize("family", ["lstm", "lstm_no_attention", "lstm_wiseman"])
 def test_the_decoder_is_one_node(data_bin, family):
     update, calls = Update(data_bin, family, torch.float32, cross_entropy=False), []
-    node, stock = fused_decoder._Decoder, LSTMDecoder.extract_features
+    node, stock = fused_decoder._decoder, LSTMDecoder.extract_features
 
-    class Counted:
-        @staticmethod
-        def apply(*arguments):
-            calls.append(1)
-            return node.apply(*arguments)
+    def counted(*arguments):
+        calls.append(1)
+        return node(*arguments)
 
-    with attribute_replaced(fused_decoder, "_Decoder", Counted):
+    with attribute_replaced(fused_decoder, "_decoder", counted):
         update.plain_gradient()
         assert not calls  # the student's own updates are fairseq's, to the bit
         update.derivatives()
@@ -120,7 +118,7 @@ def test_what_is_left_to_the_stock_decoder(data_bin, case):
         raise AssertionError("the fused decoder was called")
 
     expected = decode()
-    with fairseq_twice_differentiable(), attribute_replaced(fused_decoder, "_Decoder", refuse):
+    with fairseq_twice_differentiable(), attribute_replaced(fused_decoder, "_decoder", refuse):
         found = decode()
     assert torch.equal(found[0], expected[0])
     assert (found[1] is None) == (expected[1] is None) == (case != "eval")
