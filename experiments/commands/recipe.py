@@ -68,9 +68,14 @@ def _report(plan: RecipePlan) -> None:
         print("\n" + mean_table(comparisons), flush=True)
     print("\nThe learned loss:\n", flush=True)
     _show(inspect(plan.teacher, plan.data_bin / f"dict.{LANGUAGES[1]}.txt", plan.output / "plots"))
-    folders = ("checkpoints", "hypotheses", "plots", "logs")
-    places = [f"{name}: {plan.output / name}" for name in folders]
-    print("\n" + "\n".join([f"teacher: {plan.teacher}", *places]), flush=True)
+    places = {
+        "teacher": plan.teacher,
+        "students": plan.output / "checkpoints",
+        "hypotheses": plan.output / "hypotheses",
+        "plots": plan.output / "plots",
+        "logs and commands": plan.output / "logs",
+    }
+    print("", *(f"{name}: {path}" for name, path in places.items()), sep="\n", flush=True)
 
 
 def mean_table(comparisons: Sequence[dict[str, Any]]) -> str:

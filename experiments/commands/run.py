@@ -28,36 +28,26 @@ from fairseq_l2t.storage import lock_run_folder
 
 __all__ = ["GridRun", "add_grid_options", "add_options", "grid_run", "run"]
 
-_RAW = Path(__file__).resolve().parents[3] / "shared" / "data"
+RAW_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
+"""The folder of raw corpora beside the checkout."""
+
 _OF_TRANSLATION, _OF_IMAGES = ("students", "teachers", "raw_dir"), ("data_dir",)
 
 
 class GridRun(Protocol):
-    """The run of a grid of one kind."""
+    """The run of a grid of one kind; its methods raise BadInput for what cannot be used."""
 
     def steps(self) -> list[Step]:
-        """Return all steps, finished ones included; nothing is written.
-
-        Raises:
-            BadInput: an option, a corpus or a teacher that cannot be used.
-        """
+        """Return all steps, finished ones included; nothing is written."""
 
     def prepare(self, steps: Sequence[Step]) -> None:
-        """Make the data, and check what could be refused later.
-
-        Raises:
-            BadInput: data, options or teachers that cannot be used.
-        """
+        """Make the data, and check what could be refused later."""
 
     def note(self, step: Step) -> None:
         """Record the result of a step that has finished."""
 
     def report(self) -> None:
-        """Write tables and plots of the records that are there, and print the tables.
-
-        Raises:
-            BadInput: there are none.
-        """
+        """Write tables and plots of the records that are there, and print the tables."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -131,8 +121,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     teachers = "translation: --output-dir of an earlier run, whose teachers are used instead of training them again"
     parser.add_argument("--teachers", type=Path, metavar="DIR", help=teachers)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="images: their folder, such as that of MNIST")
-
-
-def default_raw_folder() -> Path:
-    """Return the folder of raw corpora beside the checkout."""
-    return _RAW

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from experiments.commands.run import default_raw_folder, relative_to_here
+from experiments.commands.run import RAW_FOLDER, relative_to_here
 from experiments.grid import TranslationGrid
 from experiments.plan.kept_teachers import earlier_teachers, refuse_damaged_teachers, refuse_other_vocabulary
 from experiments.plan.option_checks import refuse_bad_options
@@ -27,7 +27,7 @@ class TranslationRun:
 
     def __init__(self, grid: TranslationGrid, options: argparse.Namespace) -> None:
         self._grid, self._options, self._output = grid, options, options.output_dir
-        self._raw = options.raw_dir or default_raw_folder()
+        self._raw = options.raw_dir or RAW_FOLDER
         teachers = options.teachers and relative_to_here(options.teachers)
         self._settings = settings_of(grid, options.output_dir, teachers)
         known = [setting.name for setting in self._settings]

@@ -54,10 +54,13 @@ def run_steps(
     waiting: list[Step] = list(steps)
     running: list[_Running] = []
     done: set[str] = set()
-    shown = time.monotonic()
+    shown, known = time.monotonic(), -1
     try:
         while waiting or running:
-            for step in [step for step in waiting if done.issuperset(step.after)]:
+            # What can start changes when a step ends; to ask whether a step is done may read many files.
+            ready = [step for step in waiting if done.issuperset(step.after)] if known != len(done) else []
+            known = len(done)
+            for step in ready:
                 if step.is_done():
                     print(f"  {step.name}: done before", flush=True)
                     done.add(step.name)

@@ -78,7 +78,9 @@ class Step:
 
     def is_done(self) -> bool:
         """Whether this very command has finished on the same inputs, and its outcome is there."""
-        return self.outcome() and (self.by_outcome or recorded(self.marker) == self.identity())
+        if self.by_outcome:
+            return self.outcome()
+        return (found := recorded(self.marker)) is not None and found == self.identity() and self.outcome()
 
 
 def recorded(path: Path) -> dict[str, Any] | None:
