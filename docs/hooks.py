@@ -1,9 +1,9 @@
 """What MkDocs does beside its own work: pages made from code, pages copied from outside docs/, links between both.
 
 - ``<!-- generated: NAME -->`` in a page becomes the text that `GENERATED` makes.
-- Files of `COPIED` are read where they stand and become pages, so that each is written once.
-- A relative link is written as it works on GitHub. Here a link to a copied file becomes one to its page, and a link to any
-  other file of the repository becomes its path.
+- Files of `copied_pages` are read where they stand and become pages, so that each is written once.
+- A relative link is written as it works on GitHub. Here a link to a copied file becomes one to its page, and a link to
+  any other file of the repository becomes its path.
 """
 
 from __future__ import annotations
