@@ -91,6 +91,12 @@ def _fairseq_train(arguments, repository):
     options.parse_args_and_arch(options.get_training_parser(), input_args=kept)
 
 
+def _fairseq_generate(arguments, repository):
+    from fairseq import options
+
+    options.parse_args_and_arch(options.get_generation_parser(), input_args=arguments)
+
+
 def _classify(arguments, repository):
     from fairseq_l2t.cli.classify import command_parser
 
@@ -133,6 +139,7 @@ _CHECKS = {
     "l2t-doctor": _train_teacher,
     "l2t-classify": _classify,
     "fairseq-train": _fairseq_train,
+    "fairseq-generate": _fairseq_generate,
     "make": _make,
     "python": _python,
     "pip": _anything,
