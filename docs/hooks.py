@@ -30,8 +30,8 @@ def copied_pages() -> dict[str, Path]:
 
 
 def compatibility_table() -> str:
-    """Return one row for each file of fairseq_l2t/compat, from its docstring."""
-    rows = ["| defect | versions | test that fails without the mend | file |", "|---|---|---|---|"]
+    """Return one row for each patch of fairseq_l2t/compat, from its docstring."""
+    rows = ["| defect | versions | test that fails without the patch | file |", "|---|---|---|---|"]
     for path in sorted((ROOT / "fairseq_l2t" / "compat").glob("*.py")):
         if path.name == "__init__.py":
             continue
@@ -48,10 +48,10 @@ def compatibility_table() -> str:
 
 
 def options_tables() -> str:
-    """Return the tables of the teaching options, one for each group."""
-    from fairseq_l2t.teaching.options_page import options_page
+    """Return the tables of the options, without the title that the page has already."""
+    from fairseq_l2t.cli.options_page import options_page
 
-    return options_page()
+    return options_page().removeprefix("# Options\n")
 
 
 GENERATED: dict[str, Callable[[], str]] = {"compatibility": compatibility_table, "options": options_tables}

@@ -20,7 +20,7 @@ from fairseq_l2t.inspection import choose_states, read_training_log
 from fairseq_l2t.storage import load_teacher
 
 ROOT = Path(__file__).resolve().parent.parent
-TEACHER_DIR = ROOT / "examples" / "translation" / "results" / "cpu" / "multi30k.noise30" / "teachers" / "dynamic"
+TEACHER_DIR = ROOT / "experiments" / "kept" / "translation" / "cpu" / "multi30k.noise30" / "teachers" / "dynamic"
 PICTURE = ROOT / "docs" / "pictures" / "loop.png"
 
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#666666", "#222222"

@@ -26,7 +26,7 @@ def recorded(text, repository, folder):
     programs = [
         path.name for path in Path(sys.executable).parent.glob("*") if path.name.startswith(("l2t-", "fairseq-"))
     ]
-    for name in [*programs, "python", "make", "pip", "git"]:
+    for name in [*programs, "python", "make", "pip", "git", "grep"]:
         _write_stub(stubs / name)
     for script in repository.glob("examples/**/*.sh"):
         _write_stub(folder / script.relative_to(repository))
@@ -98,9 +98,9 @@ def _fairseq_generate(arguments, repository):
 
 
 def _classify(arguments, repository):
-    from fairseq_l2t.cli.classify import command_parser
+    from fairseq_l2t.classification.options import parse
 
-    command_parser().parse_args(arguments)
+    parse(arguments)
 
 
 def _make(arguments, repository):
@@ -144,4 +144,5 @@ _CHECKS = {
     "python": _python,
     "pip": _anything,
     "git": _anything,
+    "grep": _anything,
 }

@@ -1,6 +1,7 @@
 """Every command of every page: run, or marked as long and checked. CONTRIBUTING.md explains the comments."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,13 @@ def test_every_block_is_marked(page):
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "run"], ids=str)
 def test_what_a_comment_replaces_occurs(block):
     assert block.shortened() == block.text or block.note
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("docs/results/")])
+def test_paths_on_a_page_exist(page):
+    text = Path(REPOSITORY, page).read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:tests|{'|'.join(TOP_FOLDERS)})/[\w./-]*)`", text)
+    assert [path for path in named if not Path(REPOSITORY, path).exists()] == []
 
 
 @pytest.mark.slow
