@@ -86,6 +86,14 @@ def test_paths_on_a_page_exist(page):
     assert [path for path in named if not Path(REPOSITORY, path).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_lead_to_files(page):
+    """As on GitHub; the site's own links are checked when it is built."""
+    text = Path(REPOSITORY, page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", text) if "://" not in target]
+    assert [target for target in targets if not (REPOSITORY / page).parent.joinpath(target).exists()] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_PAGES)
 def test_commands_of_a_page_run(page, after_readme, tmp_path):
