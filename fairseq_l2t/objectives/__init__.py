@@ -1,7 +1,7 @@
 """Measures of a student on dev pairs that a teacher maximises, each with its gradient at omega."""
 
 from fairseq_l2t.objectives.calibrated_perplexity import best_inverse_temperature, calibrated_perplexity
-from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective
+from fairseq_l2t.objectives.dev_student import DevStudent, Hypotheses, Objective, ReferenceStudent
 from fairseq_l2t.objectives.expected_accuracy import expected_token_accuracy
 from fairseq_l2t.objectives.expected_bleu import ESTIMATORS, expected_bleu
 from fairseq_l2t.objectives.inverse_perplexity import inverse_perplexity
@@ -12,6 +12,7 @@ __all__ = [
     "DevStudent",
     "Hypotheses",
     "Objective",
+    "ReferenceStudent",
     "SentenceBleu",
     "best_inverse_temperature",
     "calibrated_perplexity",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairseq_l2t.objectives.dev_student import DevStudent, Objective
+from fairseq_l2t.objectives.dev_student import Objective, ReferenceStudent
 from fairseq_l2t.objectives.inverse_perplexity import inverse_perplexity
 
 __all__ = ["best_inverse_temperature", "calibrated_perplexity"]
@@ -32,7 +32,7 @@ LEFT_SLOPE_SHARE = 0.25
 """Share of the slope that may remain after a Newton step; otherwise the interval is halved."""
 
 
-def calibrated_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objective:
+def calibrated_perplexity(student: ReferenceStudent, pairs: Sequence[int]) -> Objective:
     """Return the geometric mean probability of a reference token of ``pairs`` at the best temperature.
 
     The gradient is that at a fixed temperature, because the derivative through the best one is 0 (envelope theorem).
@@ -43,7 +43,7 @@ def calibrated_perplexity(student: DevStudent, pairs: Sequence[int]) -> Objectiv
     return inverse_perplexity(student, pairs, best_inverse_temperature(student, pairs))
 
 
-def best_inverse_temperature(student: DevStudent, pairs: Sequence[int]) -> float:
+def best_inverse_temperature(student: ReferenceStudent, pairs: Sequence[int]) -> float:
     """Return the b in [1/64, 64] at which the references of ``pairs`` are most probable (safeguarded Newton method).
 
     Their log-probability is concave in b: slope ``sum_r l_y - mean of l under q_b``, curvature ``-sum_r variance of l
@@ -67,7 +67,7 @@ def best_inverse_temperature(student: DevStudent, pairs: Sequence[int]) -> float
 
 
 @torch.no_grad()
-def _derivatives(student: DevStudent, pairs: Sequence[int], b: float) -> tuple[float, float]:
+def _derivatives(student: ReferenceStudent, pairs: Sequence[int], b: float) -> tuple[float, float]:
     slope = variance = 0.0
     for chunk in student.dev_chunks(pairs):
         log_probs, targets, keep = student.reference_distributions(chunk)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
 
-__all__ = ["DevStudent", "Hypotheses", "Objective", "add_gradient", "required_gradient", "sum_over_references"]
+__all__ = [
+    "DevStudent",
+    "Hypotheses",
+    "Objective",
+    "ReferenceStudent",
+    "add_gradient",
+    "required_gradient",
+    "sum_over_references",
+]
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class Hypotheses:
     tokens: list[tuple[int, ...]]
 
 
-class DevStudent(Protocol):
-    """A sequence student with measures on dev pairs, in eval mode (no dropout)."""
+class ReferenceStudent(Protocol):
+    """A student whose references can be scored, in eval mode (no dropout); classifiers have references of one token."""
 
     @property
     def omega(self) -> Tensor:
@@ -63,6 +71,10 @@ class DevStudent(Protocol):
     def reference_distributions(self, pairs: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``log p(. | x, y_<r)`` (pairs, length, entries), the references and the mask (pairs, length)."""
 
+
+class DevStudent(ReferenceStudent, Protocol):
+    """A sequence student whose references and own hypotheses can be scored, in eval mode (no dropout)."""
+
     def draw(self, pairs: Sequence[int], samples: int, generator: torch.Generator) -> list[list[tuple[int, ...]]]:
         """Return ``samples`` hypotheses for each pair, sampled from the student's own distribution."""
 
@@ -79,7 +91,7 @@ class DevStudent(Protocol):
         """Return the text of the reference of a dev pair."""
 
 
-def add_gradient(total: Tensor | None, student: DevStudent, scalar: Tensor) -> Tensor:
+def add_gradient(total: Tensor | None, student: ReferenceStudent, scalar: Tensor) -> Tensor:
     """Return ``total`` plus the gradient (n,) of ``scalar`` with respect to the student's parameters."""
     gradients = torch.autograd.grad(scalar, student.parameters.parameters, allow_unused=True)
     flat = student.parameters.gather(gradients).to(student.omega.dtype)
@@ -98,7 +110,7 @@ def required_gradient(gradient: Tensor | None) -> Tensor:
 
 
 def sum_over_references(
-    student: DevStudent,
+    student: ReferenceStudent,
     pairs: Sequence[int],
     token_value: Callable[[Tensor], Tensor],
     inverse_temperature: float = 1.0,
@@ -109,7 +121,7 @@ def sum_over_references(
         student: student at the parameters of interest; references are scored by teacher forcing.
         pairs: numbers of dev pairs.
         token_value: function from ``log p(y_r | x, y_<r)`` (pairs, length) to the value of each token, same shape.
-        inverse_temperature: see `DevStudent.reference_log_probs`.
+        inverse_temperature: see `ReferenceStudent.reference_log_probs`.
 
     Raises:
         ValueError: no pairs.

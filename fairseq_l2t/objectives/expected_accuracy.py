@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import torch
 
-from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_references
+from fairseq_l2t.objectives.dev_student import Objective, ReferenceStudent, sum_over_references
 
 __all__ = ["expected_token_accuracy"]
 
 
-def expected_token_accuracy(student: DevStudent, pairs: Sequence[int]) -> Objective:
+def expected_token_accuracy(student: ReferenceStudent, pairs: Sequence[int]) -> Objective:
     """Return the mean probability of a reference token of ``pairs`` (numbers of dev pairs), and its gradient.
 
     Raises:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fairseq_l2t.objectives.dev_student import DevStudent, Objective, sum_over_references
+from fairseq_l2t.objectives.dev_student import Objective, ReferenceStudent, sum_over_references
 
 __all__ = ["inverse_perplexity"]
 
 
-def inverse_perplexity(student: DevStudent, pairs: Sequence[int], inverse_temperature: float = 1.0) -> Objective:
+def inverse_perplexity(student: ReferenceStudent, pairs: Sequence[int], inverse_temperature: float = 1.0) -> Objective:
     """Return the geometric mean probability of a reference token of ``pairs``, and its gradient.
 
-    ``inverse_temperature``: see `DevStudent.reference_log_probs`.
+    ``inverse_temperature``: see `ReferenceStudent.reference_log_probs`.
 
     Raises:
         ValueError: no pairs.

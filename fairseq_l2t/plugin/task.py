@@ -68,7 +68,7 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
     def __init__(self, cfg: L2TConfig, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self.frozen_teacher: FrozenTeacher | None = None
-        restore_task_state()  # type: ignore[no-untyped-call]  # replaces untyped functions of fairseq
+        restore_task_state()
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the student; to train it, read the teacher first.

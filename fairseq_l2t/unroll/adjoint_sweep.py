@@ -63,11 +63,12 @@ class Hypergradient:
     @property
     def norm(self) -> float:
         """Euclidean norm over all of theta."""
-        return math.sqrt(_sum_of_squares(part.double() for part in self.theta.values()))
+        # torch's square root, not math's: they can differ in the last bit, which clipping would hand on to the teacher.
+        return float(torch.sqrt(_sum_of_squares(part.double() for part in self.theta.values())))
 
     def relative_error(self, exact: Hypergradient) -> float:
         """Return the norm of the difference to ``exact``, divided by the norm of ``exact``."""
-        gap = _sum_of_squares(part.double() - exact.theta[name].double() for name, part in self.theta.items())
+        gap = float(_sum_of_squares(part.double() - exact.theta[name].double() for name, part in self.theta.items()))
         return math.sqrt(gap) / exact.norm if exact.norm else (0.0 if gap == 0 else math.inf)
 
 
@@ -219,5 +220,5 @@ def _theta_share(teacher: Teacher, state: Tensor, phi_bar: Tensor) -> dict[str, 
     return dict(zip(named, shares, strict=True))
 
 
-def _sum_of_squares(parts: Iterable[Tensor]) -> float:
-    return float(sum(part.square().sum() for part in parts))
+def _sum_of_squares(parts: Iterable[Tensor]) -> Tensor:
+    return torch.stack([part.square().sum() for part in parts]).sum()
