@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.__main__ import main
 from tests.experiments.finished_runs import refused, unpadded
 
 TINY = Path(__file__).parent.with_name("tiny_image_grid.yaml")
@@ -102,3 +103,23 @@ def _student_process(parent):
         if int(own[1]) == parent and b"image-students" in command:
             return int(path.name)
     raise LookupError(f"process {parent} has no students")
+
+
+def test_options_of_the_other_kind_of_grid_are_refused(tmp_path, capsys):
+    out = ["--output-dir", tmp_path / "out"]
+    told = refused(capsys, "run", TINY, *out, "--raw-dir", tmp_path)
+    assert f"--raw-dir: not for {TINY}, which is a grid of images" in told
+    told = refused(capsys, "run", TINY.with_name("tiny_grid.yaml"), *out, "--data-dir", tmp_path)
+    assert "--data-dir: not for" in told and "a grid of translation" in told
+    told = refused(capsys, "run", TINY, *out, "--settings", "mnist")
+    assert "--settings: 'mnist', expected some of digits.noise40.mlp-8" in told
+    told = refused(capsys, "report", TINY, *out)
+    assert f"--output-dir: {tmp_path / 'out'}, expected the folder of a grid that was run" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_are_listed(tmp_path, capsys):
+    assert main(["run", str(TINY), "--output-dir", str(tmp_path / "out"), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "digits.noise40.mlp-8.teacher.trained\n  $ " in shown and "\n4 steps\n" in shown
+    assert "image-students" in shown and not (tmp_path / "out").exists()
