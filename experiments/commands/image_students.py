@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def _train(experiment: ImageExperiment, setting: ImageSetting, key: RunKey) -> R
     record: Record = {"setting": setting.name, "student": grid.student, "options": choice, "lr": lr, "seed": seed}
     if given.teacher_path is not None:
         record["teacher"] = teacher_digest(output, setting, given.teacher_path)
-        given.teacher_path = str(teacher_file(output, setting, given.teacher_path))
+        given = replace(given, teacher_path=str(teacher_file(output, setting, given.teacher_path)))
     training = new_training(given)
     student = training.student
     record["protocol"] = student.splits.protocol

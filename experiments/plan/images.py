@@ -6,21 +6,25 @@ those that choose option and learning rate, then those that count.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shlex
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from experiments.grid import ImageGrid, ImageSetting
 from experiments.plan.command_lines import Words, worker
 from experiments.programs.step import Step
 from experiments.records.images import RUNS, Record, RunKey, read_records, teacher_file
-from fairseq_l2t.classification.options import criterion_of, loss_shape_of, plan_of, recipe_of
-from fairseq_l2t.cli.classify import command_parser
+from fairseq_l2t.classification.options import (
+    TrainOptions,
+    TrainTeacherOptions,
+    criterion_of,
+    parse,
+    plan_of,
+)
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.pairs.programs import console_script
 
@@ -83,14 +87,15 @@ class ImageExperiment:
         own = shlex.split(self.grid.teachers[name])
         return (*self._shared_words(setting), *own, "--save-dir", str(folder), "--resume")
 
-    def student_options(self, setting: ImageSetting, choice: str, lr: float, seed: int) -> Namespace:
+    def student_options(self, setting: ImageSetting, choice: str, lr: float, seed: int) -> TrainOptions:
         """Return the parsed options of a student's training; ``--teacher-path`` is a name of the grid.
 
         Raises:
             BadInput: there is no such option or value.
         """
         own = (*shlex.split(choice), "--lr", str(lr), "--seed", str(seed), "--save-dir", "unused")
-        return self._parsed("train", (*self._shared_words(setting), *own))
+        options: TrainOptions = self._parsed("train", (*self._shared_words(setting), *own))
+        return options
 
     def refuse_bad_options(self) -> None:
         """Parse the options of all runs.
@@ -100,11 +105,11 @@ class ImageExperiment:
         """
         for setting in self.grid.settings:
             for name in self.grid.teachers:
-                teacher = self._parsed("train-teacher", self.teacher_words(setting, name))
-                self._require(teacher, recipe_of, plan_of, loss_shape_of)
+                teacher: TrainTeacherOptions = self._parsed("train-teacher", self.teacher_words(setting, name))
+                self._require(partial(plan_of, teacher))
             for choice in (choice for choices in self.grid.losses.values() for choice in choices):
                 student = self.student_options(setting, choice, self.grid.learning_rates[0], 1)
-                self._require(student, recipe_of, criterion_of)
+                self._require(partial(criterion_of, student))
                 if student.teacher_path is not None and student.teacher_path not in self.grid.teachers:
                     known = ", ".join(self.grid.teachers)
                     raise BadInput(f"{self.path}: --teacher-path {student.teacher_path}; expected one of {known}")
@@ -114,18 +119,15 @@ class ImageExperiment:
         data = () if self.data_dir is None or setting.data == "digits" else ("--data-dir", str(self.data_dir))
         return (*own, *data, *shlex.split(self.grid.student))
 
-    def _parsed(self, command: str, arguments: Words) -> Namespace:
-        told = io.StringIO()
+    def _parsed(self, command: str, arguments: Words) -> Any:
         try:
-            with contextlib.redirect_stderr(told):
-                return command_parser().parse_args([command, *arguments])
-        except SystemExit:
-            raise BadInput(f"{self.path}: {told.getvalue().strip()}") from None
+            return parse([command, *arguments]).options
+        except ValueError as error:
+            raise BadInput(f"{self.path}: l2t-classify {command}: {error}") from error
 
-    def _require(self, options: Namespace, *makers: Callable[[Namespace], object]) -> None:
+    def _require(self, make: Callable[[], object]) -> None:
         try:
-            for make in makers:
-                make(options)
+            make()
         except ValueError as error:
             raise BadInput(f"{self.path}: {error}") from error
 
