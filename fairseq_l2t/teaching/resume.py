@@ -8,11 +8,17 @@ from typing import Any
 
 from fairseq_l2t.teaching.declaration import declared, flag_of
 
-__all__ = ["ResumeError", "fixed_options", "refuse_other_options"]
+__all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_options"]
 
 
 class ResumeError(ValueError):
     """A folder that holds a run, or a run of other options; one line that names the option."""
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """Return all options by name, JSON-able."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def fixed_options(options: Any) -> dict[str, Any]:
@@ -23,10 +29,7 @@ def fixed_options(options: Any) -> dict[str, Any]:
     free = {name for name, one in declared(type(options)).items() if one.option.may_change}
     if getattr(options, "keep_graphs", False):
         free.discard("memory_budget")
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if name not in free
-    }
+    return {name: value for name, value in plain_options(options).items() if name not in free}
 
 
 def refuse_other_options(
