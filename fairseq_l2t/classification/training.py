@@ -1,4 +1,4 @@
-"""One life of a student under one loss: validated, the best parameters on dev kept, stopped early, resumable."""
+"""One life of a student under one loss, with validation, best parameters on dev, early stopping and resumption."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["StudentTraining", "Validation"]
 
 @dataclass(frozen=True)
 class Validation:
-    """What was measured after ``update`` updates.
+    """Measures of one validation.
 
     Args:
         update: number of updates made.
-        dev_error: share of wrong dev images, those held back from teachers too.
-        state: what a teacher sees, by feature name.
+        dev_error: share of wrong predictions, in [0, 1], on all dev images, held-back ones included.
+        state: the student's state by feature name.
     """
 
     update: int
@@ -35,11 +35,11 @@ class StudentTraining:
     """Trains a student to the end of its life.
 
     Args:
-        student: new, or where `load_state_dict` brings it.
+        student: a new life begins; `load_state_dict` continues another.
         teacher: frozen; None: the student's own criterion for all updates.
         seed: of the life.
-        validate_every: updates between two looks at dev, for the state the teacher sees as well: what
-            ``--validate-interval-updates`` was when the teacher was trained.
+        validate_every: updates between two validations, which also refresh the state the teacher sees: the
+            ``--validate-interval-updates`` the teacher was trained with.
         patience: validations without a new best after which training stops; 0: never.
 
     Raises:
@@ -65,12 +65,15 @@ class StudentTraining:
 
     @property
     def is_over(self) -> bool:
-        """Whether all updates are made or patience has run out."""
+        """Whether all updates are made or patience is exhausted."""
         is_patient = not self._patience or self._without_best < self._patience
         return self.student.update >= self.student.recipe.total_updates or not is_patient
 
     def run(self, after_each: Callable[[Validation], None] = lambda validation: None) -> Validation:
-        """Train until it is over; return the best validation. ``after_each`` is called after every validation.
+        """Train to the end and return the best validation.
+
+        Args:
+            after_each: called after every validation.
 
         Raises:
             NonFiniteError: NaN or infinity in a loss or gradient.
@@ -81,7 +84,11 @@ class StudentTraining:
 
     @property
     def best_validation(self) -> Validation:
-        """The best validation so far; only after one."""
+        """The best validation so far.
+
+        Raises:
+            ValueError: before the first validation.
+        """
         if self.best is None:
             raise ValueError("no validation yet; expected at least one update")
         return self.best
@@ -90,18 +97,24 @@ class StudentTraining:
         """Make the updates to the next multiple of the interval, or to the end, and validate."""
         student = self.student
         left = student.recipe.total_updates - student.update
-        advance(student, self._teacher, min(self._every - student.update % self._every, left))
+        updates = min(self._every - student.update % self._every, left)
+        # Without a teacher every update is plain cross-entropy, which asks none.
+        advance(student, self._teacher, updates)  # type: ignore[arg-type]  # None only where no teacher is asked
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
         least = math.inf if self.best is None else self.best.dev_error
         self._without_best = 0 if found.dev_error < least else self._without_best + 1
-        # Of equals the later one: a few hundred dev images tie often, and learning rates fall.
+        # Of equal ones the later: a few hundred dev images tie often, and learning rates fall.
         if found.dev_error <= least:
             self.best, self.best_omega = found, student.omega.clone()
         return found
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and plain values that `load_state_dict` goes on from; only after a validation."""
+        """Return tensors and plain values for `load_state_dict`.
+
+        Raises:
+            ValueError: before the first validation.
+        """
         tensors, values = self.student.state_dict()
         if self.best_omega is None:
             raise ValueError("no validation yet; expected at least one update")
@@ -109,10 +122,10 @@ class StudentTraining:
         return {**tensors, "best_omega": self.best_omega}, {**values, "best": best, "without_best": self._without_best}
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on with an interrupted training.
+        """Continue an interrupted training.
 
         Raises:
-            ValueError: it is that of a student of another size.
+            ValueError: the training of a student of another size.
         """
         self.student.load_state_dict(tensors, values)
         self.best, self.best_omega = Validation(**values["best"]), tensors["best_omega"]

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from fairseq_l2t.teaching.declaration import declared, flag_of
+from fairseq_l2t.teaching.plan import RESOLVED
 
 __all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_options"]
 
@@ -48,6 +49,8 @@ def refuse_other_options(
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
     if not changed:
         return
+    if given:  # values that follow from others are left out, unless they are all there is
+        changed = [key for key in changed if key in given or key not in RESOLVED] or changed
     told = "; ".join(f"{flag_of(key)} {then.get(key)} then, {now.get(key)} now" for key in changed)
     is_of_preset = bool(preset) and not set(changed) <= set(given or ())
     hint = f" (options that are not given have the values of --preset {preset})" if is_of_preset else ""

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -138,7 +138,9 @@ def memory_plan(
         raise ValueError(f"--keep-steps-in: {place}; expected one of {', '.join(PLACES)}")
     if keep_graphs and place != "device":
         raise ValueError(f"--keep-graphs: graphs stay on the student's device; --keep-steps-in is {place}")
-    make_store: Callable[[], VectorStore] = HostStore if place == "host" else DeviceStore
+    make_store: Callable[[], VectorStore[Any]] = DeviceStore
+    if place == "host":
+        make_store = HostStore
     if place == "file":
         if folder is None:
             raise ValueError("--keep-steps-in: file needs a folder")
