@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from fairseq_l2t.classification.options import TrainTeacherOptions, data_options
 from fairseq_l2t.kernels.twice_differentiable import outer_gradient
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.objectives import calibrated_perplexity, expected_token_accuracy, inverse_perplexity
+from fairseq_l2t.objectives.dev_student import DevStudent
 from fairseq_l2t.storage import TeacherFile, TeacherFileError, TeacherSettings, Vocabulary, load_teacher
 from fairseq_l2t.teaching.declaration import OptionError
 from fairseq_l2t.teaching.plan import TeachingPlan
@@ -149,7 +150,7 @@ class ImageObjective:
 def dev_objective(student: ClassifierStudent, objective: str, images: list[int]) -> tuple[float, Tensor]:
     """Return a measure in [0, 1] on dev images, in eval mode, and its exact gradient (n,) at omega."""
     with student.second_derivatives(), outer_gradient():
-        found = OBJECTIVES[objective](student, images)
+        found = OBJECTIVES[objective](cast(DevStudent, student), images)  # they draw no hypotheses
     return found.value, found.gradient
 
 

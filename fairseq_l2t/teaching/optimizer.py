@@ -45,7 +45,7 @@ class TeacherOptimizer:
         ]
         if "off_diagonal" in self._levels:
             groups.append({"params": [self._levels["off_diagonal"]], "lr": options.teacher_off_diagonal_lr})
-        self._adam = torch.optim.Adam(groups, lr=options.teacher_lr, maximize=True)
+        self._adam = torch.optim.Adam(groups, lr=options.teacher_lr, betas=options.teacher_adam_betas, maximize=True)
         self.rate_factor = 1.0
 
     def step(self, theta: dict[str, Tensor], norm: float) -> None:

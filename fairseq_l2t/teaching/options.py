@@ -259,6 +259,11 @@ class TeachingOptions(LifeOptions, DevOptions):
         Option("bound on the norm of the hypergradient; 0: none", _STEPS, "NORM"),
     ] = 0.0
 
+    teacher_adam_betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+        Option("decay rates of the moments of the teacher's Adam, such as '(0.9, 0.999)'", _STEPS, "B"),
+    ] = (0.9, 0.999)
+
     # --- memory and speed -------------------------------------------------------------------------------------
 
     memory_budget: Annotated[

@@ -12,7 +12,7 @@ from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.teaching.declaration import OptionError, one_line_errors
 from fairseq_l2t.teaching.options import DEFAULT_LIVES, DEFAULT_TOTAL_UPDATES, LifeOptions, TeachingOptions
 
-__all__ = ["TeachingPlan", "life_of", "plan_of", "resolve"]
+__all__ = ["RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
 
 DEV_MEASURES_PER_LIFE = 5
 """How often a student is measured on dev, where --validate-interval-updates depends on the length of its life."""
@@ -161,7 +161,7 @@ class TeachingPlan(TeachingOptions):
         return self.validate_interval_updates
 
     def __post_init__(self) -> None:
-        unresolved = [name for name in _RESOLVED if getattr(self, name) is None]
+        unresolved = [name for name in RESOLVED if getattr(self, name) is None]
         if unresolved:
             raise OptionError(f"--{unresolved[0].replace('_', '-')}: not resolved; expected a number")
         _require_at_most("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
@@ -183,7 +183,7 @@ class TeachingPlan(TeachingOptions):
         return LossShape(self.loss_scale, self.cross_entropy_mix, level)
 
 
-_RESOLVED = (
+RESOLVED = (
     "total_updates",
     "cross_entropy_updates",
     "validate_interval_updates",

@@ -7,12 +7,19 @@ from dataclasses import fields
 from typing import Any
 
 from fairseq_l2t.teaching.declaration import declared, flag_of
+from fairseq_l2t.teaching.plan import RESOLVED
 
-__all__ = ["ResumeError", "fixed_options", "refuse_other_options"]
+__all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_options"]
 
 
 class ResumeError(ValueError):
     """A folder that holds a run, or a run of other options; one line that names the option."""
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """Return all options by name, JSON-able."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def fixed_options(options: Any) -> dict[str, Any]:
@@ -23,10 +30,7 @@ def fixed_options(options: Any) -> dict[str, Any]:
     free = {name for name, one in declared(type(options)).items() if one.option.may_change}
     if getattr(options, "keep_graphs", False):
         free.discard("memory_budget")
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if name not in free
-    }
+    return {name: value for name, value in plain_options(options).items() if name not in free}
 
 
 def refuse_other_options(
@@ -45,6 +49,8 @@ def refuse_other_options(
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
     if not changed:
         return
+    if given:  # values that follow from others are left out, unless they are all there is
+        changed = [key for key in changed if key in given or key not in RESOLVED] or changed
     told = "; ".join(f"{flag_of(key)} {then.get(key)} then, {now.get(key)} now" for key in changed)
     is_of_preset = bool(preset) and not set(changed) <= set(given or ())
     hint = f" (options that are not given have the values of --preset {preset})" if is_of_preset else ""

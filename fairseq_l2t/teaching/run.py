@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from fairseq_l2t.teaching.lives import LivingStudent
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
 from fairseq_l2t.teaching.report import UpdateReport
+from fairseq_l2t.teaching.resume import plain_options
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.unroll.memory.budget import bytes_of, plan_for
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
@@ -201,7 +202,7 @@ class TeachingRun:
     def _save(self, path: Path, states: list[dict[str, float]]) -> None:
         extra = {
             "teacher_update": self.trainer.teacher_update,
-            "plan": asdict(self._setup.plan),
+            "plan": plain_options(self._setup.plan),
             "states": states,
         }
         save_teacher(path, self.trainer.teacher, self._adapter.vocabulary, self._adapter.settings(extra))

@@ -80,7 +80,10 @@ def test_a_module_that_is_wrong(data_bin, tmp_path, bent):
     assert not list((tmp_path / "work").rglob("*.safetensors"))
     skipped = teacher_command(data_bin, *bent, *trust, "--skip-quick-check")
     ended = preloaded.run("l2t-train-teacher", skipped, tmp_path / "work")
-    assert "--skip-quick-check: nobody has looked" in ended.stdout and "quick check: ok" not in ended.stdout
+    assert (
+        "--skip-quick-check: this student's hypergradients were not verified" in ended.stdout
+        and "quick check: ok" not in ended.stdout
+    )
 
 
 def test_bad_input(data_bin, tmp_path):

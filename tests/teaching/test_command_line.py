@@ -145,3 +145,13 @@ def test_subcommands(tmp_path):
         command(*config(tmp_path, "samplse: 4\n"))
     with pytest.raises(OptionError, match="invalid choice: 'taech'"):
         parse_command("program", "what it does", commands, ["taech"])
+
+
+def test_a_pair_is_given_as_fairseq_gives_it(tmp_path):
+    options = parse("--teacher-adam-betas", "(0.8, 0.95)").options
+    assert options.teacher_adam_betas == (0.8, 0.95)
+    assert parse().options.teacher_adam_betas == (0.9, 0.999)
+    write_config(tmp_path, file_values(options))
+    assert parse("--config", str(tmp_path / "options.yaml")).options.teacher_adam_betas == (0.8, 0.95)
+    with pytest.raises(OptionError, match="--teacher-adam-betas: 0.9; expected 2 values in parentheses"):
+        parse("--teacher-adam-betas", "0.9")

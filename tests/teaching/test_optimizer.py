@@ -173,3 +173,22 @@ def test_a_smoothed_phi_stays_unsmoothed_at_rate_0():
     for _ in range(3):
         optimizer.step(theta, 1.0)
     assert not result.values[3].any() and (result.values[:3] > 0.2).all()
+
+
+def test_the_decay_rates_of_adam():
+    """Without memory of the gradients before, each step is of the full rate; the first step is the same for all."""
+
+    def after(steps: int, **betas) -> torch.Tensor:
+        result = teacher()
+        optimizer = TeacherOptimizer(result, dataclasses.replace(PLAN, **betas))
+        for seed in range(steps):
+            optimizer.step(gradient(seed), 1.0)
+        return result.queries.detach()
+
+    assert torch.equal(after(3), after(3, teacher_adam_betas=(0.9, 0.999)))
+    memoryless = [after(steps, teacher_adam_betas=(0.0, 0.0)) for steps in (0, 1, 2)]
+    for before, now in zip(memoryless, memoryless[1:], strict=False):
+        torch.testing.assert_close((now - before).abs(), torch.full_like(now, PLAN.teacher_lr), rtol=1e-6, atol=1e-8)
+    assert not torch.allclose(after(2), memoryless[2])
+    with pytest.raises(ValueError, match="--teacher-adam-betas: 1.0; expected 2 values in parentheses, each a number"):
+        dataclasses.replace(PLAN, teacher_adam_betas=(0.9, 1.0))

@@ -25,6 +25,14 @@ def test_other_values_are_refused_by_name():
         refuse_other_options({"lr": "1"}, {"lr": "2", "seed": "3"})
 
 
+def test_a_value_that_follows_from_another_is_not_told():
+    then, now = {"teacher_lr": 1, "teacher_word_lr": 0.1}, {"teacher_lr": 2, "teacher_word_lr": 0.2}
+    with pytest.raises(ResumeError, match="other options: --teacher-lr 1 then, 2 now$"):
+        refuse_other_options(then, now, given={"teacher_lr"}, preset="paper")
+    with pytest.raises(ResumeError, match="--teacher-lr 1 then, 2 now; --teacher-word-lr 0.1 then, 0.2 now$"):
+        refuse_other_options(then, now, given={"teacher_lr", "teacher_word_lr"}, preset="paper")
+
+
 def test_a_value_of_a_preset_is_told():
     with pytest.raises(ResumeError, match=r"--lr 1 then, 2 now \(options that are not given have .* --preset paper\)$"):
         refuse_other_options({"lr": "1"}, {"lr": "2"}, given={"seed"}, preset="paper")
