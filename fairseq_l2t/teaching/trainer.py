@@ -33,7 +33,8 @@ __all__ = ["TeacherTrainer"]
 
 MOST_ERROR = 1.0
 """Relative error from which an approximate hypergradient is refused: every step back multiplies the error of those
-before it. Differences in float32 were 0.001 to 0.25 off over 40 updates (benchmarks/cost/README.md), and 23,000 over 780."""
+before it. Differences in float32 were 0.001 to 0.25 off over 40 updates, and 23,000 over 780
+(benchmarks/cost/README.md)."""
 
 
 class TeacherTrainer:
