@@ -30,7 +30,7 @@ from fairseq_l2t.core import Teacher
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.plugin import FairseqStudent
 from fairseq_l2t.plugin.student.dev_measures import DevMeasures
-from fairseq_l2t.teaching.options import TeachingOptions
+from fairseq_l2t.teaching.options.teaching_options import TeachingOptions
 from fairseq_l2t.teaching.plan import plan_of, resolve
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 

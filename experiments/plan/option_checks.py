@@ -65,7 +65,7 @@ def _parsers() -> dict[str, _Parser]:
     try:
         from fairseq import options
 
-        from fairseq_l2t.plugin.run_options import RunOptions
+        from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
     finally:
         logging.disable(logging.NOTSET)
 
@@ -85,7 +85,7 @@ def _parsers() -> dict[str, _Parser]:
 
     def teacher(arguments: Sequence[str]) -> None:
         try:
-            RunOptions.parse(arguments)
+            TeacherRunOptions.parse(arguments)
         except ValueError as error:  # as the program's own main does
             raise _Refused(error) from error
         except ImportError as error:

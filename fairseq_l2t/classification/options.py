@@ -16,11 +16,11 @@ from fairseq_l2t.classification.losses import Criterion, build_criterion
 from fairseq_l2t.classification.recipe import Recipe, RecipeOptions
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.teaching import plan as teaching_plan
-from fairseq_l2t.teaching.command_line import Command, parse_command
-from fairseq_l2t.teaching.declaration import Option, OptionError, one_line_errors
-from fairseq_l2t.teaching.options import DevOptions, LifeOptions, RunOptions
+from fairseq_l2t.teaching.options.command_line import Command, parse_command
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
+from fairseq_l2t.teaching.options.presets import PRESETS, ImageTeaching
+from fairseq_l2t.teaching.options.teaching_options import DevOptions, LifeOptions, RunOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, life_of, resolve
-from fairseq_l2t.teaching.presets import PRESETS, ImageTeaching
 
 __all__ = [
     "COMMANDS",

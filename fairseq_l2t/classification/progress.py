@@ -11,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from fairseq_l2t.classification.options import ImageRunOptions
-from fairseq_l2t.teaching.declaration import OptionError
-from fairseq_l2t.teaching.report import UpdateReport
+from fairseq_l2t.teaching.options.declaration import OptionError
+from fairseq_l2t.teaching.update_report import UpdateReport
 
 __all__ = ["RunProgress", "TeacherProgress", "run_progress", "teacher_progress"]
 

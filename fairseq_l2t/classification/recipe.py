@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
 from fairseq_l2t.unroll.update_rules import NAG, SGD, Adam, StepSize, UpdateRule
 
 __all__ = ["Recipe", "RecipeOptions"]

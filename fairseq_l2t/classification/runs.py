@@ -28,10 +28,10 @@ from fairseq_l2t.classification.recipe import Recipe
 from fairseq_l2t.classification.teaching import ImageObjective, ImageStudents, read_teacher, require_same_student
 from fairseq_l2t.classification.training import StudentTraining, Validation
 from fairseq_l2t.storage import TeacherFile, lock_run_folder, save_run_state, write_atomically
-from fairseq_l2t.teaching.config_file import file_values, write_config
 from fairseq_l2t.teaching.interruption import stop_requests
+from fairseq_l2t.teaching.options.comparison import ResumeError, fixed_options, refuse_other_options
+from fairseq_l2t.teaching.options.config_file import file_values, write_config
 from fairseq_l2t.teaching.record import SavedState, saved_run
-from fairseq_l2t.teaching.resume import ResumeError, fixed_options, refuse_other_options
 from fairseq_l2t.teaching.run import RunSetup, run_teaching
 
 __all__ = ["BEST_CHECKPOINT", "STUDENT_LOG", "new_training", "train_student", "train_teacher"]

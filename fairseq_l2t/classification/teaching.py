@@ -16,7 +16,7 @@ from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.objectives import calibrated_perplexity, expected_token_accuracy, inverse_perplexity
 from fairseq_l2t.objectives.dev_student import DevStudent
 from fairseq_l2t.storage import TeacherFile, TeacherFileError, TeacherSettings, Vocabulary, load_teacher
-from fairseq_l2t.teaching.declaration import OptionError
+from fairseq_l2t.teaching.options.declaration import OptionError
 from fairseq_l2t.teaching.plan import TeachingPlan
 
 __all__ = [

@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
     from fairseq_l2t.plugin.doctor.doctor import Doctor
-    from fairseq_l2t.plugin.run_options import RunOptions
     from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
+    from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 
     begun = time.monotonic()
     made = failed = 0
     try:
-        options = RunOptions.parse(arguments)
+        options = TeacherRunOptions.parse(arguments)
         for check in Doctor(FairseqStudent(options.student, refuse_modules=False)).checks():
             print(check, flush=True)
             made, failed = made + 1, failed + (not check.is_good)

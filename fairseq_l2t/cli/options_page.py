@@ -6,15 +6,15 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from fairseq_l2t.classification.options import COMMANDS
-from fairseq_l2t.teaching.declaration import Declared, declared
-from fairseq_l2t.teaching.help_text import text_of
-from fairseq_l2t.teaching.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.declaration import Declared, declared
+from fairseq_l2t.teaching.options.help_text import text_of
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
 
 __all__ = ["main", "options_page"]
 
 _HEAD = """# Options
 
-This page is made from the declarations in `fairseq_l2t/teaching/options.py`, `fairseq_l2t/teaching/presets.py` and
+This page is made from the declarations in `fairseq_l2t/teaching/options/teaching_options.py`, `fairseq_l2t/teaching/options/presets.py` and
 `fairseq_l2t/classification/options.py`. `--help` of each command prints the same.
 
 Every option can also be given in a YAML file, by its name without the leading dashes, with `--config FILE`. The command

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from fairseq import options
 
-from fairseq_l2t.teaching.command_line import Given, options_parser
-from fairseq_l2t.teaching.declaration import OptionError, flag_of
-from fairseq_l2t.teaching.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.command_line import Given, options_parser
+from fairseq_l2t.teaching.options.declaration import OptionError, flag_of
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
 
 __all__ = ["parse_fairseq_options", "print_help"]
 

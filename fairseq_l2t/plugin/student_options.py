@@ -19,10 +19,10 @@ from omegaconf import open_dict
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.plugin.fairseq_options import parse_fairseq_options, print_help
-from fairseq_l2t.teaching.command_line import parse_options
-from fairseq_l2t.teaching.declaration import OptionError
+from fairseq_l2t.teaching.options.command_line import parse_options
+from fairseq_l2t.teaching.options.declaration import OptionError
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
-from fairseq_l2t.teaching.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
 
 __all__ = ["OptionError", "StudentOptions", "parse_student_options"]
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.plugin.doctor.doctor import quick_check
-from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.task import vocabulary_of
+from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 from fairseq_l2t.storage import TeacherSettings
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.record import SavedState
-from fairseq_l2t.teaching.report import UpdateReport
 from fairseq_l2t.teaching.run import run_teaching
+from fairseq_l2t.teaching.update_report import UpdateReport
 
 __all__ = ["TranslationObjective", "TranslationStudents", "train_teacher"]
 
@@ -36,7 +36,7 @@ def train_teacher(arguments: Sequence[str]) -> None:
         DoctorError: the quick form of ``l2t-doctor`` found that the student's hypergradients cannot be trusted.
         Others: see `teaching.run.run_teaching`.
     """
-    options = RunOptions.parse(arguments)
+    options = TeacherRunOptions.parse(arguments)
 
     def build(saved: SavedState | None) -> tuple[TranslationStudents, TranslationObjective]:
         student = FairseqStudent(options.student)
@@ -58,7 +58,7 @@ class TranslationStudents:
         student: built.
     """
 
-    def __init__(self, options: RunOptions, student: FairseqStudent) -> None:
+    def __init__(self, options: TeacherRunOptions, student: FairseqStudent) -> None:
         self._options, self.student = options, student
         self.vocabulary = vocabulary_of(student.task.target_dictionary)
 
@@ -96,7 +96,7 @@ class TranslationObjective:
         student: built.
     """
 
-    def __init__(self, options: RunOptions, student: FairseqStudent) -> None:
+    def __init__(self, options: TeacherRunOptions, student: FairseqStudent) -> None:
         self._own, self._seed, self._student = options.own, options.plan.seed, student
         if self._own.objective == "expected-bleu":
             logger.info("reward: %s, estimator %s", student.reward().signature(), self._own.estimator)
@@ -145,7 +145,7 @@ class _FairseqProgress:
 
 
 @contextmanager
-def _progress(options: RunOptions, done: int) -> Iterator[_FairseqProgress]:
+def _progress(options: TeacherRunOptions, done: int) -> Iterator[_FairseqProgress]:
     common, total = options.student.cfg.common, options.plan.teacher_updates
     yield _FairseqProgress(
         progress_bar.progress_bar(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
-from fairseq_l2t.teaching.optimizer import TeacherOptimizer
+from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 
 __all__ = ["Backtracking"]
 

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
-from fairseq_l2t.teaching.declaration import OptionError, one_line_errors
-from fairseq_l2t.teaching.options import DEFAULT_LIVES, DEFAULT_TOTAL_UPDATES, LifeOptions, TeachingOptions
+from fairseq_l2t.teaching.options.declaration import OptionError, one_line_errors
+from fairseq_l2t.teaching.options.teaching_options import (
+    DEFAULT_LIVES,
+    DEFAULT_TOTAL_UPDATES,
+    LifeOptions,
+    TeachingOptions,
+)
 
 __all__ = ["RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from fairseq_l2t.storage.atomic import write_atomically
 from fairseq_l2t.storage.run_state import load_run_state, save_run_state
-from fairseq_l2t.teaching.report import UpdateReport
-from fairseq_l2t.teaching.resume import ResumeError, refuse_other_options
+from fairseq_l2t.teaching.options.comparison import ResumeError, refuse_other_options
 from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.unroll.student import NonFiniteError
 
 __all__ = [
@@ -64,7 +64,7 @@ class TeachingRecord:
         save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those of the newest
             life of a student, by feature name.
         saved: what `saved_run` returned.
-        given, preset: see `teaching.resume.refuse_other_options`.
+        given, preset: see `teaching.options.comparison.refuse_other_options`.
 
     Raises:
         ResumeError: ``saved`` is of a run with other options.

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.storage import TeacherSettings, Vocabulary, lock_run_folder, save_teacher
-from fairseq_l2t.teaching.config_file import write_config
 from fairseq_l2t.teaching.interruption import stop_requests
 from fairseq_l2t.teaching.lives import LivingStudent
+from fairseq_l2t.teaching.options.comparison import plain_options
+from fairseq_l2t.teaching.options.config_file import write_config
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
-from fairseq_l2t.teaching.report import UpdateReport
-from fairseq_l2t.teaching.resume import plain_options
 from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.unroll.memory.budget import bytes_of, plan_for
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 
@@ -79,8 +79,8 @@ class RunSetup:
         folder: of the run, ``--save-dir``.
         plan: the resolved options of teaching.
         resume: whether a run in the folder is continued.
-        fixed: options that a resumed run must share, JSON-able (`teaching.resume.fixed_options`).
-        config: the resolved options, by name, as `teaching.config_file.read_config` reads them.
+        fixed: options that a resumed run must share, JSON-able (`teaching.options.comparison.fixed_options`).
+        config: the resolved options, by name, as `teaching.options.config_file.read_config` reads them.
         given: names of the options that are given.
         preset: name of the preset that gives the others; empty where there is one alone.
     """

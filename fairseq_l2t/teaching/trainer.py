@@ -18,10 +18,10 @@ from torch import Tensor
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.teaching.backtracking import Backtracking
 from fairseq_l2t.teaching.lives import Lives, LivingStudent
-from fairseq_l2t.teaching.optimizer import TeacherOptimizer
+from fairseq_l2t.teaching.options.comparison import fixed_options, refuse_other_options
 from fairseq_l2t.teaching.plan import TeachingPlan
-from fairseq_l2t.teaching.report import UpdateReport, sum_by_tenth
-from fairseq_l2t.teaching.resume import fixed_options, refuse_other_options
+from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
+from fairseq_l2t.teaching.update_report import UpdateReport, sum_by_tenth
 from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 from fairseq_l2t.unroll.student import NonFiniteError

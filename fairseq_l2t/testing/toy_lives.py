@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
-from fairseq_l2t.teaching.options import TeachingOptions
+from fairseq_l2t.teaching.options.teaching_options import TeachingOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
-from fairseq_l2t.teaching.report import UpdateReport
 from fairseq_l2t.teaching.trainer import TeacherTrainer
+from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.testing.hypergradient_check import dev_gradient, dev_measure
 from fairseq_l2t.testing.toy_student import ToyStudent
 from fairseq_l2t.unroll.student import Batch, BatchLoss

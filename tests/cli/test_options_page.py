@@ -2,8 +2,8 @@
 
 from fairseq_l2t.classification.options import COMMANDS
 from fairseq_l2t.cli.options_page import options_page
-from fairseq_l2t.teaching.declaration import declared
-from fairseq_l2t.teaching.presets import TranslationOptions
+from fairseq_l2t.teaching.options.declaration import declared
+from fairseq_l2t.teaching.options.presets import TranslationOptions
 
 
 def test_every_option_stands_on_the_page_with_its_range():
@@ -18,7 +18,7 @@ def test_every_option_stands_on_the_page_with_its_range():
 
 
 def test_options_do_not_need_fairseq(run_command):
-    modules = "fairseq_l2t.teaching.run, fairseq_l2t.teaching.presets, fairseq_l2t.classification.options"
+    modules = "fairseq_l2t.teaching.run, fairseq_l2t.teaching.options.presets, fairseq_l2t.classification.options"
     source = f"import sys, {modules}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     loaded = set(run_command(["python", "-c", source]).stdout.split())
     assert "pydantic" in loaded and not loaded & {"fairseq", "hydra", "omegaconf"}

@@ -75,9 +75,9 @@ def _why_unknown_script(command, repository):
 
 
 def _train_teacher(arguments, repository):
-    from fairseq_l2t.plugin.run_options import RunOptions
+    from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 
-    RunOptions.parse(arguments)
+    TeacherRunOptions.parse(arguments)
 
 
 def _fairseq_train(arguments, repository):

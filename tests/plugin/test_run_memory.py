@@ -5,9 +5,9 @@ import math
 import pytest
 
 from fairseq_l2t.core import hypergradient, unroll
-from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.teacher_run import TranslationObjective, TranslationStudents
+from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 from fairseq_l2t.teaching.run import TeachingRun
 from fairseq_l2t.testing.tiny_students import make_student, spread_teacher
 from fairseq_l2t.unroll.memory.budget import memory_plan
@@ -78,7 +78,7 @@ def test_a_share_of_the_memory(data_bin, tmp_path, monkeypatch, share, told):
     monkeypatch.setenv("L2T_MEMORY_SHARE", share)
 
     def plan(*more):
-        options = RunOptions.parse([*teacher_command(data_bin, *more), "--save-dir", str(tmp_path)])
+        options = TeacherRunOptions.parse([*teacher_command(data_bin, *more), "--save-dir", str(tmp_path)])
         built = FairseqStudent(options.student)
         run = TeachingRun(
             options.setup, TranslationStudents(options, built), TranslationObjective(options, built), None

@@ -8,7 +8,7 @@ import torch
 
 from fairseq_l2t.core import NonFiniteError, Teacher, unroll
 from fairseq_l2t.teaching import trainer as teacher_training
-from fairseq_l2t.teaching.optimizer import TeacherOptimizer
+from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.testing.hypergradient_check import dev_gradient
 from fairseq_l2t.testing.toy_lives import JUDGED, PLAN, MortalStudent, run, trainer
 from fairseq_l2t.unroll.adjoint_sweep import adjoint_sweep

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_l2t.plugin.student_options import StudentOptions, parse_student_options
-from fairseq_l2t.teaching.config_file import file_values
-from fairseq_l2t.teaching.declaration import declared
+from fairseq_l2t.teaching.options.comparison import fixed_options
+from fairseq_l2t.teaching.options.config_file import file_values
+from fairseq_l2t.teaching.options.declaration import declared
+from fairseq_l2t.teaching.options.presets import DEFAULT_PRESET, TranslationOptions
 from fairseq_l2t.teaching.plan import TeachingPlan
-from fairseq_l2t.teaching.presets import DEFAULT_PRESET, TranslationOptions
-from fairseq_l2t.teaching.resume import fixed_options
 from fairseq_l2t.teaching.run import RunSetup
 
-__all__ = ["RunOptions"]
+__all__ = ["TeacherRunOptions"]
 
 _MAY_CHANGE = frozenset(
     {
@@ -35,7 +35,7 @@ _MAY_CHANGE = frozenset(
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class TeacherRunOptions:
     """The checked options of a run.
 
     Args:
@@ -47,7 +47,7 @@ class RunOptions:
     arguments: tuple[str, ...]
 
     @classmethod
-    def parse(cls, arguments: Sequence[str]) -> RunOptions:
+    def parse(cls, arguments: Sequence[str]) -> TeacherRunOptions:
         """Parse and check a command line, before any data is read.
 
         Raises:

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from fairseq_l2t.teaching.command_line import Command, options_parser, parse_command, parse_options
-from fairseq_l2t.teaching.config_file import file_values, read_config, write_config
-from fairseq_l2t.teaching.declaration import OptionError, declared
-from fairseq_l2t.teaching.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.command_line import Command, options_parser, parse_command, parse_options
+from fairseq_l2t.teaching.options.config_file import file_values, read_config, write_config
+from fairseq_l2t.teaching.options.declaration import OptionError, declared
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
 
 OURS = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
 

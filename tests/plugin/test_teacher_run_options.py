@@ -5,9 +5,9 @@ import shlex
 import pytest
 import yaml
 
-from fairseq_l2t.plugin.run_options import RunOptions
 from fairseq_l2t.plugin.student_options import OptionError
-from fairseq_l2t.teaching.config_file import CONFIG_NAME, write_config
+from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
+from fairseq_l2t.teaching.options.config_file import CONFIG_NAME, write_config
 
 STUDENT = "--arch fconv --optimizer adam --lr 0.004 --max-tokens 1000"
 LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"
@@ -15,7 +15,7 @@ LIFE = "--total-updates 500 --cross-entropy-updates 20 --seed 1"
 
 def parse(folder, *options):
     languages = ["--source-lang", "de", "--target-lang", "en"]
-    return RunOptions.parse(
+    return TeacherRunOptions.parse(
         [str(folder), *languages, *shlex.split(" ".join((STUDENT, LIFE, *options))), "--save-dir", "run"]
     )
 
@@ -119,10 +119,10 @@ def test_the_options_of_a_run_are_those_of_its_file(tmp_path):
     options = parse(tmp_path, given, of_fairseq, "--validate-interval-updates 15 --no-progress-bar")
     write_config(tmp_path, options.file_values())
     file = str(tmp_path / CONFIG_NAME)
-    again = RunOptions.parse(["--config", file])
+    again = TeacherRunOptions.parse(["--config", file])
     assert (again.file_values(), again.fixed(), again.plan) == (options.file_values(), options.fixed(), options.plan)
     (tmp_path / "other").mkdir()
-    other = RunOptions.parse([str(tmp_path / "other"), "--config", file, "--lr", "0.5", "--dev-batch", "9"])
+    other = TeacherRunOptions.parse([str(tmp_path / "other"), "--config", file, "--lr", "0.5", "--dev-batch", "9"])
     assert other.student.cfg.task.data == str(tmp_path / "other")
     assert (other.student.cfg.optimization.lr, other.own.dev_batch, other.own.teacher_lr) == ([0.5], 9, 1e-3)
     assert other.fixed() != options.fixed()
@@ -141,7 +141,7 @@ def test_a_name_in_a_file_that_is_no_option(tmp_path):
 
 def test_help_has_our_options_first(capsys):
     with pytest.raises(SystemExit) as ended:
-        RunOptions.parse(["--help"])
+        TeacherRunOptions.parse(["--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
     assert 0 < told.index("--teacher-lr LR") < told.index("--max-tokens")

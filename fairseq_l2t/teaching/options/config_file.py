@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from fairseq_l2t.storage.atomic import write_atomically
-from fairseq_l2t.teaching.declaration import Declared, OptionError, flag_of
+from fairseq_l2t.teaching.options.declaration import Declared, OptionError, flag_of
 
 __all__ = ["CONFIG_NAME", "arguments_of", "file_values", "read_config", "write_config"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fairseq_l2t.teaching.declaration import Declared
+from fairseq_l2t.teaching.options.declaration import Declared
 
 __all__ = ["default_of", "help_of", "text_of"]
 

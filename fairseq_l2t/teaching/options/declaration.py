@@ -1,7 +1,7 @@
 """How an option is declared: a field of a pydantic dataclass, whose annotation says type, range, help and group.
 
 Parser, help text, range checks, the comparison on ``--resume`` and the options page of the documentation are made from
-these declarations (`teaching.command_line`, `teaching.resume`, `cli.options_page`).
+these declarations (`teaching.options.command_line`, `teaching.options.comparison`, `cli.options_page`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.declaration import Option, one_line_errors
-from fairseq_l2t.teaching.options import RunOptions, TeachingOptions
+from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
 
 __all__ = [
     "DEFAULT_PRESET",

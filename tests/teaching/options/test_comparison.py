@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fairseq_l2t.teaching.resume import ResumeError, fixed_options, refuse_other_options
+from fairseq_l2t.teaching.options.comparison import ResumeError, fixed_options, refuse_other_options
 from fairseq_l2t.testing.toy_lives import PLAN
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-from fairseq_l2t.teaching.declaration import declared, flag_of
+from fairseq_l2t.teaching.options.declaration import declared, flag_of
 from fairseq_l2t.teaching.plan import RESOLVED
 
 __all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_options"]

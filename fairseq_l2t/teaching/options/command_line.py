@@ -1,6 +1,6 @@
 """Options from a command line and from YAML files.
 
-pydantic-settings builds the parser from the declarations of an options class (`teaching.declaration`); the class itself
+pydantic-settings builds the parser from the declarations of an options class (`teaching.options.declaration`); the class itself
 checks types and ranges. A file is turned into arguments that stand before those of the command line, which therefore
 overrides it.
 """
@@ -15,9 +15,9 @@ from typing import Any, Generic, NoReturn, TypeVar
 from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, CliPositionalArg, CliSettingsSource, CliSubCommand
 
-from fairseq_l2t.teaching.config_file import arguments_of, read_config
-from fairseq_l2t.teaching.declaration import Declared, OptionError, declared
-from fairseq_l2t.teaching.help_text import help_of
+from fairseq_l2t.teaching.options.config_file import arguments_of, read_config
+from fairseq_l2t.teaching.options.declaration import Declared, OptionError, declared
+from fairseq_l2t.teaching.options.help_text import help_of
 
 __all__ = ["Command", "Given", "OptionParser", "parse_command", "parse_options"]
 

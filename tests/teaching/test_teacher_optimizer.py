@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fairseq_l2t.core import Teacher
-from fairseq_l2t.teaching.optimizer import TeacherOptimizer
+from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.testing.toy_lives import PLAN
 
 WORDS, KEYS = 7, 3

@@ -1,6 +1,6 @@
 """The options of teaching, each said once: name, type, range, help text, group, default.
 
-A field's default is the published one (Wu et al., NeurIPS 2018) and that of every preset (`teaching.presets`) that does
+A field's default is the published one (Wu et al., NeurIPS 2018) and that of every preset (`teaching.options.presets`) that does
 not name it. ``None`` stands for a value that depends on other options; `teaching.plan.resolve` computes it.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
 from fairseq_l2t.unroll.memory.budget import bytes_of
 
 __all__ = [

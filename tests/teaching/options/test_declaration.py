@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.declaration import Option, OptionError, declared, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, declared, one_line_errors
 
 PART = Annotated[float, Field(ge=0, lt=1)]
 
