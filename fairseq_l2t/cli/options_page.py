@@ -14,8 +14,8 @@ __all__ = ["main", "options_page"]
 
 _HEAD = """# Options
 
-This page is made from the declarations in `fairseq_l2t/teaching/options/teaching_options.py`, `fairseq_l2t/teaching/options/presets.py` and
-`fairseq_l2t/classification/options.py`. `--help` of each command prints the same.
+This page is made from the declarations in `fairseq_l2t/teaching/options/` and `fairseq_l2t/classification/options.py`.
+`--help` of each command prints the same.
 
 Every option can also be given in a YAML file, by its name without the leading dashes, with `--config FILE`. The command
 line overrides the file. `null` leaves an option to its default. A run writes all its options, with every value in

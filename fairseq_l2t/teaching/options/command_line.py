@@ -1,8 +1,8 @@
 """Options from a command line and from YAML files.
 
-pydantic-settings builds the parser from the declarations of an options class (`teaching.options.declaration`); the class itself
-checks types and ranges. A file is turned into arguments that stand before those of the command line, which therefore
-overrides it.
+pydantic-settings builds the parser from the declarations of an options class (`teaching.options.declaration`); the
+class itself checks types and ranges. A file is turned into arguments that stand before those of the command line,
+which therefore overrides it.
 """
 
 from __future__ import annotations

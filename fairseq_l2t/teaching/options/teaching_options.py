@@ -1,7 +1,7 @@
 """The options of teaching, each said once: name, type, range, help text, group, default.
 
-A field's default is the published one (Wu et al., NeurIPS 2018) and that of every preset (`teaching.options.presets`) that does
-not name it. ``None`` stands for a value that depends on other options; `teaching.plan.resolve` computes it.
+A field's default is the published one (Wu et al., NeurIPS 2018) and that of every preset (`teaching.options.presets`)
+that does not name it. ``None`` stands for a value that depends on other options; `teaching.plan.resolve` computes it.
 """
 
 from __future__ import annotations
