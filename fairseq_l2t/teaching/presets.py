@@ -1,9 +1,9 @@
-"""The options of each kind of student, and the presets: whole sets of defaults, which are instances of them.
+"""The options of each kind of student, and the presets, which are instances of these classes.
 
-``whole-life``, the default for translation, is what brought gains with 30 % of the training pairs misaligned: a teacher
-update for each whole life of a student, judged by lives of one seed. It was measured as a whole, not option by option.
-``paper`` is the published loss (Wu et al., NeurIPS 2018), one sigmoid a token, learned in short windows. ``images`` is
-that of ``l2t-classify``.
+``whole-life``, the default for translation, gave the gains with 30 % of the training pairs misaligned: one teacher
+update for each whole life of a student, with one judging life. It was measured as a whole, not option by option.
+``paper`` is the published loss (Wu et al., NeurIPS 2018), one sigmoid for each token, learned in short windows.
+``images`` is the preset of ``l2t-classify``.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _LOSS, _MEASURE, _STUDENT = "loss and teacher", "measure on dev", "student"
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class TranslationTeaching(TeachingOptions):
-    """The options of teaching with translation models as students."""
+    """The teaching options for translation models as students."""
 
     coefficient_form: Annotated[
         Literal["diagonal", "smoothed"],
         Option(
-            "coefficients of the loss: one for each target word (the paper's), or one more, of the mean "
-            "log-probability of all words, which is what label smoothing has beside the target",
+            "coefficients of the loss: diagonal, one for each target word (the paper's), or smoothed, one more for the "
+            "mean log-probability of all words, the term of label smoothing",
             _LOSS,
         ),
     ] = "diagonal"
     loss_level: Annotated[
         Literal["token", "sentence"],
         Option(
-            "granularity of the sigmoid: a token (the paper's loss), or the mean over a sentence, so that all tokens "
-            "of an implausible pair count for less",
+            "granularity of the sigmoid: token (the paper's loss), or sentence, the mean over a sentence, so that all "
+            "tokens of an implausible pair have less weight",
             _LOSS,
         ),
     ] = "token"
@@ -66,7 +66,7 @@ class TranslationTeaching(TeachingOptions):
         int,
         Field(ge=2),
         Option(
-            "hypotheses drawn for each dev sentence by expected-bleu, whose baseline is the other samples",
+            "hypotheses drawn for each dev sentence by expected-bleu; the other samples are the baseline of each",
             _MEASURE,
             "S",
         ),
@@ -91,7 +91,7 @@ class TranslationOptions(TranslationTeaching, RunOptions):
     preset: Annotated[
         Literal["whole-life", "paper"],
         Option(
-            "set of defaults: whole-life is what helped with noisy data, paper is the published loss in short windows",
+            "set of defaults: whole-life, which helped with noisy data, or paper, the published loss in short windows",
             "run",
             may_change=True,
         ),
@@ -99,7 +99,7 @@ class TranslationOptions(TranslationTeaching, RunOptions):
     student_init: Annotated[
         str | None,
         Option(
-            "fairseq checkpoint whose weights every student starts from",
+            "fairseq checkpoint with the initial weights of every student",
             _STUDENT,
             "CHECKPOINT",
             unset="random weights",
@@ -109,7 +109,7 @@ class TranslationOptions(TranslationTeaching, RunOptions):
     trust_module: Annotated[
         tuple[str, ...],
         Option(
-            "full name of a module class (my_plugin.MyLayer) whose second derivatives are not verified: use it at "
+            "accept a module class whose second derivatives are not verified, by its full name (my_plugin.MyLayer), at "
             "your own risk; l2t-doctor measures them; may be given several times",
             _STUDENT,
             "CLASS",
@@ -121,7 +121,7 @@ class TranslationOptions(TranslationTeaching, RunOptions):
     skip_quick_check: Annotated[
         bool,
         Option(
-            "start without the quick form of l2t-doctor, which refuses students whose hypergradients are wrong",
+            "skip the quick form of l2t-doctor, which refuses students with wrong hypergradients",
             _STUDENT,
             may_change=True,
         ),
@@ -131,7 +131,7 @@ class TranslationOptions(TranslationTeaching, RunOptions):
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class ImageTeaching(TeachingOptions):
-    """The options of teaching with image classifiers as students."""
+    """The teaching options for image classifiers as students."""
 
     objective: Annotated[
         Literal["expected-accuracy", "inverse-perplexity", "calibrated-perplexity"],
@@ -181,9 +181,9 @@ PRESETS: dict[str, TeachingOptions] = {
         validate_interval_updates=50,
     ),
 }
-"""By name."""
+"""The presets by name."""
 
 DEFAULT_PRESET = "whole-life"
-"""That of ``l2t-train-teacher``."""
+"""Default preset of ``l2t-train-teacher``."""
 
 TRANSLATION_PRESETS = ("whole-life", "paper")
