@@ -31,7 +31,7 @@ _MAY_CHANGE = frozenset(
         "wandb_project",
     }
 )
-"""fairseq's options that a resumed run may be given anew: none changes what an update computes."""
+"""fairseq's options that may change on ``--resume``, because they do not change the result of an update."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunOptions:
     """The checked options of a run.
 
     Args:
-        student: those of the student and of teaching.
+        student: options of the student and of teaching.
         arguments: the command line.
     """
 
@@ -53,7 +53,7 @@ class RunOptions:
         Raises:
             OptionError: names the option, its value and the values allowed.
         """
-        # Teacher files record the command that made them: without what an interruption adds to it.
+        # Teacher files record the command that made them, without --resume, which only an interruption adds.
         kept = tuple(argument for argument in arguments if argument != "--resume")
         return cls(parse_student_options(arguments, DEFAULT_PRESET), kept)
 
@@ -69,7 +69,7 @@ class RunOptions:
 
     @property
     def setup(self) -> RunSetup:
-        """What the run of a teacher training needs."""
+        """The settings of the run."""
         return RunSetup(
             folder=Path(self.student.namespace.save_dir),
             plan=self.plan,
@@ -91,6 +91,6 @@ class RunOptions:
         return {**of_fairseq, **fixed_options(self.own)}
 
     def file_values(self) -> dict[str, Any]:
-        """Return the options as ``--config`` reads them: ours, resolved, and fairseq's that are given."""
+        """Return the options in the form that ``--config`` reads: ours, resolved, and the given ones of fairseq."""
         of_fairseq = {name.replace("_", "-"): value for name, value in self.student.of_fairseq.items()}
         return {**of_fairseq, **file_values(self.own)}
