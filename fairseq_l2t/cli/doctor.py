@@ -1,4 +1,4 @@
-"""``l2t-doctor``: whether the hypergradients of a student can be trusted, and what to do where they cannot."""
+"""``l2t-doctor``: checks of a student's hypergradients, with a remedy for each failed check."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _run(arguments: Sequence[str]) -> int:
         if type(error) is not Exception:
             raise
         return fail(_NAME, error, USAGE_ERROR)  # how fairseq reports data that cannot be used
-    verdict = "hypergradients of this student can be trusted" if not failed else "hypergradients cannot be trusted"
+    verdict = "hypergradients of this student are correct" if not failed else "hypergradients of this student are wrong"
     print(f"{failed} of {made} checks failed, {time.monotonic() - begun:.0f} s: {verdict}")
     return RUN_ERROR if failed else 0
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from fairseq_l2t.classification.options import COMMANDS
 from fairseq_l2t.teaching.options.declaration import Declared, declared
 from fairseq_l2t.teaching.options.help_text import text_of
-from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
+from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 
 __all__ = ["main", "options_page"]
 

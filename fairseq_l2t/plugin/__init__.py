@@ -1,4 +1,4 @@
-"""All code that knows fairseq: task, criterion, fairseq models as students. Importing it registers the first two."""
+"""All code that depends on fairseq: task and criterion, which the import registers, and fairseq models as students."""
 
 from fairseq_l2t.plugin.criterion import DynamicTeacherLoss
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent

@@ -9,7 +9,7 @@ import sacrebleu
 __all__ = ["corpus_bleu_of_counts"]
 
 _HIGHEST_ORDER = 4
-"""Longest n-grams that are counted."""
+"""Length of the longest n-grams that are counted."""
 
 
 def corpus_bleu_of_counts(sums: Mapping[str, float]) -> float | None:

@@ -70,7 +70,7 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
     ) -> None:
         super().__init__(task)
         if not hasattr(task, "frozen_teacher"):
-            raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; it needs --task l2t_dlf")
+            raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; needs --task l2t_dlf")
         self.sentence_avg = sentence_avg
         self._options = {"scale": loss_scale, "cross_entropy_mix": cross_entropy_mix, "level": loss_level}
         if task.frozen_teacher is not None:
@@ -87,7 +87,7 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
             reduce: True.
 
         Raises:
-            ValueError: unreduced losses are asked for, or no teacher was given and the model is in training.
+            ValueError: ``reduce`` is False, or the model is in training and no teacher was given.
         """
         if not reduce:
             raise ValueError("dynamic_teacher_loss: reduce=False; only the summed loss is supported")

@@ -1,4 +1,4 @@
-"""fairseq's own options, parsed by fairseq's own parser, from the arguments that are not ours."""
+"""fairseq's options, parsed by fairseq's own parser from the arguments that are not ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from fairseq import options
 
 from fairseq_l2t.teaching.options.command_line import Given, options_parser
 from fairseq_l2t.teaching.options.declaration import OptionError, flag_of
-from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
+from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 
 __all__ = ["parse_fairseq_options", "print_help"]
 
@@ -20,9 +21,9 @@ _OWN_FOLDER = str(Path(__file__).resolve().parent.parent)
 
 
 def parse_fairseq_options(given: Given[TranslationOptions]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Return fairseq's options, and by name, in plain types, those that are given.
+    """Return all options of fairseq, and the given ones by name, in plain types.
 
-    A flag that is given is true there, whatever fairseq makes of it.
+    Among the given ones a flag is true, whatever value fairseq derives from it.
 
     Raises:
         OptionError: names the option, its value and the values allowed.
@@ -48,7 +49,7 @@ def parse_fairseq_options(given: Given[TranslationOptions]) -> tuple[argparse.Na
 
 
 def print_help() -> None:
-    """Print our options; fairseq's parser prints its own, and ends the program, once it is asked."""
+    """Print our options; fairseq's parser then prints its own and ends the program."""
     presets = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
     program = Path(sys.argv[0]).name
     print(f"usage: {program} DATA [option ...]\n\nOptions of teaching; those of fairseq-train follow.\n")
@@ -56,7 +57,7 @@ def print_help() -> None:
 
 
 def _given(parser: argparse.ArgumentParser, namespace: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the options that are not left to a default: those a parser without defaults finds."""
+    """Return the given options, by a parser without defaults."""
     without = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[parser])
     without.set_defaults(**dict.fromkeys(vars(namespace)))
     found, _ = without.parse_known_args(arguments)
@@ -80,12 +81,12 @@ def _refuse_unknown(unknown: Sequence[str], given: Given[TranslationOptions]) ->
         path, names = given.from_file
         for name in names:
             if any(argument.partition("=")[0] == flag_of(name) for argument in unknown):
-                raise OptionError(f"--config: {path}: {name}; no option of l2t-train-teacher or fairseq-train")
+                raise OptionError(f"--config: {path}: {name}; not an option of l2t-train-teacher or fairseq-train")
     raise OptionError(f"unrecognized arguments: {' '.join(unknown)}")
 
 
 def _without_own_user_dir(arguments: Sequence[str]) -> list[str]:
-    """Drop a ``--user-dir`` that names this very package: it is loaded already."""
+    """Drop a ``--user-dir`` that names this package, which is already loaded."""
     kept, skip = [], False
     for position, argument in enumerate(arguments):
         value = arguments[position + 1] if position + 1 < len(arguments) else ""
@@ -99,7 +100,7 @@ def _without_own_user_dir(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_command_line(message: str) -> NoReturn:
-    """Stand in for `argparse.ArgumentParser.error`, which prints two hundred lines of usage before what is wrong."""
+    """Replace `argparse.ArgumentParser.error`, which prints two hundred lines of usage before the error."""
     # fairseq parses --lr with a lambda that fails on NaN and infinity.
     message = message.replace("invalid <lambda> value", "invalid value")
     raise OptionError(message + ("; expected finite numbers above 0" if "argument --lr:" in message else ""))

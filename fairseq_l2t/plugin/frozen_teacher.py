@@ -19,9 +19,9 @@ _SAVED_VERSION = 1
 
 
 class FrozenTeacher:
-    """A teacher that does not learn: it follows s_t in fairseq's logging outputs and gives Phi_t for each update.
+    """A teacher that does not learn: it computes s_t from fairseq's logging outputs, and Phi_t for each update.
 
-    fairseq sums logging outputs over micro-batches and workers, so that every worker sees the same state and computes
+    fairseq sums logging outputs over micro-batches and workers, so that every worker has the same state and computes
     the same coefficients.
 
     ``coefficients`` (coefficient_count,) are those of the last update given to `prepare`, None under plain
@@ -29,7 +29,7 @@ class FrozenTeacher:
 
     Args:
         file: the loaded teacher.
-        total_updates: length of the student's life, which ``progress`` is relative to.
+        total_updates: length of the student's life, for ``progress``.
         cross_entropy_updates: updates of plain cross-entropy at its start.
         bleu_is_measured: whether validation computes BLEU (``--eval-bleu``).
 
@@ -82,7 +82,7 @@ class FrozenTeacher:
         self._dev_sums = {}
 
     def observe(self, logging_outputs: list[dict[str, Any]]) -> None:
-        """Take the logging outputs of one update, or of one validation batch."""
+        """Add the logging outputs of one update, or of one validation batch, to the state."""
         # In float64, as the unroll adds the losses of micro-batches.
         sums = {key: sum(_number(log.get(key, 0)) for log in logging_outputs) for key in set().union(*logging_outputs)}
         if sums.get("training_batches"):
@@ -98,7 +98,7 @@ class FrozenTeacher:
             self._state.observe_dev(sums["nll_loss"] / tokens, sums["n_correct"] / tokens, corpus_bleu_of_counts(sums))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything the next Phi depends on, in plain types."""
+        """Return all values that determine the next Phi, in plain types."""
         self._fold_dev()
         return {"version": _SAVED_VERSION, "measures": self._state.state_dict()}
 
@@ -118,10 +118,10 @@ def required_teacher(teacher: FrozenTeacher | None) -> FrozenTeacher:
     """Return the teacher of a task that trains.
 
     Raises:
-        ValueError: there is none, because the task was built to decode.
+        ValueError: the task has no teacher, because it was built for decoding.
     """
     if teacher is None:
-        raise ValueError("--teacher-path: not given; --task l2t_dlf trains under a teacher file")
+        raise ValueError("--teacher-path: not given; --task l2t_dlf needs a teacher file for training")
     return teacher
 
 

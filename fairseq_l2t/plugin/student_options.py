@@ -1,7 +1,6 @@
-"""From a command line to a checked configuration of a student that is taught.
+"""Conversion of a command line to the checked configuration of a taught student.
 
-Everything that cannot be unrolled and differentiated exactly is refused here, by the name of its option, before any
-data is read.
+Options that cannot be unrolled and differentiated exactly are refused here by name, before any data is read.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.plugin.fairseq_options import parse_fairseq_options, print_help
 from fairseq_l2t.teaching.options.command_line import parse_options
 from fairseq_l2t.teaching.options.declaration import OptionError
-from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
+from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
 
 __all__ = ["OptionError", "StudentOptions", "parse_student_options"]
@@ -29,10 +29,10 @@ __all__ = ["OptionError", "StudentOptions", "parse_student_options"]
 _PRESETS = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
 
 _LARGEST_SEED = 2**31 - 1
-"""NumPy, which fairseq seeds for the data order, takes 32 bits; lives count up from the seed."""
+"""Largest ``--seed``: fairseq seeds NumPy, which accepts 32 bits, for the data order, and lives count up from it."""
 
 _CRITERIA = ("cross_entropy", "dynamic_teacher_loss")
-"""Criteria that a command line shared with ``fairseq-train`` may name; any other would be ignored in silence."""
+"""Allowed values of ``--criterion``, for a command line shared with ``fairseq-train``; others would be ignored."""
 
 _SCHEDULES_WITHOUT_REPLAY = ("reduce_lr_on_plateau", "pass_through")
 
@@ -44,9 +44,9 @@ class StudentOptions:
     Args:
         cfg: fairseq's configuration (omegaconf).
         namespace: every option, fairseq's and ours, ours resolved.
-        own: ours, resolved.
-        plan: the numbers of teaching, made from them.
-        given: names of ours that are given, on the command line or in a file.
+        own: our options, resolved.
+        plan: the numbers of teaching, computed from them.
+        given: names of our options that are given, on the command line or in a file.
         of_fairseq: fairseq's options that are given, by name, in plain types.
     """
 
@@ -74,11 +74,11 @@ class StudentOptions:
 
 
 def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> StudentOptions:
-    """Parse our options and fairseq's training options, and refuse what cannot be taught exactly.
+    """Parse our options and fairseq's training options, and refuse those without an exact hypergradient.
 
     Args:
         arguments: the command line, without the program's name.
-        preset: gives the options of teaching that are not given, where ``--preset`` does not name another one.
+        preset: name of the preset if ``--preset`` is not given.
 
     Raises:
         OptionError: names the option, its value and the values allowed.
@@ -119,7 +119,7 @@ def _refuse_precision(namespace: argparse.Namespace) -> None:
     for name in ("fp16", "memory_efficient_fp16", "amp"):
         if vars(namespace).get(name):
             raise OptionError(
-                f"--{name.replace('_', '-')}: half precision has no trustworthy second derivatives; "
+                f"--{name.replace('_', '-')}: second derivatives in half precision are not accurate; "
                 "use --bf16 or float32 (neither option)"
             )
     if vars(namespace).get("memory_efficient_bf16"):
@@ -131,8 +131,8 @@ def _refuse_unsupported(cfg: Any, namespace: argparse.Namespace) -> None:
         raise OptionError("--max-tokens / --batch-size: neither given; expected at least one")
     if cfg.lr_scheduler._name in _SCHEDULES_WITHOUT_REPLAY:
         raise OptionError(
-            f"--lr-scheduler: {cfg.lr_scheduler._name}; the unroll needs a schedule of the update number alone, "
-            "such as fixed, inverse_sqrt, cosine, polynomial_decay, triangular or tri_stage"
+            f"--lr-scheduler: {cfg.lr_scheduler._name}; the unroll needs a schedule that depends only on the update "
+            "number: fixed, inverse_sqrt, cosine, polynomial_decay, triangular or tri_stage"
         )
     for name in ("grouped_shuffling", "update_epoch_batch_itr", "update_ordered_indices_seed"):
         if cfg.dataset[name]:
@@ -147,7 +147,7 @@ def _refuse_unsupported(cfg: Any, namespace: argparse.Namespace) -> None:
 
 
 def _refuse_numbers(cfg: Any) -> None:
-    """fairseq takes these as they come, and then fails late or trains on nothing."""
+    """Refuse numbers that fairseq accepts without a check, although it then fails late or trains on no data."""
     for name, value in (("--max-tokens", cfg.dataset.max_tokens), ("--batch-size", cfg.dataset.batch_size)):
         if value is not None and value < 1:
             raise OptionError(f"{name}: {value}; expected at least 1")
@@ -161,7 +161,7 @@ def _refuse_numbers(cfg: Any) -> None:
 
 
 def _refuse_heads(namespace: argparse.Namespace) -> None:
-    """fairseq checks it by an ``assert``, which ``python -O`` drops."""
+    """Refuse a number of heads that does not divide the width; fairseq's ``assert`` is dropped by ``python -O``."""
     given = vars(namespace)
     for side in ("encoder", "decoder"):
         heads, width = given.get(f"{side}_attention_heads"), given.get(f"{side}_embed_dim")

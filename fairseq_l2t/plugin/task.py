@@ -27,7 +27,7 @@ __all__ = ["L2TConfig", "L2TTask", "vocabulary_of"]
 logger = logging.getLogger(__name__)
 
 _CHECKPOINT_KEY = "teaching"
-"""Key of the student's state in the ``task_state`` of a checkpoint; older checkpoints are read by it."""
+"""Key of the student's state in the ``task_state`` of a checkpoint; existing checkpoints depend on it."""
 
 
 @dataclass
@@ -74,9 +74,9 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         """Build the student; to train it, read the teacher first.
 
         Raises:
-            ValueError: no teacher given, a teacher of another vocabulary or with features that are not measured here,
-                or no length of the student's life.
-            TeacherFileError: a teacher file that cannot be trusted.
+            ValueError: no teacher, a teacher of another vocabulary or with features that are not measured here, or no
+                length of the student's life.
+            TeacherFileError: an invalid teacher file.
         """
         if not from_checkpoint:
             self.frozen_teacher = self._load_teacher()
@@ -128,7 +128,7 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         update_num: int,
         ignore_grad: bool = False,
     ) -> tuple[Tensor, float, dict[str, Any]]:
-        """As fairseq's, with the coefficients of ``update_num``, the same for all its micro-batches.
+        """Run fairseq's step with the coefficients of ``update_num``, the same for all its micro-batches.
 
         Raises:
             ValueError: the task was built without a teacher.
@@ -141,26 +141,26 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         return result
 
     def begin_valid_epoch(self, epoch: int, model: BaseFairseqModel) -> None:
-        """As fairseq's; discard the dev measures of the validation before."""
+        """Run fairseq's method and discard the dev measures of the previous validation."""
         super().begin_valid_epoch(epoch, model)
         if self.frozen_teacher is not None:
             self.frozen_teacher.begin_validation()
 
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: FairseqCriterion) -> None:
-        """As fairseq's; the student's state takes the same sums."""
+        """Run fairseq's method and add the same sums to the student's state."""
         super().reduce_metrics(logging_outputs, criterion)
         if self.frozen_teacher is not None:
             self.frozen_teacher.observe(logging_outputs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the task's entries of the checkpoint, with the student's state where there is a teacher."""
+        """Return the task's entries of the checkpoint, with the student's state if there is a teacher."""
         entries: dict[str, Any] = super().state_dict()
         if self.frozen_teacher is None:
             return entries
         return {**entries, _CHECKPOINT_KEY: self.frozen_teacher.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; a checkpoint of another task leaves the student's state unchanged."""
+        """Restore the result of `state_dict`; a checkpoint of another task leaves the student's state unchanged."""
         rest = {key: value for key, value in state_dict.items() if key != _CHECKPOINT_KEY}
         super().load_state_dict(rest)
         if self.frozen_teacher is not None and _CHECKPOINT_KEY in state_dict:

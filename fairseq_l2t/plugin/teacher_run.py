@@ -1,4 +1,4 @@
-"""What is fairseq's in a run of ``l2t-train-teacher``: the student, its measure on dev, its progress."""
+"""The fairseq part of a run of ``l2t-train-teacher``: the student, its measure on dev, the progress display."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 def train_teacher(arguments: Sequence[str]) -> None:
-    """Check the options, and make the teacher updates that are left in ``--save-dir``.
+    """Check the options, and make the remaining teacher updates in ``--save-dir``.
 
     Raises:
         OptionError: names the option, its value and the values allowed.
-        DoctorError: the quick form of ``l2t-doctor`` found that the student's hypergradients cannot be trusted.
+        DoctorError: the quick form of ``l2t-doctor`` failed.
         Others: see `teaching.run.run_teaching`.
     """
     options = TeacherRunOptions.parse(arguments)
@@ -63,7 +63,7 @@ class TranslationStudents:
         self.vocabulary = vocabulary_of(student.task.target_dictionary)
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
-        """Return the teacher as it starts."""
+        """Return the initial teacher."""
         return Teacher.for_student(
             self.student,
             keys=plan.teacher_keys,
@@ -75,7 +75,7 @@ class TranslationStudents:
         )
 
     def observe_dev(self) -> None:
-        """Bring the dev measures of the student's state up to date."""
+        """Update the dev measures of the student's state."""
         self.student.observe_dev(self.student.dev.teaching)
 
     def settings(self, extra: dict[str, Any]) -> TeacherSettings:
@@ -110,11 +110,11 @@ class TranslationObjective:
         return self._on(chosen, teacher_update)
 
     def holdout(self, teacher_update: int) -> float:
-        """Return the measure on the pairs that train nothing."""
+        """Return the measure on the held-back pairs."""
         return self._on(self._student.dev.holdout, teacher_update)[0]
 
     def largest(self) -> object:
-        """Take the measure on the longest pairs. A new student seldom ends what is drawn from it, either."""
+        """Compute the measure on the longest pairs; hypotheses of a new student are long as well."""
         dev = self._student.dev
         tokens = {pair: dev.source_length(pair) + len(dev.target(pair)) for pair in dev.teaching}
         return self._on(sorted(tokens, key=tokens.__getitem__)[-(self._own.dev_batch or len(tokens)) :])

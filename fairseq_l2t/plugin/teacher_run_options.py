@@ -11,7 +11,8 @@ from fairseq_l2t.plugin.student_options import StudentOptions, parse_student_opt
 from fairseq_l2t.teaching.options.comparison import fixed_options
 from fairseq_l2t.teaching.options.config_file import file_values
 from fairseq_l2t.teaching.options.declaration import declared
-from fairseq_l2t.teaching.options.presets import DEFAULT_PRESET, TranslationOptions
+from fairseq_l2t.teaching.options.presets import DEFAULT_PRESET
+from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.run import RunSetup
 
@@ -31,7 +32,7 @@ _MAY_CHANGE = frozenset(
         "wandb_project",
     }
 )
-"""fairseq's options that a resumed run may be given anew: none changes what an update computes."""
+"""fairseq's options that may change on ``--resume``, because they do not change the result of an update."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TeacherRunOptions:
     """The checked options of a run.
 
     Args:
-        student: those of the student and of teaching.
+        student: options of the student and of teaching.
         arguments: the command line.
     """
 
@@ -53,7 +54,7 @@ class TeacherRunOptions:
         Raises:
             OptionError: names the option, its value and the values allowed.
         """
-        # Teacher files record the command that made them: without what an interruption adds to it.
+        # Teacher files record the command that made them, without --resume, which only an interruption adds.
         kept = tuple(argument for argument in arguments if argument != "--resume")
         return cls(parse_student_options(arguments, DEFAULT_PRESET), kept)
 
@@ -69,7 +70,7 @@ class TeacherRunOptions:
 
     @property
     def setup(self) -> RunSetup:
-        """What the run of a teacher training needs."""
+        """The settings of the run."""
         return RunSetup(
             folder=Path(self.student.namespace.save_dir),
             plan=self.plan,
@@ -91,6 +92,6 @@ class TeacherRunOptions:
         return {**of_fairseq, **fixed_options(self.own)}
 
     def file_values(self) -> dict[str, Any]:
-        """Return the options as ``--config`` reads them: ours, resolved, and fairseq's that are given."""
+        """Return the options in the form that ``--config`` reads: ours, resolved, and the given ones of fairseq."""
         of_fairseq = {name.replace("_", "-"): value for name, value in self.student.of_fairseq.items()}
         return {**of_fairseq, **file_values(self.own)}

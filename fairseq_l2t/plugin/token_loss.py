@@ -1,7 +1,7 @@
 """Loss and measures of one micro-batch, from the output of a fairseq model.
 
-`plugin.criterion` (students under ``fairseq-train``) and `plugin.student` (students under the unroll) share it: the
-student the teacher sees is the student fairseq trains.
+`plugin.criterion` (students of ``fairseq-train``) and `plugin.student` (students of the unroll) share it, so that both
+make the same updates.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TokenLoss:
     Args:
         total: the loss, a differentiable scalar.
         nll: negative log-likelihood in nats, a detached scalar.
-        correct: number of target tokens that are the most probable one, a scalar; None where not measured.
+        correct: number of target tokens that are the most probable one, a scalar; None if not measured.
     """
 
     total: Tensor
@@ -50,7 +50,7 @@ def token_loss(
     Args:
         model: a fairseq encoder-decoder.
         sample: a batch of fairseq's LanguagePairDataset; ``target`` (batch, length).
-        padding: index of the padding symbol, whose positions do not count.
+        padding: index of the padding symbol, whose positions are ignored.
         coefficients: Phi_t (entries,), or smoothed (entries + 1,), differentiable; None: plain cross-entropy.
         shape: scale and cross-entropy share of the dynamic loss.
         measure: whether to count correct tokens.

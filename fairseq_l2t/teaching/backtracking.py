@@ -1,9 +1,9 @@
-"""Back to the best teacher, with smaller steps, after an update that the lives that judge call worse.
+"""Backtracking: return to the best teacher, with smaller steps, after an update that the judging lives rate worse.
 
-Adam's first steps are of the full learning rate whatever the hypergradient, and a coefficient beside the diagonal
-weighs many log-probabilities: one step can lead to a loss under which students die, whose hypergradients tell nothing.
-With the factor below 1 the training is a search that never goes on from what is worse: backtracking (Armijo, Pacific
-Journal of Mathematics 1966) with the judgement in place of the condition on the slope.
+Adam's first steps have the size of the full learning rate, whatever the hypergradient, and an off-diagonal coefficient
+multiplies many log-probabilities. One step can therefore lead to a loss under which students fail, and whose
+hypergradients are useless. With a factor below 1, training never continues from a worse teacher: backtracking (Armijo,
+Pacific Journal of Mathematics 1966) with the judgement in place of the condition on the slope.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Backtracking:
     """Keeps the best teacher with the moments of its optimizer.
 
     Args:
-        teacher, optimizer: brought back in place.
-        shrink: factor in (0, 1] of all learning rates at each return; at 1 there is none.
+        teacher, optimizer: restored in place.
+        shrink: factor in (0, 1] for all learning rates at each return; 1: no return.
     """
 
     def __init__(self, teacher: Teacher, optimizer: TeacherOptimizer, shrink: float) -> None:
@@ -33,26 +33,26 @@ class Backtracking:
 
     @property
     def is_on(self) -> bool:
-        """Whether a worse teacher is left."""
+        """Whether backtracking is enabled."""
         return self._shrink < 1
 
     def mark(self) -> None:
-        """Take the teacher as it is for the best."""
+        """Record the current teacher as the best one."""
         if self.is_on:
             self._best = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
 
     def go_back(self) -> None:
-        """Return to the best teacher, and make the steps to come smaller."""
+        """Return to the best teacher and reduce the learning rates."""
         if self.is_on and self._best:
             self._restore(self._best)
             self._optimizer.shrink(self._shrink)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was marked."""
+        """Return the recorded best teacher and its optimizer moments."""
         return dict(self._best)
 
     def load_state_dict(self, tensors: dict[str, Any]) -> None:
-        """Take what `state_dict` returned for the best."""
+        """Restore the best teacher from the result of `state_dict`."""
         self._best = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def _tensors(self) -> dict[str, Tensor]:

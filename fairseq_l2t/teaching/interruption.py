@@ -1,4 +1,4 @@
-"""Signals that end a run where everything is saved."""
+"""Signals that stop a run at a point where everything is saved."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """The first signal that came, or None."""
+    """The first signal received, or None."""
 
     number: int | None = None
 
     def raise_if_made(self) -> None:
-        """Raise `Interrupted` where a signal has come; called where all is saved."""
+        """Raise `Interrupted` if a signal was received; call it when everything is saved."""
         if self.number is not None:
             raise Interrupted(self.number)
 
 
 @contextmanager
 def stop_requests(when: str) -> Iterator[StopRequest]:
-    """Note the first SIGTERM or SIGINT; the second ends the process at once.
+    """Record the first SIGTERM or SIGINT; the second ends the process at once.
 
     Args:
-        when: where the run will stop, for the log: "after this teacher update".
+        when: point at which the run will stop, for the log: "after this teacher update".
     """
     request = StopRequest()
 
@@ -45,7 +45,7 @@ def stop_requests(when: str) -> Iterator[StopRequest]:
         if request.number is not None:
             os._exit(128 + number)  # every file is written atomically, so whatever is there is whole
         request.number = number
-        logger.warning("%s: stopping %s; again: at once", signal.Signals(number).name, when)
+        logger.warning("%s: stopping %s; a second signal stops at once", signal.Signals(number).name, when)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

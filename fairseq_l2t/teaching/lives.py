@@ -1,4 +1,4 @@
-"""Lives of a student: how they begin, go on without being kept, and when they are measured on dev."""
+"""Lives of a student: their start, updates that are not saved, and the times of the dev measures."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ __all__ = ["Lives", "LivingStudent"]
 
 
 class LivingStudent(Student, Protocol):
-    """A student that can start anew, be interrupted and go on."""
+    """A student that can be restarted, saved and restored."""
 
     def restart(self, seed: int) -> None:
         """Begin a new life with fresh parameters."""
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and plain values that `load_state_dict` goes on from."""
+        """Return tensors and plain values for `load_state_dict`."""
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on with an interrupted life."""
+        """Continue an interrupted life."""
 
 
 class Lives:
     """Lives of one student under one teacher.
 
     Args:
-        student: its life is begun by `begin`.
-        teacher: as it is when an update is made.
-        plan: the numbers.
-        observe_dev: () -> None; brings the dev measures of the student's state up to date; called at all
-            multiples of ``plan.dev_interval`` updates of a life; 0: after the cross-entropy updates and after each
-            window.
+        student: `begin` starts its life.
+        teacher: gives the coefficients; its values at the time of an update are used.
+        plan: the numbers of the run.
+        observe_dev: () -> None; updates the dev measures of the student's state. It is called at all multiples of
+            ``plan.dev_interval`` updates of a life; with 0, after the cross-entropy updates and after each window.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Lives:
         self._seen: list[dict[str, float]] = []
 
     def begin(self, seed: int) -> None:
-        """Start anew and make the cross-entropy updates, which do not depend on the teacher and need not be kept."""
+        """Start a new life and make its cross-entropy updates, which do not depend on the teacher and are not saved."""
         self._student.restart(seed)
         self._seen = [self._current_state()]
         if self._student.cross_entropy_updates:
@@ -60,15 +59,15 @@ class Lives:
             self.end_window()
 
     def advance(self, steps: int) -> None:
-        """Make ``steps`` updates without keeping them."""
+        """Make ``steps`` updates without saving them."""
         advance(self._student, self._teacher, steps, self.observe_if_due)
 
     def next_window(self) -> int:
-        """Return how many updates the next window has."""
+        """Return the number of updates in the next window."""
         return min(self._plan.unroll_length, self._plan.total_updates - self._student.update)
 
     def observe_if_due(self) -> None:
-        """Measure on dev as often as fairseq-train validates: later the teacher sees dev measures of the same age."""
+        """Measure on dev at the interval, as fairseq-train will, so that both have dev measures of the same age."""
         if self._dev_interval and self._student.update % self._dev_interval == 0:
             self._observe_dev()
 
@@ -83,14 +82,14 @@ class Lives:
     def take_states(self) -> list[dict[str, float]]:
         """Return, by feature name, the states at the start of the life, at each measure on dev, and now.
 
-        States of before the last call are left out.
+        States from before the last call are left out.
         """
         found, self._seen = self._seen, []
         now = self._current_state()
         return found if found and found[-1] == now else [*found, now]
 
     def end_window(self) -> None:
-        """Measure on dev, unless that is done at multiples of an interval."""
+        """Measure on dev, unless measures are taken at multiples of an interval."""
         if not self._dev_interval:
             self._observe_dev()
 
@@ -99,7 +98,7 @@ class Lives:
         return self._student.update >= self._plan.total_updates
 
     def live(self, seed: int) -> None:
-        """Make a whole life without keeping it, just as one with windows that are kept."""
+        """Make a whole life without saving updates; the updates are the same as in saved windows."""
         self.begin(seed)
         while not self.is_over():
             self.advance(self.next_window())

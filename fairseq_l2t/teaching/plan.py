@@ -1,4 +1,4 @@
-"""From the options as they are given to the numbers of a run: every value that depends on others is computed here."""
+"""Resolution of the given options to the numbers of a run: values that depend on others are computed here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fairseq_l2t.teaching.options.teaching_options import (
 __all__ = ["RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
 
 DEV_MEASURES_PER_LIFE = 5
-"""How often a student is measured on dev, where --validate-interval-updates depends on the length of its life."""
+"""Dev measures in a life, from which the default of --validate-interval-updates is computed."""
 
 _JUDGING_SEED_OFFSET = 1_000_000
 
@@ -30,11 +30,11 @@ T = TypeVar("T", bound=TeachingOptions)
 def life_of(
     options: LifeOptions, *, max_update: int | None = None, warmup_updates: int | None = None
 ) -> tuple[int, int]:
-    """Return the updates of a life, and those of cross-entropy at its start.
+    """Return the number of updates of a life, and the number of cross-entropy updates at its start.
 
     Args:
         options: as given.
-        max_update, warmup_updates: what fairseq's options of these names say, where they are given.
+        max_update, warmup_updates: values of fairseq's options of these names, if given.
 
     Raises:
         OptionError: no update is left for the teacher.
@@ -59,27 +59,28 @@ def resolve(
     max_update: int | None = None,
     warmup_updates: int | None = None,
 ) -> T:
-    """Return the options with every value in place.
+    """Return the options with all values resolved.
 
     =========================  =====================================================================================
     total_updates              fairseq's --max-update, otherwise `DEFAULT_TOTAL_UPDATES`
-    cross_entropy_updates      fairseq's --warmup-updates where it is given, otherwise 0
+    cross_entropy_updates      fairseq's --warmup-updates if given, otherwise 0
     unroll_length              all updates after the cross-entropy; a preset's length is cut to that of a life
-    teacher_updates            those of `DEFAULT_LIVES` lives
-    validate_interval_updates  `DEV_MEASURES_PER_LIFE` times a life
+    teacher_updates            all windows of `DEFAULT_LIVES` lives
+    validate_interval_updates  `DEV_MEASURES_PER_LIFE` measures in a life
     loss_scale                 4 / initial_coefficient
     initial_off_diagonal       0
     teacher_word_lr            a tenth of teacher_lr
     teacher_off_diagonal_lr    a tenth of teacher_lr
     =========================  =====================================================================================
 
-    A preset's value that has no meaning beside what is given is dropped: coefficients beside the diagonal and their
-    learning rate where there are none, teacher_lr_shrink without holdout_lives. A single key has no stage_spread.
+    A value of the preset that does not apply to the given options is dropped: the initial value and learning rate of
+    off-diagonal coefficients for a diagonal Phi, teacher_lr_shrink without holdout_lives, stage_spread for a single
+    key.
 
     Args:
         options: as given, the rest from a preset.
         given: names of the options that are given.
-        max_update, warmup_updates: what fairseq's options of these names say, where they are given.
+        max_update, warmup_updates: values of fairseq's options of these names, if given.
 
     Raises:
         OptionError: names the option, its value and the values allowed.
@@ -101,8 +102,8 @@ def resolve(
             raise OptionError(f"--initial-off-diagonal: {beside}; expected 0 unless --coefficient-form is smoothed")
         if beside_lr:
             raise OptionError(
-                f"--teacher-off-diagonal-lr: {beside_lr}; needs --coefficient-form smoothed, a diagonal Phi has no "
-                "coefficient beside the diagonal"
+                f"--teacher-off-diagonal-lr: {beside_lr}; needs --coefficient-form smoothed, because a diagonal Phi "
+                "has no off-diagonal coefficient"
             )
     shrink = options.teacher_lr_shrink
     if not options.holdout_lives and "teacher_lr_shrink" not in given:
@@ -133,7 +134,7 @@ class TeachingPlan(TeachingOptions):
         seed: life k of a student has the seed ``seed + k``.
 
     Raises:
-        OptionError: a value that is not resolved, or that does not fit another one; names option, value and range.
+        OptionError: an unresolved value, or a value that does not fit another one; names option, value and range.
     """
 
     seed: int = 1
@@ -151,13 +152,13 @@ class TeachingPlan(TeachingOptions):
 
     @property
     def holdout_seeds(self) -> range:
-        """Seeds of the lives that judge, far from those that teach."""
+        """Seeds of the judging lives, far from those of the training lives."""
         first = self.seed + _JUDGING_SEED_OFFSET
         return range(first, first + self.holdout_lives)
 
     @property
     def kept_length(self) -> int:
-        """Updates of a whole window that are kept for the sweep."""
+        """Number of updates of a whole window that are saved for the sweep."""
         return self.backward_length or self.unroll_length
 
     @property
@@ -173,15 +174,15 @@ class TeachingPlan(TeachingOptions):
         _require_at_most("--backward-length", self.backward_length, 0, self.unroll_length, "--unroll-length")
         if not self.dev_holdout:
             raise OptionError(
-                f"--dev-holdout: {self.dev_holdout}; expected a number above 0 and below 1, so that some of dev "
-                "chooses the teacher"
+                f"--dev-holdout: {self.dev_holdout}; expected a number above 0 and below 1, so that some dev examples "
+                "select the best teacher"
             )
         if self.teacher_lr_shrink < 1 and not self.holdout_lives:
             raise OptionError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; needs --holdout-lives")
         if self.keep_graphs and self.memory_budget is None:
-            raise OptionError("--keep-graphs: needs --memory-budget, which says how much memory graphs may take")
+            raise OptionError("--keep-graphs: needs --memory-budget, which limits the memory of the graphs")
         if self.keep_graphs and self.keep_steps_in != "device":
-            raise OptionError(f"--keep-graphs: graphs stay on the device; --keep-steps-in is {self.keep_steps_in}")
+            raise OptionError(f"--keep-graphs: needs --keep-steps-in device; --keep-steps-in is {self.keep_steps_in}")
 
     def loss_shape(self, level: str = "token") -> LossShape:
         """Return the shape of the loss; ``level``: see `loss.dynamic_loss.LossShape`."""
@@ -199,11 +200,11 @@ RESOLVED = (
     "teacher_word_lr",
     "teacher_off_diagonal_lr",
 )
-"""Options that `resolve` gives a value."""
+"""Names of the options that `resolve` computes."""
 
 
 def plan_of(resolved: TeachingOptions, seed: int) -> TeachingPlan:
-    """Return the plan of resolved options; raises `OptionError` where their values do not fit each other."""
+    """Return the plan of resolved options; raise `OptionError` if their values do not fit together."""
     return TeachingPlan(**{field.name: getattr(resolved, field.name) for field in fields(TeachingOptions)}, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a teacher training: the teachers, one JSON line an update, and the state that a run is resumed from."""
+"""The folder of a teacher training: the teachers, a JSON line for each update, and the state for resuming the run."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ BEST_NAME, LAST_NAME, LOG_NAME = "teacher.safetensors", "teacher_last.safetensor
 logger = logging.getLogger(__name__)
 
 SavedState = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors and plain values of a run that was stopped."""
+"""Tensors and plain values of a stopped run."""
 
 
 def saved_run(folder: str | os.PathLike[str], *, resume: bool, what: str = "teacher training") -> SavedState | None:
-    """Return the state that ``folder`` holds, or None; ``what`` is run there.
+    """Return the saved state in ``folder``, or None; ``what`` names the kind of run in messages.
 
     Raises:
-        ResumeError: there is one, and ``resume`` is not set.
+        ResumeError: there is a state, and ``resume`` is not set.
         RunStateError: a state that cannot be used.
     """
     saved = load_run_state(folder)
     if saved is not None and not resume:
         raise ResumeError(
-            f"--save-dir: {folder} holds a run of {what}; give --resume to continue it, or another folder"
+            f"--save-dir: {folder} contains a run of {what}; give --resume to continue it, or another folder"
         )
     if saved is None and resume:
         logger.info("--resume: no run in %s yet; starting one", folder)
@@ -55,11 +55,11 @@ def saved_run(folder: str | os.PathLike[str], *, resume: bool, what: str = "teac
 
 
 class TeachingRecord:
-    """Makes teacher updates and leaves the folder whole after each.
+    """Makes teacher updates; after each, all files of the folder are consistent.
 
     Args:
         folder: locked by the caller.
-        trainer: new; it is brought to where ``saved`` left it.
+        trainer: new; ``saved`` is loaded into it.
         options: those that a resumed run must share, JSON-able.
         save_teacher: (path, states) -> None; writes the trainer's teacher. ``states`` are those of the newest
             life of a student, by feature name.
@@ -92,7 +92,7 @@ class TeachingRecord:
         self._keep_log_until(trainer.teacher_update)
 
     def make_update(self) -> tuple[UpdateReport, float]:
-        """Make one teacher update and save it; return what happened and the seconds it took.
+        """Make one teacher update and save it; return its report and its duration in seconds.
 
         Raises:
             NonFiniteError: see `teaching.trainer.TeacherTrainer.run_update`; the files are those of the last
@@ -113,26 +113,26 @@ class TeachingRecord:
         return report, seconds
 
     def finish(self) -> None:
-        """Write `BEST_NAME` where no teacher was judged, and log which teacher it is."""
+        """Write `BEST_NAME` if no teacher was judged, and log which teacher it is."""
         plan, is_judged = self.trainer.plan, self.trainer.best_holdout is not None
         if self.trainer.teacher_update == 0:
-            logger.info("--teacher-updates 0: the teacher as it starts, a fixed loss to compare with")
+            logger.info("--teacher-updates 0: writing the initial teacher, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
         elif not self.trainer.has_ended_a_life:
             windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
             logger.warning(
-                "no student's life was completed, so what was learned was not judged on held-back pairs: %s is the "
+                "no life of a student was completed, so no trained teacher was judged on held-back pairs: %s is the "
                 "%s; give --teacher-updates %d or more (%d windows of %d updates are one life)",
                 BEST_NAME,
-                f"teacher as it began, {LAST_NAME} the last one" if is_judged else "last teacher",
+                f"initial teacher, {LAST_NAME} the last one" if is_judged else "last teacher",
                 windows,
                 windows,
                 plan.unroll_length,
             )
         elif not is_judged:
             logger.warning(
-                "no life that was completed has a measure on held-back pairs that is a number: %s is the last teacher",
+                "no completed life has a finite measure on held-back pairs: %s is the last teacher",
                 BEST_NAME,
             )
         if not is_judged and self.trainer.teacher_update:
@@ -142,7 +142,7 @@ class TeachingRecord:
 
     def _keep_best(self) -> None:
         logger.info(
-            "the best so far: after teacher update %d, %.4g on held-back pairs",
+            "best teacher so far: after teacher update %d, %.4g on held-back pairs",
             self.trainer.teacher_update,
             self.trainer.best_holdout,
         )
@@ -166,7 +166,7 @@ class TeachingRecord:
         logger.info("resumed at teacher update %d", self.trainer.teacher_update)
 
     def _keep_log_until(self, teacher_update: int) -> None:
-        """Drop lines of updates that are made again: they were written after the state that is resumed."""
+        """Drop the lines of updates that will be made again: they are newer than the resumed state."""
         if self._log.exists():
             lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
             write_atomically(self._log, ["".join(lines).encode()])
@@ -174,4 +174,4 @@ class TeachingRecord:
 
 def warn_of_bad_window(error: NonFiniteError) -> None:
     """Log that a window ended in NaN or infinity."""
-    logger.warning("%s; the teacher is left as it was, a new student's life begins", error)
+    logger.warning("%s; the teacher is unchanged, and a new life of a student begins", error)

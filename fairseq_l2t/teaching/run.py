@@ -1,4 +1,4 @@
-"""One run of a teacher training on a folder, whatever its students are: built, resumed, recorded, shown, stopped."""
+"""One run of a teacher training in a folder, for any kind of student: build, resume, record, show, stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class StudentAdapter(Protocol):
-    """What a run needs to know of its students."""
+    """The interface between a run and its students."""
 
     @property
     def student(self) -> LivingStudent:
@@ -39,50 +39,50 @@ class StudentAdapter(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The entries that the teacher has coefficients for."""
+        """The vocabulary (or classes) for which the teacher has coefficients."""
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
-        """Return the teacher as it starts."""
+        """Return the initial teacher."""
 
     def observe_dev(self) -> None:
-        """Bring the dev measures of the student's state up to date."""
+        """Update the dev measures of the student's state."""
 
     def settings(self, extra: dict[str, Any]) -> TeacherSettings:
-        """Return the settings of the teacher file; ``extra`` is what the run adds to them."""
+        """Return the settings of the teacher file; ``extra`` are the entries added by the run."""
 
 
 class Objective(Protocol):
-    """What the teacher is trained for: a measure of the student on dev, to be maximised."""
+    """The objective of the teacher: a measure of the student on dev, to be maximised."""
 
     def measure(self, teacher_update: int) -> tuple[float, Tensor]:
         """Return the measure and its gradient (n,) at omega, on the dev examples of a teacher update."""
 
     def holdout(self, teacher_update: int) -> float:
-        """Return the measure on the dev examples that train nothing."""
+        """Return the measure on the held-back dev examples."""
 
     def largest(self) -> object:
-        """Take the measure on the dev examples that need the most memory."""
+        """Compute the measure on the dev examples that need the most memory."""
 
 
 class Progress(Protocol):
-    """Shows a run to a person."""
+    """The display of a run's progress."""
 
     def show(self, report: UpdateReport, seconds: float, left: float) -> None:
-        """Show one update, the seconds it took, and those that the rest will take."""
+        """Show one update, its duration in seconds, and the estimated seconds that remain."""
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """The numbers of a run and what is written beside it.
+    """The settings of a run.
 
     Args:
-        folder: of the run, ``--save-dir``.
+        folder: folder of the run, ``--save-dir``.
         plan: the resolved options of teaching.
         resume: whether a run in the folder is continued.
         fixed: options that a resumed run must share, JSON-able (`teaching.options.comparison.fixed_options`).
-        config: the resolved options, by name, as `teaching.options.config_file.read_config` reads them.
+        config: the resolved options, by name, in the form that `teaching.options.config_file.read_config` reads.
         given: names of the options that are given.
-        preset: name of the preset that gives the others; empty where there is one alone.
+        preset: name of the preset that gives the others; empty if there is only one preset.
     """
 
     folder: Path
@@ -99,17 +99,17 @@ def run_teaching(
     build: Callable[[SavedState | None], tuple[StudentAdapter, Objective]],
     progress: Callable[[int], AbstractContextManager[Progress]],
 ) -> None:
-    """Lock the folder, build what is needed and make the teacher updates that are left.
+    """Lock the folder, build student and objective, and make the remaining teacher updates.
 
     Args:
-        setup: of the run.
-        build: builds student and objective; gets the saved state of the run that is resumed, or None.
-        progress: (teacher updates made) -> what shows the rest.
+        setup: settings of the run.
+        build: builds student and objective from the saved state of a resumed run, or from None.
+        progress: (teacher updates made) -> the display of the remaining updates.
 
     Raises:
         ResumeError: the folder holds a run and ``resume`` is not set, or options changed since it was started.
         RunStateError: a state that cannot be resumed.
-        Interrupted: a signal came; the state after the update then under way is saved.
+        Interrupted: a signal was received; the state after the current update is saved.
         NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last good
             update.
         ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
@@ -125,14 +125,14 @@ class TeachingRun:
     """A run on a locked folder.
 
     Args:
-        setup: of the run.
+        setup: settings of the run.
         adapter: its student.
-        objective: what its teacher is trained for.
-        saved: what `teaching.record.saved_run` returned.
+        objective: objective of its teacher.
+        saved: result of `teaching.record.saved_run`.
 
     Raises:
         ResumeError: options changed since the run was started.
-        ValueError: a memory budget that no window fits in.
+        ValueError: a memory budget that is too small for a window.
     """
 
     def __init__(
@@ -161,10 +161,10 @@ class TeachingRun:
         )
 
     def run(self, progress: Callable[[int], AbstractContextManager[Progress]]) -> None:
-        """Make the teacher updates that are left; see `run_teaching`."""
+        """Make the remaining teacher updates; see `run_teaching`."""
         trainer, plan = self.trainer, self._setup.plan
         logger.info(
-            "a student's life: %d updates, the first %d with cross-entropy, then windows of %d",
+            "life of a student: %d updates, the first %d with cross-entropy, then windows of %d",
             plan.total_updates,
             plan.cross_entropy_updates,
             plan.unroll_length,
@@ -178,7 +178,7 @@ class TeachingRun:
         self._record.finish()
 
     def _updates(self) -> Iterator[tuple[UpdateReport, float, float]]:
-        """Make updates; yield the report, the seconds of the update, and those that are left."""
+        """Make updates; yield the report, the duration of the update and the estimated seconds that remain."""
         trainer, total = self.trainer, self._setup.plan.teacher_updates
         first, begun = trainer.teacher_update, time.monotonic()
         while trainer.teacher_update < total:
@@ -211,6 +211,6 @@ class TeachingRun:
 def _log_error(report: UpdateReport) -> None:
     if report.hypergradient_error is not None:
         logger.info(
-            "--hvp finite-difference: the hypergradient of the first window is %.2g %% off the exact one",
+            "--hvp finite-difference: the hypergradient of the first window differs from the exact one by %.2g %%",
             100 * report.hypergradient_error,
         )

@@ -1,11 +1,12 @@
-"""How the teacher moves: Adam, on shared levels of the coefficients and on each one's deviation from its level.
+"""The teacher's optimizer: Adam on shared levels of the coefficients and on the deviation of each from its level.
 
-W is written as ``W = 1 u' + D``: u (keys,) is what all words share, D (entries, keys) what is a word's own. The
-gradient of u is the sum over the words, well measured in every window; that of a rare word is mostly noise, which Adam
-would blow up to full steps. So u takes steps of ``lr`` and D of ``word_lr``. A full Phi has two levels, that of its
-diagonal and that of all else: an off-diagonal coefficient multiplies the log-probability of a class that is not the
-label, many times that of the label, and there are ``entries - 1`` times as many. The one off-diagonal coefficient of a
-smoothed Phi is its own level, without a deviation. The teacher itself is the paper's: ``W`` alone is kept in files.
+W is written as ``W = 1 u' + D``: u (keys,) is the level that all words share, D (entries, keys) the deviations of
+single words. The gradient of u is a sum over the words and is accurate in every window. The gradient of a rare word is
+mostly noise, which Adam would enlarge to full steps. Therefore u has steps of ``lr`` and D of ``word_lr``. A full Phi
+has two levels, one for its diagonal and one for the rest: an off-diagonal coefficient multiplies the log-probability of
+a class that is not the label, many times that of the label, and there are ``entries - 1`` times as many. The one
+off-diagonal coefficient of a smoothed Phi is a level without deviations. The teacher is that of the paper: files
+contain only ``W``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class TeacherOptimizer:
     """Ascends the hypergradient.
 
     Args:
-        teacher: moved in place.
+        teacher: changed in place.
         options: ``teacher_lr`` is the step of the shared level u and of the queries V, ``teacher_word_lr`` that of the
             deviations D (0 keeps one coefficient for all words), ``teacher_off_diagonal_lr`` that of the level which
             the off-diagonal coefficients of a full or smoothed Phi share; ``teacher_clip_norm`` bounds the norm of the
@@ -49,7 +50,7 @@ class TeacherOptimizer:
         self.rate_factor = 1.0
 
     def step(self, theta: dict[str, Tensor], norm: float) -> None:
-        """Move the teacher along ``theta`` (name -> hypergradient), whose norm is ``norm``."""
+        """Update the teacher by ``theta`` (name -> hypergradient), whose norm is ``norm``."""
         scale = self._clip_norm / norm if self._clip_norm and norm > self._clip_norm else 1.0
         values_bar = theta["values"] * scale
         for name, rows in self._rows.items():
@@ -87,7 +88,7 @@ class TeacherOptimizer:
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         for name, level in self._levels.items():
             level.copy_(tensors[name])
         self._word.copy_(tensors["word"])

@@ -31,9 +31,9 @@ from fairseq_l2t.unroll.window import Window
 __all__ = ["TeacherTrainer"]
 
 
-MOST_ERROR = 1.0
-"""Relative error from which an approximate hypergradient is refused: every step back multiplies the error of those
-before it. Differences in float32 were 0.001 to 0.25 off over 40 updates, and 23,000 over 780
+LARGEST_RELATIVE_ERROR = 1.0
+"""Smallest relative error at which an approximate hypergradient is refused; every step back multiplies the earlier
+errors. Finite differences in float32 had errors of 0.001 to 0.25 over 40 updates, and 23,000 over 780
 (benchmarks/cost/README.md)."""
 
 
@@ -43,13 +43,13 @@ class TeacherTrainer:
     Args:
         student: built; its life begins with the first window.
         teacher: trained in place.
-        plan: the numbers.
-        measure: (teacher update number) -> (value, gradient (n,)) of the student as it is, to be maximised.
-        holdout: () -> the same measure on dev pairs that train nothing.
-        observe_dev: () -> None; brings the dev measures of the student's state up to date. It is called as
-            ``plan.dev_interval`` says.
-        on_bad_window: told the error of a window that ended in NaN or infinity.
-        memory: how the updates of a window are kept.
+        plan: the numbers of the run.
+        measure: (teacher update number) -> (value, gradient (n,)) of the current student, to be maximised.
+        holdout: () -> the same measure on held-back dev pairs.
+        observe_dev: () -> None; updates the dev measures of the student's state, at the interval
+            ``plan.dev_interval``.
+        on_bad_window: called with the error of a window that ended in NaN or infinity.
+        memory: memory plan for the saved updates of a window.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class TeacherTrainer:
         self._life_is_spoilt = False
 
     def run_update(self, keep_best: Callable[[], None]) -> UpdateReport:
-        """Run windows until one gives a usable hypergradient; make one teacher update; return what happened.
+        """Run windows until one gives a usable hypergradient; make one teacher update; return its report.
 
-        ``keep_best`` is called when the teacher as it is then has been judged better on held-back pairs than any
-        before: before it moves by the life that taught it, or after by the ``holdout_lives``, which judge it before
-        its first update as well.
+        ``keep_best`` is called when the current teacher is better on held-back pairs than all earlier ones. Without
+        ``holdout_lives`` the life that trained the teacher judges it, before the update. With them the judging lives
+        do, after the update and also before the first one.
 
         Raises:
-            NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is as it
-                was before them.
+            NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is unchanged since
+                before them.
         """
         if self.life < 0 and self.plan.holdout_lives:
             self._judge(keep_best)
@@ -102,7 +102,7 @@ class TeacherTrainer:
 
     @property
     def has_ended_a_life(self) -> bool:
-        """Whether a student has lived to its end, so that what it taught the teacher could be judged."""
+        """Whether a life has been completed, so that the teacher could be judged."""
         return self.life > 0 or (self.life == 0 and self._lives.is_over())
 
     def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
@@ -126,7 +126,7 @@ class TeacherTrainer:
         holdout = self._keep_if_best(self._held_back(), keep_best) if ended and not judged else None
         phi = trajectory.last_coefficients
         if phi is None:
-            raise ValueError("window: no update is under the teacher; expected fewer cross-entropy updates")
+            raise ValueError("window: no update uses the teacher; expected fewer cross-entropy updates")
         self._bad_windows = 0
         self._optimizer.step(found.theta, found.norm)
         self.teacher_update += 1
@@ -139,20 +139,20 @@ class TeacherTrainer:
         return replace(report, holdout_measure=judgement, teacher_rate_factor=self._optimizer.rate_factor)
 
     def _error_of(self, found: Hypergradient, trajectory: Trajectory | Window, grad_omega: Tensor) -> float | None:
-        """Return the relative error of an approximation on the first window; ValueError where it points anywhere."""
+        """Return the relative error of an approximation on the first window; raise ValueError if it is too large."""
         if self.plan.hvp == "exact" or self.teacher_update:
             return None
         error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
-        if not error < MOST_ERROR:
+        if not error < LARGEST_RELATIVE_ERROR:
             raise ValueError(
-                f"--hvp: {self.plan.hvp}; off the exact hypergradient of the first window by {error:.3g} times its "
-                f"size, expected below {MOST_ERROR:g}: take exact, an --unroll-length below "
+                f"--hvp: {self.plan.hvp}; relative error {error:.3g} of the hypergradient of the first window, "
+                f"expected below {LARGEST_RELATIVE_ERROR:g}: use exact, an --unroll-length below "
                 f"{self.plan.unroll_length}, or more --cross-entropy-updates"
             )
         return error
 
     def _judge(self, keep_best: Callable[[], None]) -> float | None:
-        """Return the mean measure on held-back pairs over the lives that judge; None where one ended in NaN."""
+        """Return the mean held-back measure of the judging lives; None if one of them ended in NaN."""
         try:
             found = [self._held_back_of(seed) for seed in self.plan.holdout_seeds]
         except NonFiniteError as error:
@@ -208,7 +208,7 @@ class TeacherTrainer:
         )
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return tensors and plain values that decide everything to come."""
+        """Return tensors and plain values that determine the rest of the training."""
         student_tensors, student_values = self.student.state_dict()
         tensors = {f"student.{name}": tensor for name, tensor in student_tensors.items()}
         tensors.update({f"teacher.{name}": tensor.detach() for name, tensor in self.teacher.named_parameters()})
@@ -227,10 +227,10 @@ class TeacherTrainer:
         return tensors, values
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned; options that change no update may differ.
+        """Restore the result of `state_dict`; options that do not change the result of an update may differ.
 
         Raises:
-            ResumeError: the state is that of a run with other options.
+            ResumeError: the state is from a run with other options.
         """
         refuse_other_options(values["plan"], fixed_options(self.plan))
         for name, parameter in self.teacher.named_parameters():

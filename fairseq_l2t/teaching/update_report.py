@@ -1,4 +1,4 @@
-"""What is recorded of a teacher update: a line of ``teacher_log.jsonl``."""
+"""The record of a teacher update: a line of ``teacher_log.jsonl``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class UpdateReport:
         teacher_update: number of updates made, this one included.
         student_life: number of the life, counted from 0.
         student_update: updates of the life so far; ``progress`` is their share of a life.
-        measure: what the window ended with, on the dev examples of the update.
-        holdout_measure: None but at the end of a life, the only point where lives are comparable: with
-            ``holdout_lives`` the mean over those lives under the teacher after the update, otherwise that of the life
-            itself, which was under the teacher before it.
-        hypergradient_norm, adjoint_norm: of what the sweep found.
+        measure: measure at the end of the window, on the dev examples of the update.
+        holdout_measure: None except at the end of a life, the only point where lives are comparable: with
+            ``holdout_lives`` the mean over the judging lives under the teacher after the update, otherwise the measure
+            of the life itself, which was under the teacher before the update.
+        hypergradient_norm, adjoint_norm: norms of the results of the sweep.
         recomputed_updates: student updates computed again because the memory budget did not hold them.
         pull_by_tenth: derivative of the measure by a number added to all coefficients of targets in a tenth of the
-            updates, in order; its sign says whether higher or lower coefficients there would have helped the student.
+            updates, in order; its sign shows whether higher or lower coefficients there would have helped the student.
         hypergradient_error: relative error of a hypergradient that is not exact, on the first window; None elsewhere.
         states: states of the student by feature name (`teaching.lives.Lives.take_states`), the window's end last.
-        phi_off_diagonal: mean of the coefficients beside the diagonal, of a smoothed Phi its last one, which is in no
-            other statistic then; None where there are none.
+        phi_off_diagonal: mean of the off-diagonal coefficients; for a smoothed Phi the last coefficient, which is then
+            in no other statistic; None for a diagonal Phi.
         teacher_rate_factor: factor of the learning rates of the next update (`teaching.backtracking`).
     """
 

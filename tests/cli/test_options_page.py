@@ -3,7 +3,7 @@
 from fairseq_l2t.classification.options import COMMANDS
 from fairseq_l2t.cli.options_page import options_page
 from fairseq_l2t.teaching.options.declaration import declared
-from fairseq_l2t.teaching.options.presets import TranslationOptions
+from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 
 
 def test_every_option_stands_on_the_page_with_its_range():

@@ -42,7 +42,7 @@ def refusal(arguments, folder, code=2):
         (["--clip-norm", "nan"], "--clip-norm: nan; expected a finite number of at least 0"),
         (["--seed", "-1"], "--seed: -1; expected 0 to 2147483647"),
         (["--objective", "bleu"], "--objective: bleu; expected one of likelihood, inverse-perplexity, calibrated-"),
-        (["--fp16"], "--fp16: half precision has no trustworthy second derivatives; use --bf16 or float32"),
+        (["--fp16"], "--fp16: second derivatives in half precision are not accurate; use --bf16 or float32"),
         (["--optimizer", "adamax"], "--optimizer: adamax (fairseq.optim.adamax.Adamax) has no adjoint; expected"),
         (["--encoder-attention-heads", "3"], "--encoder-attention-heads: 3; expected a divisor of --encoder-embed-dim"),
         (["--max-tokens", "3"], "The dataset is empty."),
@@ -74,7 +74,7 @@ def overlapping(data_bin, folder):
 def test_dev_pairs_that_also_stand_in_train(data_bin, tmp_path):
     data = overlapping(data_bin, tmp_path / "data")
     message = refusal(teacher_command(data), tmp_path / "refused")
-    assert message.startswith("dev split valid: 400 of its pairs also stand in the training data; remove them, or give")
+    assert message.startswith("dev split valid: 400 of its pairs also occur in the training data; remove them, or give")
     allowed = teacher_command(data, "--allow-dev-overlap", "--teacher-updates", "1")
     ended = preloaded.run("l2t-train-teacher", allowed, tmp_path / "allowed")
     assert "WARNING | fairseq_l2t.plugin.student.data | dev split valid: 400 of its pairs also stand" in ended.stdout

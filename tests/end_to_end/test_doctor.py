@@ -70,13 +70,13 @@ def test_a_module_that_is_wrong(data_bin, tmp_path, bent):
         line = next(line for line in failed if f"module {name}" in line)
         assert line.endswith(f"remedy: if the checks below pass, --trust-module {name}")
     assert any("second derivatives, decoder" in line and "remedy" in line for line in failed)
-    assert ended.stdout.splitlines()[-1].endswith("hypergradients cannot be trusted")
+    assert ended.stdout.splitlines()[-1].endswith("hypergradients of this student are wrong")
 
     ended = preloaded.run("l2t-train-teacher", teacher_command(data_bin, *bent), tmp_path / "work", expect=2)
     assert "decoder.layers.0.activation_fn (bent_plugin.Bend)" in ended.stderr
     trust = [part for name in names for part in ("--trust-module", name)]
     ended = preloaded.run("l2t-train-teacher", teacher_command(data_bin, *bent, *trust), tmp_path / "work", expect=2)
-    assert "error: hypergradients cannot be trusted (l2t-doctor tells more): FAIL  second derivatives" in ended.stderr
+    assert "error: hypergradients are wrong (l2t-doctor prints the details): FAIL  second derivatives" in ended.stderr
     assert not list((tmp_path / "work").rglob("*.safetensors"))
     skipped = teacher_command(data_bin, *bent, *trust, "--skip-quick-check")
     ended = preloaded.run("l2t-train-teacher", skipped, tmp_path / "work")

@@ -1,4 +1,4 @@
-"""What a learned loss is compared with: the teacher as it starts, and one that cannot see the state."""
+"""The baselines of a learned loss: the initial teacher, and one that cannot see the state."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_no_updates_give_the_initial_teacher(data_bin, tmp_path):
     result, teacher = trained(data_bin, tmp_path, "--teacher-updates", "0", *more)
     expected = Teacher(teacher.features, teacher.entries, initial_coefficient=0.3, seed=3)
     assert teacher.values.equal(expected.values) and teacher.queries.equal(expected.queries)
-    assert "--teacher-updates 0: the teacher as it starts" in result.stdout
+    assert "--teacher-updates 0: writing the initial teacher" in result.stdout
     # What a student under it takes its loss from.
     settings = load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").settings
     assert settings.loss_shape == LossShape(4 / 0.3, level="sentence")
@@ -34,14 +34,14 @@ def test_a_trained_teacher_is_not_made_the_initial_one(data_bin, tmp_path):
     preloaded.run(COMMAND, command, tmp_path)
     initial = load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").teacher
     result = preloaded.run(COMMAND, command, tmp_path, expect=2)
-    assert "holds a run of teacher training; give --resume" in result.stderr
+    assert "contains a run of teacher training; give --resume" in result.stderr
     # It goes on from there, and what it then is stays what it is.
     more = preloaded.run(COMMAND, [*teacher_command(data_bin, "--teacher-updates", "1"), "--resume"], tmp_path)
-    assert "teacher as it starts" not in more.stdout
+    assert "initial teacher" not in more.stdout
     trained_one = load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").teacher
     assert not trained_one.values.equal(initial.values)
     again = preloaded.run(COMMAND, [*command, "--resume"], tmp_path)
-    assert "teacher as it starts" not in again.stdout
+    assert "initial teacher" not in again.stdout
     assert load_teacher(tmp_path / RUN_FOLDER / "teacher.safetensors").teacher.values.equal(trained_one.values)
 
 

@@ -108,7 +108,7 @@ def test_second_sigterm_stops_at_once(data_bin, tmp_path):
     running = preloaded.start(COMMAND, arguments, folder)
     running.wait_until(lambda: " 1 / 4 " in running.stdout)
     running.signal(signal.SIGTERM)
-    running.wait_until(lambda: "SIGTERM: stopping after this teacher update; again: at once" in running.stdout)
+    running.wait_until(lambda: "SIGTERM: stopping after this teacher update; a second signal stops" in running.stdout)
     running.signal(signal.SIGTERM)
     running.end(expect=128 + signal.SIGTERM)
     assert len(log_lines(folder / RUN_FOLDER)) == 1  # the update under way was not finished
@@ -137,7 +137,8 @@ def test_finished_run(data_bin, uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, folder)
     before = contents(folder / RUN_FOLDER)
     again = refused(teacher_command(data_bin), folder)
-    assert again == "--save-dir: run holds a run of teacher training; give --resume to continue it, or another folder"
+    expected = "--save-dir: run contains a run of teacher training; give --resume to continue it, or another folder"
+    assert again == expected
     changed = refused(teacher_command(data_bin, "--resume", "--teacher-lr", "0.2"), folder)
     assert changed == "--resume: the run was started with other options: --teacher-lr 0.1 then, 0.2 now"
     resume(data_bin, folder)

@@ -29,7 +29,7 @@ def test_eight_whole_lives(data_bin, tmp_path):
     assert all(line["holdout_measure"] > 0 for line in lines)
     best, last = best_and_last(tmp_path)
     assert last == 8 and f"(after teacher update {best}, held-back measure 0." in result.stdout
-    assert "no student's life was completed" not in result.stdout
+    assert "no life of a student was completed" not in result.stdout
 
 
 def test_shorter_windows_are_as_many_as_eight_lives_have(data_bin, tmp_path):
@@ -40,15 +40,15 @@ def test_shorter_windows_are_as_many_as_eight_lives_have(data_bin, tmp_path):
 @pytest.mark.parametrize(
     ("lives", "what"),
     [
-        ("1", "the teacher as it began, teacher_last.safetensors the last one"),
+        ("1", "the initial teacher, teacher_last.safetensors the last one"),
         ("0", "the last teacher"),
     ],
 )
 def test_a_life_that_was_not_completed(data_bin, tmp_path, lives, what):
-    """Lives that judge have chosen the teacher as it began, which must not pass for a learned one."""
+    """Judging lives have chosen the initial teacher, which must not pass for a learned one."""
     result = train(data_bin, tmp_path, "--unroll-length", "3", "--teacher-updates", "1", "--holdout-lives", lives)
     told = f"{what}; give --teacher-updates 2 or more (2 windows of 3 updates are one life)"
-    assert "WARNING | fairseq_l2t.teaching.record | no student's life was completed, so" in result.stdout
+    assert "WARNING | fairseq_l2t.teaching.record | no life of a student was completed, so" in result.stdout
     assert told in result.stdout
     assert best_and_last(tmp_path) == [1 - int(lives), 1]
 

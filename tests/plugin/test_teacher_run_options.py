@@ -132,7 +132,7 @@ def test_a_name_in_a_file_that_is_no_option(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("teacher-lr: 0.1\ndropuot: 0.1\n", encoding="utf-8")
     with pytest.raises(
-        OptionError, match=r"--config: .*config.yaml: dropuot; no option of l2t-train-teacher or fairseq"
+        OptionError, match=r"--config: .*config.yaml: dropuot; not an option of l2t-train-teacher or fairseq"
     ):
         parse(tmp_path, f"--config {path}")
     path.write_text("teacher-lr: 0.1\ndropout: 0.1\n", encoding="utf-8")

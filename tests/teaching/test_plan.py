@@ -8,8 +8,10 @@ from fairseq_l2t.loss.dynamic_loss import LOSS_LEVELS
 from fairseq_l2t.loss.teacher import DEFAULT_INITIAL_COEFFICIENT, DEFAULT_KEYS, VOCABULARY_FORMS
 from fairseq_l2t.objectives import ESTIMATORS
 from fairseq_l2t.teaching.options.declaration import OptionError, declared
-from fairseq_l2t.teaching.options.presets import PRESETS, ImageTeaching, TranslationTeaching
+from fairseq_l2t.teaching.options.image_options import ImageTeaching
+from fairseq_l2t.teaching.options.presets import PRESETS
 from fairseq_l2t.teaching.options.teaching_options import TeachingOptions
+from fairseq_l2t.teaching.options.translation_options import TranslationTeaching
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
 from fairseq_l2t.testing.toy_lives import JUDGED
 from fairseq_l2t.unroll.adjoint_sweep import PRODUCTS

@@ -12,10 +12,10 @@ from fairseq_l2t.testing.toy_lives import JUDGED, PLAN, trainer
 @pytest.mark.parametrize(
     ("plan", "updates", "chosen", "told"),
     [
-        (PLAN, 2, 2, "no student's life was completed"),  # 3 windows are one
-        (JUDGED, 2, 0, "no student's life was completed"),
-        (PLAN, 3, None, "no life that was completed has a measure"),
-        (JUDGED, 3, None, "no life that was completed has a measure"),
+        (PLAN, 2, 2, "no life of a student was completed"),  # 3 windows are one
+        (JUDGED, 2, 0, "no life of a student was completed"),
+        (PLAN, 3, None, "no completed life has a finite measure"),
+        (JUDGED, 3, None, "no completed life has a finite measure"),
         (JUDGED, 3, 3, None),
     ],
 )

@@ -108,7 +108,7 @@ def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
 def test_an_approximation_that_is_far_off_is_refused_before_the_teacher_moves(monkeypatch):
     subject = trainer(dataclasses.replace(PLAN, unroll_length=8, hvp="finite-difference"))
     before = subject.teacher.values.detach().clone()
-    monkeypatch.setattr(teacher_training, "MOST_ERROR", 1e-16)
+    monkeypatch.setattr(teacher_training, "LARGEST_RELATIVE_ERROR", 1e-16)
     with pytest.raises(
         ValueError,
         match=r"--hvp: finite-difference; .* expected below 1e-16: take exact, an "

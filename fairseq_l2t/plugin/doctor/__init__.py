@@ -1,1 +1,1 @@
-"""Checks whether the hypergradients of a fairseq student can be trusted."""
+"""Checks of the hypergradients of a fairseq student."""

@@ -1,7 +1,7 @@
-"""The checks of one student, on real batches at small size, each with its remedy.
+"""The checks of one student, on small parts of real batches, each with its remedy.
 
-Every check compares the program with something that cannot share its mistakes: finite differences of the student's real
-gradient, fairseq's own optimizer, a second run from the same seed.
+Every check compares the program with an independent result: finite differences of the student's real gradient,
+fairseq's own optimizer, or a second run from the same seed.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ _PAIRS, _KEYS, _SEED = 2, 3, 0
 
 
 class DoctorError(ValueError):
-    """A student whose hypergradients cannot be trusted; the message holds the failed checks."""
+    """A student with wrong hypergradients; the message names the failed checks."""
 
 
 class Doctor:
     """The checks of one student.
 
     Args:
-        student: at the beginning of its life. After the checks a new life begins, in the student's own dtype.
+        student: a student at the beginning of its life. After the checks a new life begins, in the student's own dtype.
     """
 
     def __init__(self, student: FairseqStudent) -> None:
         self._student = student
 
     def checks(self) -> Iterator[Check]:
-        """Yield every check as it is made."""
+        """Yield the finding of every check, one at a time."""
         try:
             yield from self._all_checks()
         except NonFiniteError as error:
             yield Check("finite numbers", False, str(error), GENTLER)
 
     def quick_checks(self) -> Iterator[Check]:
-        """Yield the quick form: the optimizer, and the second derivatives at one update, all modules at once."""
+        """Yield the quick findings: the optimizer, and the second derivatives of all modules at one update."""
         student = self._student
         yield update_check(student)
         try:
@@ -89,14 +89,14 @@ class Doctor:
         return spread(teacher, _SEED).to(self._student.omega.device)
 
     def _examined(self) -> ExaminedStudent:
-        """Return the student in updates of a few pairs, from a settled optimizer state."""
+        """Return the student with updates of a few pairs and a typical optimizer state."""
         examined = ExaminedStudent(self._student, pairs=_PAIRS, learning_rate=_highest_rate(self._student.options))
         examined.settle()
         return examined
 
 
 def quick_check(student: FairseqStudent) -> list[Check]:
-    """Make the quick checks of a student before it is taught; its life begins anew.
+    """Run the quick checks of a student before it is taught; a new life begins afterwards.
 
     Raises:
         DoctorError: a check failed.
@@ -107,10 +107,10 @@ def quick_check(student: FairseqStudent) -> list[Check]:
         raise DoctorError(f"quick check: {error}") from error
     failed = [str(check) for check in checks if not check.is_good]
     if failed:
-        raise DoctorError("hypergradients cannot be trusted (l2t-doctor tells more): " + " | ".join(failed))
+        raise DoctorError("hypergradients are wrong (l2t-doctor prints the details): " + " | ".join(failed))
     return checks
 
 
 def _highest_rate(options: StudentOptions) -> float:
-    """Return the highest learning rate the options name: ``--lr``, but for triangular, whose lowest rate that is."""
+    """Return the highest learning rate of the options: ``--lr``, except for triangular, where it is the lowest rate."""
     return float(vars(options.namespace).get("max_lr") or options.cfg.optimization.lr[0])

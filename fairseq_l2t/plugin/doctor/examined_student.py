@@ -1,4 +1,4 @@
-"""A fairseq student as the doctor examines it: the same student, in updates small enough for finite differences."""
+"""A fairseq student for the doctor's checks: the same student, with updates small enough for finite differences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _Delegated(Generic[T]):
-    """An attribute of the examined student, read and written there."""
+    """An attribute that is read from and written to the examined student."""
 
     def __set_name__(self, owner: type[object], name: str) -> None:
         self._name = name
@@ -37,16 +37,16 @@ class _Delegated(Generic[T]):
 
 
 class ExaminedStudent:
-    """A `unroll.student.Student` whose updates are those of a fairseq student, but for three things.
+    """A `unroll.student.Student` with the updates of a fairseq student, except for three differences.
 
-    Each update uses a few pairs of the real batch's first micro-batch. It is always under the teacher, because
-    cross-entropy at the start of a life would leave the coefficients out of the check. And the learning rate is fixed:
-    the first rates of a warm-up move nothing that differences could see.
+    Each update uses a few pairs of the real batch's first micro-batch. It always uses the teacher, because
+    cross-entropy at the start of a life would leave the coefficients out of the check. The learning rate is fixed,
+    because the first rates of a warm-up are too small for finite differences.
 
     Args:
         student: the fairseq student, which is trained by these updates.
-        pairs: pairs of an update.
-        learning_rate: of all updates.
+        pairs: number of pairs of an update.
+        learning_rate: learning rate of all updates.
     """
 
     omega = _Delegated[Tensor]()
@@ -76,9 +76,9 @@ class ExaminedStudent:
         return StepSize(self._learning_rate, self._learning_rate, self.update + 1)
 
     def settle(self) -> None:
-        """Give adam and adagrad the second moments they would have after large gradients everywhere.
+        """Set the second moments of adam and adagrad to values as after large gradients of all parameters.
 
-        From a state of zeros they move by the sign of the gradient, which jumps.
+        From a state of zeros their steps depend on the sign of the gradient, which is discontinuous.
         """
         if self.rule.buffer_count and not isinstance(self.rule, SGD | NAG):
             square = student_gradient(self, self.next_batch(), None, 0).square().max()

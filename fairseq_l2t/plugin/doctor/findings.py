@@ -1,4 +1,4 @@
-"""The finding of one check, and when a comparison with finite differences is trusted."""
+"""The finding of one check, and the criterion for a comparison with finite differences."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fairseq_l2t.checks.differences import Comparison
 __all__ = ["BOUND", "DIRECTIONS", "HALVINGS", "SHRINK", "Check", "described", "is_trusted", "largest"]
 
 BOUND = 1e-4
-"""Largest relative error that is trusted in float64. Differences across a ReLU that switches nearby are off by 1e-5 now
-and then; the smallest error of a wrong second derivative seen so far is 2e-3 (fused weight normalisation)."""
+"""Largest accepted relative error in float64. Differences across a ReLU that switches nearby have errors of up to 1e-5;
+the smallest error of a wrong second derivative seen so far is 2e-3 (fused weight normalisation)."""
 
 _RESOLUTION_BOUND = 1e-3
-"""Largest relative uncertainty of differences that still tell something; beyond it the check fails."""
+"""Largest accepted relative uncertainty of differences; beyond it the check fails."""
 
 DIRECTIONS = 3
-"""Random directions at most. The second and third are tried where the first disagrees, and must both agree: a wrong
-derivative is wrong along nearly all of them, a kink is not."""
+"""Largest number of random directions. If the first disagrees, the second and third are tried and must both agree: a
+wrong derivative is wrong along nearly all directions, a kink is not."""
 
 HALVINGS, SHRINK = 7, 4.0
-"""Distances of finite differences (`checks.differences.slope_at_zero`): seven, from 1e-3 down to 2e-7, because the
-smaller ones do not reach a ReLU that switches nearby."""
+"""Number and ratio of the distances of finite differences (`checks.differences.slope_at_zero`): seven, from 1e-3 to
+2e-7. The smaller ones do not reach a ReLU that switches nearby."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Check:
     """One finding.
 
     Args:
-        name: what was checked.
-        is_good: whether it can be trusted.
-        finding: the figure behind the verdict, in words.
-        remedy: what to do if it cannot be trusted.
+        name: subject of the check.
+        is_good: whether the check passed.
+        finding: the measured figure, in words.
+        remedy: remedy for a failed check.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Check:
 
 
 def is_trusted(one: Comparison) -> bool:
-    """Return whether the differences are accurate enough to tell, and agree."""
+    """Return whether the differences are accurate enough and agree."""
     return one.resolution < _RESOLUTION_BOUND and one.error <= max(BOUND, min(3 * one.resolution, _RESOLUTION_BOUND))
 
 
@@ -60,5 +60,5 @@ def described(one: Comparison) -> str:
 
 
 def largest(errors: Iterable[float]) -> float:
-    """Return the largest error; NaN, which ``max`` would pass over, counts as infinite."""
+    """Return the largest error; NaN, which ``max`` would ignore, counts as infinite."""
     return max(math.inf if math.isnan(error) else error for error in errors)

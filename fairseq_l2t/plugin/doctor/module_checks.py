@@ -1,4 +1,4 @@
-"""Checks of a student's modules: which are verified, which parameters the loss reaches, second derivatives of each."""
+"""Checks of a student's modules: verified classes, parameters with a gradient, second derivatives."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Places = dict[str, list[slice]]
 
 _SEED = 0
 _TOLERANCE = 1e-6
-"""Relative uncertainty of differences at which no smaller distance is tried."""
+"""Relative uncertainty of differences below which no smaller distance is tried."""
 
-_LEAVE_OUT = "leave out what is new in it, one module or option at a time (README: What is taught exactly)"
+_LEAVE_OUT = "remove new modules and options one at a time (docs/supported-models.md: A module of your own)"
 
 _WORDS_OF_DERIVATIVES = ("derivative", "differentia", "backward", "grad")
-"""PyTorch's error about a derivative it does not have holds one of them."""
+"""Words in PyTorch's errors about missing derivatives; each such error contains one of them."""
 
 
 def class_checks(student: FairseqStudent) -> Iterator[Check]:
@@ -45,7 +45,7 @@ def class_checks(student: FairseqStudent) -> Iterator[Check]:
 
 
 def reached_check(student: FairseqStudent) -> Check:
-    """Return the number of parameters, and the names of those the loss never reaches."""
+    """Return a check with the number of parameters and the names of those without a gradient."""
     names = [name for name, parameter in student.model.named_parameters() if parameter.requires_grad]
     left_out = sorted(set(names) - set(student.parameters.names))
     found = f"{len(student.parameters):,} parameters; never reached by the loss and left out: "
@@ -53,7 +53,7 @@ def reached_check(student: FairseqStudent) -> Check:
 
 
 def places_by_owner(student: FairseqStudent) -> Places:
-    """Return where the parameters of each kind of module lie in the vector."""
+    """Return the places of the parameters of each module class in the vector."""
     places: Places = {}
     offset = 0
     for name, size in zip(student.parameters.names, student.parameters.sizes, strict=True):
@@ -65,12 +65,12 @@ def places_by_owner(student: FairseqStudent) -> Places:
 
 
 def second_derivative_checks(student: Student, step: Step, places: Places) -> Generator[Check, None, bool]:
-    """Yield a check for each place and for the coefficients; return whether PyTorch has all the derivatives.
+    """Yield a check for each place and for the coefficients; return whether PyTorch has all derivatives.
 
     Args:
         student: in float64.
-        step: the update that is examined.
-        places: the parts of the parameters that are checked one by one.
+        step: the examined update.
+        places: the parts of the parameters, which are checked separately.
     """
     random = torch.randn(len(step.omega), generator=torch.Generator().manual_seed(_SEED)).to(step.omega)
     whole = {"coefficients": [slice(None)]}
@@ -97,7 +97,7 @@ def second_derivative_checks(student: Student, step: Step, places: Places) -> Ge
 def _verdicts(
     student: Student, step: Step, vector: Tensor, places: Places, along: Literal["parameters", "coefficients"]
 ) -> dict[str, tuple[bool, Comparison]]:
-    """Return for each place whether its second derivatives are trusted, and the comparison that says so."""
+    """Return for each place whether its second derivatives are correct, and the comparison."""
 
     def compare(names: Iterable[str], seed: int) -> dict[str, Comparison]:
         confined = _Confined(vector, {name: places[name] for name in names})
@@ -117,7 +117,7 @@ def _verdicts(
 
 
 class _Confined(Mapping[str, Tensor]):
-    """A vector (n,) confined to some of its places, by name; made when it is asked for, to keep only one at a time."""
+    """A vector (n,) restricted to one of its places, by name; built on demand, so that only one is in memory."""
 
     def __init__(self, vector: Tensor, places: Places) -> None:
         self._vector, self._places = vector, places

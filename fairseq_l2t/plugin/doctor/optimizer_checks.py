@@ -15,11 +15,11 @@ __all__ = ["adjoint_check", "update_check"]
 
 _SEED = 0
 _NUMBERS, _BOUND = 64, 1e-6
-"""Length of the random vectors; largest trusted gap to fairseq's optimizer, relative to the movement."""
+"""Length of the random vectors; largest accepted difference from fairseq's optimizer, relative to the step."""
 
 _SIZE_OF_ADJOINT = StepSize(0.5, 1.0, 2)
-"""Large, whatever --lr is: at a small rate omega' is omega, and a wrong slope of the rest would drown. And halved, as
-nag corrects its momentum for changes of the rate."""
+"""Learning rates of the checked update, independent of --lr. They are large, because at a small rate omega' is nearly
+omega, and a wrong slope of the rest would not be visible. The rate halves, because nag corrects its momentum then."""
 
 _REMEDY = f"another --optimizer ({SUPPORTED})"
 

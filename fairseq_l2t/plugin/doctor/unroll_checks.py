@@ -1,4 +1,4 @@
-"""Checks of whole updates: dropout made again, the hypergradient of a short unroll, the student's own precision."""
+"""Checks of whole updates: replay of dropout, the hypergradient of a short unroll, the student's own precision."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from fairseq_l2t.unroll.trajectory import Step, Trajectory, unroll
 __all__ = ["GENTLER", "UPDATES", "dropout_check", "hypergradient_checks", "short_unroll"]
 
 UPDATES = 2
-"""Updates of the unroll whose hypergradient is checked."""
+"""Number of updates of the unroll whose hypergradient is checked."""
 
 GENTLER = "a smaller --lr, --clip-norm, or a larger --adam-eps"
-"""Remedy where numbers are not finite or derivatives too rough for differences."""
+"""Remedy for numbers that are not finite and for derivatives that are too rough for differences."""
 
 _SEED = 0
 _DEV_PAIRS = 2
 _TOLERANCE = 1e-5
-"""Relative uncertainty of differences of whole unrolls at which no smaller distance is tried."""
+"""Relative uncertainty of differences of whole unrolls below which no smaller distance is tried."""
 
 _BOUND_OF_DTYPE = {"float32": 1e-3, "bfloat16": 0.3}
-"""Largest relative error that is trusted in the dtype the student is trained in."""
+"""Largest accepted relative error in the dtype of the student's training."""
 
 
 def short_unroll(examined: ExaminedStudent, teacher: Teacher, updates: int = UPDATES) -> Trajectory:
-    """Make a few updates under the teacher, each kept whole.
+    """Make a few updates under the teacher and save each completely.
 
     Raises:
         NonFiniteError: NaN or infinity in a loss or gradient.
@@ -46,7 +46,7 @@ def short_unroll(examined: ExaminedStudent, teacher: Teacher, updates: int = UPD
 
 
 def dropout_check(examined: ExaminedStudent, step: Step) -> Check:
-    """Take the gradient of an update twice: the bits must be the same."""
+    """Compute the gradient of an update twice: the bits must be the same."""
 
     def gradient(update: int) -> Tensor:
         return student_gradient(examined, step.batch, step.coefficients, update)

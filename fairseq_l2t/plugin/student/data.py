@@ -1,4 +1,4 @@
-"""Data of a fairseq student: training batches in fairseq-train's own order, and the dev pairs in two parts."""
+"""Data of a fairseq student: training batches in the order of fairseq-train, and the dev pairs in two parts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class TrainBatches:
-    """The training batches of one student's life, in the order ``fairseq-train --seed`` gives them.
+    """The training batches of one student's life, in the order of ``fairseq-train --seed``.
 
     Args:
-        trainer: fairseq's Trainer of the student; its configuration holds the seed.
+        trainer: fairseq's Trainer of the student; its configuration contains the seed.
         begin_epoch: called with the epoch number (from 1) at the start of every epoch, the first included.
         end_epoch: called with the epoch number at the end of every epoch.
     """
@@ -50,14 +50,14 @@ class TrainBatches:
         return [utils.move_to_cuda(sample) for sample in samples] if self._trainer.cuda else list(samples)
 
     def position(self) -> dict[str, Any]:
-        """Return where the next batch comes from, in plain types, for `seek`."""
+        """Return the position of the next batch, in plain types, for `seek`."""
         if self._grouped is None:
             return {"epoch": 1, "iterations_in_epoch": 0}
         # fairseq's state_dict rounds up at the end of an epoch; here that end still has to be announced.
         return {"epoch": self._epochs.epoch, "iterations_in_epoch": self._epochs.iterations_in_epoch}
 
     def seek(self, position: dict[str, Any]) -> None:
-        """Go to a `position` of a life with the same seed and data; epochs before it are not announced again."""
+        """Go to a `position` of a life with the same seed and data, without the callbacks of earlier epochs."""
         if position["iterations_in_epoch"] == 0:
             return
         batches = len(self._epochs)
@@ -88,15 +88,15 @@ class TrainBatches:
 
 
 class DevData:
-    """The dev pairs in two parts: `teaching` pairs train the teacher, `holdout` pairs choose it.
+    """The dev pairs in two parts: `teaching` pairs train the teacher, `holdout` pairs select the best one.
 
     Args:
         task: a fairseq translation task with both splits loaded.
         split: name of the dev split.
-        max_positions: longest source and target, in tokens, that the model takes.
-        holdout: share of the pairs that choose the teacher.
+        max_positions: longest source and target, in tokens, that the model accepts.
+        holdout: share of the pairs that select the best teacher.
         seed: seed of the division.
-        allow_overlap: whether to accept dev pairs that also stand in the training data.
+        allow_overlap: whether to accept dev pairs that also occur in the training data.
         train_split: name of the training split.
 
     Raises:
@@ -156,11 +156,11 @@ class DevData:
         found = len(dev & {_pair_key(train, index) for index in range(len(train))})
         if found and not allow_overlap:
             raise OptionError(
-                f"dev split {split}: {found} of its pairs also stand in the training data; remove them, "
+                f"dev split {split}: {found} of its pairs also occur in the training data; remove them, "
                 "or give --allow-dev-overlap"
             )
         if found:
-            logger.warning("dev split %s: %d of its pairs also stand in the training data", split, found)
+            logger.warning("dev split %s: %d of its pairs also occur in the training data", split, found)
 
 
 def load_data(task: TranslationTask, options: StudentOptions, model: FairseqEncoderDecoderModel) -> DevData:
@@ -168,16 +168,16 @@ def load_data(task: TranslationTask, options: StudentOptions, model: FairseqEnco
 
     Args:
         task: the translation task.
-        options: data folder, names of the splits, share of held-out pairs.
-        model: its length limits decide which dev pairs are usable.
+        options: data folder, names of the splits, share of held-back pairs.
+        model: its length limits determine the usable dev pairs.
 
     Raises:
-        OptionError: more than one data folder, a split without pairs, or dev pairs `DevData` refuses.
+        OptionError: more than one data folder, a split without pairs, or dev pairs that `DevData` refuses.
     """
     cfg, given = options.cfg, options.namespace
     train, valid = cfg.dataset.train_subset, cfg.dataset.valid_subset.split(",")[0]
     if task.has_sharded_data(train):
-        raise OptionError(f"data: {cfg.task.data}; teacher training takes one data folder")
+        raise OptionError(f"data: {cfg.task.data}; expected a single data folder")
     for split in (valid, train):
         _refuse_empty(cfg.task.data, split)
     task.load_dataset(valid, combine=False, epoch=1)

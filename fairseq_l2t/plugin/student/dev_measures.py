@@ -1,4 +1,4 @@
-"""Measures of a fairseq model on dev pairs: objectives for the teacher, and the dev part of the student's state."""
+"""Measures of a fairseq model on dev pairs: objectives of the teacher, and the dev part of the student's state."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _PROBABILITIES_PER_STEP = 4_000_000
 """Next-symbol probabilities (hypotheses times vocabulary) in one step of drawing: 32 MB of float64, and their sums."""
 
 _LENGTH_RATIO, _LENGTH_EXTRA = 1.5, 10
-"""A drawn hypothesis is cut after 1.5 times the source's tokens plus 10: early students seldom end by themselves."""
+"""Length limit of a drawn hypothesis: 1.5 times the source's tokens plus 10. New students seldom draw an end symbol."""
 
 
 class DevScores(NamedTuple):
-    """What fairseq's validation reports: nll in nats per token, token accuracy in [0, 1], BLEU in [0, 100] or None."""
+    """Results of fairseq's validation: nll in nats per token, token accuracy in [0, 1], BLEU in [0, 100] or None."""
 
     loss: float
     accuracy: float
@@ -54,7 +54,7 @@ class DevScores(NamedTuple):
 
 
 class DevMeasures:
-    """One model on dev pairs, in eval mode and without dropout; fulfils `objectives.DevStudent`.
+    """Measures of one model on dev pairs, in eval mode and without dropout; implements `objectives.DevStudent`.
 
     ``reward`` compares texts for ``expected-bleu``. `FairseqStudent.restart` builds a new model and new measures.
 
@@ -62,9 +62,9 @@ class DevMeasures:
         task: the translation task of the model, which also validates it.
         model: a fairseq encoder-decoder.
         parameters: the parameters of ``model`` that are trained.
-        omega: (n,) their values; gradients take its dtype.
+        omega: (n,) their values; gradients have its dtype.
         dev: the dev pairs.
-        texts: how sentences become text, and the reward that compares texts.
+        texts: conversion of sentences to text, and the reward that compares texts.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class DevMeasures:
         return found.value, found.gradient
 
     def validate(self, pairs: Sequence[int]) -> DevScores:
-        """Return what fairseq's validation on these pairs reports."""
+        """Return the results of fairseq's validation on these pairs."""
         sums: dict[str, float] = {}
         for chunk in self.dev_chunks(pairs):
             with self._precision():
@@ -190,7 +190,7 @@ class DevMeasures:
         return self._texts.hypothesis(tokens)
 
     def reference_text(self, pair: int) -> str:
-        """Return the reference of a dev pair as fairseq's ``--eval-bleu`` compares with."""
+        """Return the reference of a dev pair in the form that fairseq's ``--eval-bleu`` compares with."""
         return self._texts.reference(self._dev.target(pair).tolist())
 
     def longest_hypothesis(self, pair: int) -> int:
@@ -211,7 +211,7 @@ class DevMeasures:
     def _validation_loss(
         self, model: FairseqEncoderDecoderModel, sample: dict[str, Any]
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        """Serve as a criterion in fairseq's sense: plain nll, as `plugin.criterion` gives it in validation."""
+        """Act as a criterion of fairseq: plain nll, as that of `plugin.criterion` in validation."""
         result = token_loss(model, sample, self._dictionary.pad(), None, LossShape())
         logged = {"nll_loss": result.nll, "n_correct": result.correct, "ntokens": sample["ntokens"]}
         return result.total, sample["ntokens"], logged

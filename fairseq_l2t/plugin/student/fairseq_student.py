@@ -1,7 +1,7 @@
 """A fairseq translation model as a `unroll.student.Student`.
 
-The student the teacher sees is the student ``fairseq-train`` trains: fairseq's own Trainer builds model, batches,
-optimizer and schedule here; only the update itself is ours, so that it can be run back.
+The student is the same as in ``fairseq-train``: fairseq's own Trainer builds model, batches, optimizer and schedule.
+Only the update itself is ours, because the sweep needs its adjoint.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 class FairseqStudent:
-    """A fairseq encoder-decoder under training; `unroll.student.Student` says what the engine asks of it.
+    """A fairseq encoder-decoder under training; it implements `unroll.student.Student`.
 
-    ``dev`` holds the dev pairs (`plugin.student.data.DevData`), ``dev_measures`` the measures of the current model on
-    them (`plugin.student.dev_measures.DevMeasures`; `restart` replaces model and measures).
+    ``dev`` contains the dev pairs (`plugin.student.data.DevData`), ``dev_measures`` the measures of the current model
+    on them (`plugin.student.dev_measures.DevMeasures`; `restart` replaces model and measures).
 
     Args:
         options: checked options (`plugin.student_options.parse_student_options`).
@@ -53,7 +53,7 @@ class FairseqStudent:
             them instead.
 
     Raises:
-        OptionError: options that cannot be taught exactly, or data that cannot be used; names option or split.
+        OptionError: options without an exact hypergradient, or data that cannot be used; names option or split.
         NotTwiceDifferentiableError: modules whose second derivatives are not verified, by name.
     """
 
@@ -78,21 +78,21 @@ class FairseqStudent:
 
     @classmethod
     def from_args(cls, arguments: Sequence[str]) -> FairseqStudent:
-        """Return a student for fairseq-train's options and those of `plugin.student_options`, data folder first."""
+        """Return a student for options of fairseq-train and of `plugin.student_options`, the data folder first."""
         return cls(parse_student_options(arguments))
 
     def double(self) -> FairseqStudent:
-        """Do the whole computation in float64 from now on, and start a new life with the same seed."""
+        """Switch the whole computation to float64, and start a new life with the same seed."""
         return self.to_dtype(torch.float64)
 
     def to_dtype(self, dtype: torch.dtype | None) -> FairseqStudent:
-        """Compute in ``dtype`` from now on (None: the dtype of the options); a new life with the same seed begins."""
+        """Switch the computation to ``dtype`` (None: that of the options); a new life with the same seed begins."""
         self._dtype = dtype
         self.restart(self.seed)
         return self
 
     def restart(self, seed: int) -> None:
-        """Begin a new life: parameters, data order and dropout are those of ``fairseq-train --seed``."""
+        """Begin a new life, with the parameters, data order and dropout of ``fairseq-train --seed``."""
         self.seed = seed
         self.options.cfg.common.seed = seed
         self.model = self._build_model(seed)
@@ -122,7 +122,7 @@ class FairseqStudent:
         return self._batches.next()
 
     def step_size(self) -> StepSize:
-        """Return the learning rate fairseq's schedule gives the next update."""
+        """Return the learning rate of the next update, from fairseq's schedule."""
         return StepSize(float(self._trainer.get_lr()), self._previous_lr, self.update + 1)
 
     def losses(
@@ -149,7 +149,7 @@ class FairseqStudent:
         self.parameters.set(omega)
 
     def finish_update(self, omega: Tensor, buffers: tuple[Tensor, ...]) -> None:
-        """Take the outcome of an update and advance fairseq's schedule."""
+        """Store the result of an update and advance fairseq's schedule."""
         self._previous_lr = float(self._trainer.get_lr())
         self.set_omega(omega)
         self.buffers = buffers
@@ -158,7 +158,7 @@ class FairseqStudent:
 
     @contextmanager
     def replay(self, update: int) -> Iterator[None]:
-        """Seed dropout as fairseq's Trainer does before update number ``update`` (``seed + num_updates``)."""
+        """Seed dropout as fairseq's Trainer does before update ``update`` (``seed + num_updates``)."""
         devices = [self.omega.device] if self.omega.is_cuda else []
         with torch.random.fork_rng(devices):
             utils.set_torch_seed(self.seed + update)
@@ -170,7 +170,7 @@ class FairseqStudent:
         return fairseq_twice_differentiable()
 
     def precision(self) -> AbstractContextManager[None]:
-        """Return the context every forward pass of the model runs in; see `plugin.student.precision`."""
+        """Return the context for every forward pass of the model; see `plugin.student.precision`."""
         return forward_precision(self.parameters.buffer)
 
     # --- measures on dev --------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class FairseqStudent:
         )
 
     def observe_dev(self, pairs: Sequence[int]) -> None:
-        """Bring the dev measures of the state up to date, as fairseq's validation on these pairs would."""
+        """Update the dev measures of the state, as fairseq's validation on these pairs would."""
         self.state.observe_dev(*self.dev_measures.validate(pairs))
 
     def reward(self) -> SentenceBleu:
@@ -213,7 +213,7 @@ class FairseqStudent:
     # --- interruption -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return everything a life consists of: tensors, and values of plain types."""
+        """Return the state of a life: tensors, and values of plain types."""
         tensors = {"omega": self.omega, **{f"buffer{i}": buffer for i, buffer in enumerate(self.buffers)}}
         values = {
             "seed": self.seed,
@@ -225,10 +225,10 @@ class FairseqStudent:
         return tensors, values
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Continue the life `state_dict` described.
+        """Continue the life from the result of `state_dict`.
 
         Raises:
-            ValueError: it is the life of a student of another size.
+            ValueError: the life is that of a student of another size.
         """
         if tensors["omega"].shape != self.omega.shape:
             raise ValueError(f"student: {len(tensors['omega'])} parameters saved, {len(self.omega)} here")
@@ -252,7 +252,7 @@ class FairseqStudent:
         )
 
     def _reached_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Return the parameters the loss reaches; the others are left out, by name, in the log."""
+        """Return the parameters with a gradient; log the names of the others, which are left out."""
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if self._reached is None:
             batches = self._trainer.get_train_iterator(epoch=1, load_dataset=False, disable_iterator_cache=True)
@@ -260,5 +260,5 @@ class FairseqStudent:
             self._reached = reached_names(self.model, named, sample, self.options.namespace.arch)
             left_out = [name for name, _ in named if name not in self._reached]
             if left_out:
-                logger.info("parameters the loss never reaches, left out: %s", ", ".join(left_out))
+                logger.info("parameters without a gradient, left out: %s", ", ".join(left_out))
         return [(name, p) for name, p in named if name in self._reached]

@@ -1,4 +1,4 @@
-"""How fconv's gradient scaling is accounted for when second derivatives are taken from differences of gradients.
+"""Correction for fconv's gradient scaling in second derivatives that are differences of gradients.
 
 fconv scales the gradient into its encoder's layers by a constant s (Gehring et al. 2017, section 3.5). If every
 parameter were reached either through the scaling or beside it, the update would be ``g = D H`` with a diagonal D, and
@@ -31,12 +31,12 @@ def scaling_of(model: nn.Module, parameters: FlatParameters) -> FConvScaling | N
 
 @dataclass
 class _Note:
-    """One micro-batch, noted during its forward and backward pass.
+    """Record of one micro-batch, made during its forward and backward pass.
 
     Args:
         tokens: its source tokens (batch, length).
         generator_state: of torch's global generator before the embeddings' dropout.
-        cotangent: (batch, length, width), what comes back to the embeddings on way a.
+        cotangent: (batch, length, width), the gradient that reaches the embeddings on way a.
     """
 
     tokens: Tensor
@@ -50,7 +50,7 @@ class _Note:
             RuntimeError: no backward pass has reached the embeddings.
         """
         if self.cotangent is None:
-            raise RuntimeError("fconv: no gradient came back to the encoder's embeddings")
+            raise RuntimeError("fconv: no gradient reached the encoder's embeddings")
         return self.cotangent
 
 

@@ -1,4 +1,4 @@
-"""The weights every student starts from (``--student-init``)."""
+"""The initial weights of every student (``--student-init``)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _UNREADABLE = (
     AttributeError,
     ValueError,
 )
-"""What torch.load and fairseq's upgrade of old checkpoints raise on a file that is no checkpoint."""
+"""Errors that torch.load and fairseq's upgrade of old checkpoints raise for a file that is not a checkpoint."""
 
 _LONGEST_REASON = 400
-"""Characters shown of PyTorch's list of weights that do not fit: enough for the first few names."""
+"""Characters shown of PyTorch's list of weights that do not fit; enough for the first few names."""
 
 
 def read_weights(path: str | None) -> dict[str, Tensor] | None:
     """Return the weights of a fairseq checkpoint by name; None for no path.
 
     Raises:
-        OptionError: not a file, or not a checkpoint torch.load reads with ``weights_only=True``.
+        OptionError: not a file, or not a checkpoint that torch.load reads with ``weights_only=True``.
     """
     if path is None:
         return None
@@ -48,7 +48,7 @@ def read_weights(path: str | None) -> dict[str, Tensor] | None:
             f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"
         ) from error
     if not isinstance(weights, Mapping) or not all(isinstance(part, Tensor) for part in weights.values()):
-        raise OptionError(f"--student-init: {path} holds no weights by name; expected a fairseq checkpoint")
+        raise OptionError(f"--student-init: {path} contains no weights by name; expected a fairseq checkpoint")
     return dict(weights)
 
 
@@ -56,7 +56,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
     """Write ``weights`` into ``model``.
 
     Raises:
-        OptionError: they are those of another architecture; ``path`` is named.
+        OptionError: the weights are those of another architecture; the message names ``path``.
     """
     try:
         model.load_state_dict(weights, strict=True)

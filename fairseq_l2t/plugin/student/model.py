@@ -1,4 +1,4 @@
-"""Building a student's model as fairseq does, and finding the parameters its loss reaches."""
+"""Building a student's model as fairseq does, and finding its parameters with a gradient."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def build_model(
     weights: Mapping[str, Tensor] | None,
     refuse_modules: bool,
 ) -> FairseqEncoderDecoderModel:
-    """Return the model ``fairseq-train --seed`` starts with, without the fast path of its encoder layers.
+    """Return the initial model of ``fairseq-train --seed``, without the fast path of its encoder layers.
 
     Args:
         task: the translation task.
-        options: ``cfg.model`` says which architecture.
-        seed: seed of the initial weights. The caller's random state is left as it is.
-        weights: initial weights by name (``--student-init``); None: those fairseq draws.
+        options: ``cfg.model`` gives the architecture.
+        seed: seed of the initial weights. The caller's random state is not changed.
+        weights: initial weights by name (``--student-init``); None: drawn by fairseq.
         refuse_modules: whether to refuse modules whose second derivatives are not verified.
 
     Raises:
-        OptionError: sizes the architecture refuses, weights of another one, or an unused ``--trust-module``.
+        OptionError: sizes that the architecture refuses, weights of another one, or an unused ``--trust-module``.
         NotTwiceDifferentiableError: modules whose second derivatives are not verified, by name.
     """
     given = options.namespace
@@ -72,7 +72,7 @@ def reached_names(
         arch: name of the architecture, for the message.
 
     Raises:
-        OptionError: a model that takes more than source and previous target.
+        OptionError: a model that needs more inputs than source and previous target.
     """
     device = sample["net_input"]["src_tokens"].device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -80,7 +80,7 @@ def reached_names(
         try:
             output = model(**sample["net_input"])
         except TypeError as error:  # its forward method has further arguments
-            raise OptionError(f"--arch: {arch} is no plain translation model: {error}") from error
+            raise OptionError(f"--arch: {arch}; expected a plain translation model: {error}") from error
         total = model.get_normalized_probs(output, log_probs=True).sum()
         gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
     return frozenset(name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None)

@@ -1,4 +1,4 @@
-"""Which update rule (with adjoint) a fairseq optimizer is.
+"""The update rule (with adjoint) of each fairseq optimizer.
 
 To add a student optimizer:
 
@@ -25,7 +25,7 @@ from fairseq_l2t.unroll.update_rules import NAG, SGD, Adagrad, Adam, UpdateRule
 __all__ = ["SUPPORTED", "rule_of"]
 
 SUPPORTED = "adam, nag, sgd or adagrad"
-"""Names of ``--optimizer`` that have a rule, for messages."""
+"""Values of ``--optimizer`` that have a rule, for messages."""
 
 
 def rule_of(optimizer: FairseqOptimizer, name: str) -> UpdateRule:

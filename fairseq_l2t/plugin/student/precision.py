@@ -1,4 +1,4 @@
-"""The context in which a fairseq model's forward pass is exact and can be made again."""
+"""The context in which a fairseq model's forward pass is exact and repeatable."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["forward_precision"]
 
 @contextmanager
 def forward_precision(parameters: Tensor) -> Iterator[None]:
-    """Keep float64 where the parameters have it, and on a GPU use the attention kernel of the backward pass.
+    """Keep float64 if the parameters have it, and on a GPU use the attention kernel of the backward pass.
 
     Args:
-        parameters: the flat vector (n,) the model computes with; its dtype and device decide.
+        parameters: the flat vector (n,) of the model; its dtype and device select the settings.
     """
     with ExitStack() as stack:
         if parameters.dtype == torch.float64:

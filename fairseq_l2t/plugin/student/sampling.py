@@ -1,8 +1,8 @@
 """Drawing hypotheses from a fairseq model, and scoring them, in batches.
 
-fairseq's SequenceGenerator with ``--sampling`` forbids the end of sentence at the first step and forces it at the
-last, so that its draws are not distributed as p; an unbiased estimator needs draws from p itself. Only the padding
-symbol is excluded, from draws and scores alike.
+fairseq's SequenceGenerator with ``--sampling`` forbids the end of sentence at the first step and forces it at the last,
+so its draws are not distributed as p. An unbiased estimator needs draws from p itself. Here only the padding symbol is
+excluded, from draws and scores alike.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from fairseq_l2t.unroll.student import NonFiniteError
 __all__ = ["draw_hypotheses", "score_hypotheses"]
 
 _Encoded = Any
-"""Output of a fairseq encoder: a tuple or a dictionary of tensors, as the architecture has it."""
+"""Output of a fairseq encoder: a tuple or a dictionary of tensors, depending on the architecture."""
 
 _UNFINISHED_SHARE = 0.9
-"""Share of unfinished rows below which finished ones leave the batch: a step costs more than copying its state."""
+"""Share of unfinished rows below which finished rows are removed: a step costs more than copying its state."""
 
 _LENGTH_SHARE, _FEW_ROWS, _LENGTH_SHARE_OF_FEW_ROWS = 0.8, 64, 0.25
 """A scored batch takes hypotheses of at least 0.8 of its longest; while it has fewer than 64 rows, of at least a
@@ -43,7 +43,7 @@ def draw_hypotheses(
 ) -> list[list[tuple[int, ...]]]:
     """Return ``samples`` hypotheses for each source, by incremental decoding of all at once.
 
-    Each step of each hypothesis has a random number of its own, so that a draw depends on the other hypotheses only
+    Each step of each hypothesis has its own random number, so that a draw depends on the other hypotheses only
     through rounding, which differs between batch sizes.
 
     Args:
@@ -113,7 +113,7 @@ def score_hypotheses(
 def _score(
     model: FairseqEncoderDecoderModel, encoded: _Encoded, tokens: Sequence[tuple[int, ...]], dictionary: Dictionary
 ) -> Tensor:
-    """Return the log-probability (hypotheses,) of each, for sources encoded a row each."""
+    """Return the log-probability (hypotheses,) of each; each encoded source is one row."""
     padding = dictionary.pad()
     target = _padded(tokens, padding).to(next(model.parameters()).device)
     prefix = torch.cat([target.new_full((target.shape[0], 1), dictionary.eos()), target[:, :-1]], dim=1)
@@ -157,7 +157,7 @@ def _choose(probs: Tensor, numbers: Tensor, padding: int) -> Tensor:
     cumulative = cumulative.cumsum(1)
     total = cumulative[:, -1:]
     if not bool(total.isfinite().all()):
-        raise NonFiniteError("hypotheses cannot be drawn: the student's probabilities are not finite")
+        raise NonFiniteError("drawing hypotheses: the student's probabilities are not finite")
     return torch.searchsorted(cumulative, (1 - numbers).unsqueeze(1) * total).squeeze(1)
 
 

@@ -1,4 +1,4 @@
-"""Sentences as the text that BLEU compares, joined and detokenised as fairseq's ``--eval-bleu`` does it."""
+"""Conversion of sentences to the text that BLEU compares, joined and detokenised as by fairseq's ``--eval-bleu``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ScoredTexts:
 
     Args:
         dictionary: the target dictionary.
-        options: the task's ``--eval-bleu-*`` options. A detokeniser is built when the first text is asked for.
+        options: the task's ``--eval-bleu-*`` options. The detokeniser is built for the first text.
     """
 
     def __init__(self, dictionary: Dictionary, options: TranslationConfig) -> None:

@@ -1,4 +1,4 @@
-"""Changes to fairseq's models: right second derivatives, and no stale copies of weights in eval mode."""
+"""Changes to fairseq's models: correct second derivatives, and no stale copies of weights in eval mode."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
 
 @contextmanager
 def fairseq_twice_differentiable(*, fused: bool = True) -> Iterator[None]:
-    """Switch PyTorch's and fairseq's blocks to forms with right second derivatives (`twice_differentiable`).
+    """Switch PyTorch's and fairseq's blocks to forms with correct second derivatives (`twice_differentiable`).
 
-    fconv's encoder scales its gradient by a node that is right under double backward. The loop of the LSTM's decoder
+    fconv's encoder scales its gradient by a node that is correct under double backward. The loop of the LSTM's decoder
     becomes one node.
 
     Args:
@@ -91,7 +91,7 @@ def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) ->
 
     Args:
         model: the student's model.
-        trusted: full class names the user takes responsibility for (``--trust-module``).
+        trusted: full names of classes accepted by the user (``--trust-module``).
 
     Raises:
         NotTwiceDifferentiableError: names every such module.
@@ -118,8 +118,8 @@ def unvouched_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:
 def drop_fast_path(model: nn.Module) -> None:
     """Remove the fused inference path and its weight copies from fairseq 0.12's Transformer encoder layers.
 
-    The copies get no gradient and inflate every kept step. In eval mode they are used *instead of* the layer's weights
-    until a forward pass in train mode has run: dev measures would not follow the weights.
+    The copies get no gradient and increase the size of every saved step. In eval mode they are used *instead of* the
+    layer's weights until a forward pass in train mode has run, so that dev measures would use old weights.
     """
     for module in model.modules():
         if hasattr(module, "can_use_fastpath"):

@@ -1,8 +1,8 @@
 """Options from a command line and from YAML files.
 
 pydantic-settings builds the parser from the declarations of an options class (`teaching.options.declaration`); the
-class itself checks types and ranges. A file is turned into arguments that stand before those of the command line,
-which therefore overrides it.
+class itself checks types and ranges. A file is converted to arguments, which are placed before those of the command
+line, so that the command line overrides them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Given(Generic[T]):
-    """What a command line gives.
+    """A parsed command line.
 
     Args:
         options: with the defaults of a preset, their ranges checked; not yet resolved (`teaching.plan.resolve`).
-        names: of the options that are given, on the command line or in a file.
-        rest: arguments that are not ours, those of a file first.
-        from_file: the file and those of its names that are not ours.
+        names: names of the options that are given, on the command line or in a file.
+        rest: arguments of other parsers, those from a file first.
+        from_file: the file, and its options that belong to other parsers.
     """
 
     options: T
@@ -43,7 +43,7 @@ class Given(Generic[T]):
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its options, the help text of its name, and the presets its defaults are from, by name."""
+    """A subcommand: its options class, its help text, and by name the presets that give its defaults."""
 
     options: type
     help: str
@@ -51,7 +51,7 @@ class Command:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """A parser whose errors are exceptions: argparse prints the usage and ends the program."""
+    """A parser that raises its errors; argparse would print the usage and end the program."""
 
     def error(self, message: str) -> NoReturn:
         """Raise `OptionError`."""
@@ -59,13 +59,13 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def parse_options(options: type[T], arguments: Sequence[str], presets: Mapping[str, object], default: str) -> Given[T]:
-    """Parse the options of a class among others, which are left to another parser.
+    """Parse the options of a class; leave all other arguments to another parser.
 
     Args:
         options: the class.
         arguments: the command line, without the program's name.
-        presets: instances that give the defaults, by the name that its field ``preset`` takes.
-        default: name of the preset where none is given.
+        presets: instances that give the defaults, by the values of its field ``preset``.
+        default: name of the preset if none is given.
 
     Raises:
         OptionError: names the option or the file, the value and the values allowed.
@@ -114,7 +114,7 @@ def parse_command(
         content, known = read_config(values["config"]), declared(command.options)
         unknown = sorted(content.keys() - known.keys())
         if unknown:
-            raise OptionError(f"{values['config']}: {unknown[0]}; no option of {program} {name}")
+            raise OptionError(f"--config: {values['config']}: {unknown[0]}; not an option of {program} {name}")
         from_file = str(values["config"]), dict[str, Any]()
         before = arguments_of(values["config"], content, known)
         _, values = _of_subcommand(parser.parse_args([name, *before, *arguments[1:]]))
@@ -133,7 +133,7 @@ def options_parser(options: type, presets: Mapping[str, object], program: str | 
 def _fill(
     parser: OptionParser, definitions: Mapping[str, Any], known: Mapping[str, tuple[Declared, Mapping[str, object]]]
 ) -> None:
-    """Have pydantic-settings add the arguments of a model with these fields, described by their declarations."""
+    """Add the arguments of a model with these fields, by pydantic-settings, with the texts of their declarations."""
     CliSettingsSource(
         create_model("CommandLine", __base__=BaseSettings, **definitions),
         root_parser=parser,
@@ -144,7 +144,7 @@ def _fill(
 
 
 def _definitions(options: type) -> dict[str, Any]:
-    """Return the fields of a model of the texts that a command line holds; the options class makes values of them."""
+    """Return the fields of a model of a command line's texts; the options class converts the texts to values."""
     definitions: dict[str, Any] = {}
     for name, one in declared(options).items():
         if one.option.is_positional:
@@ -193,7 +193,7 @@ def _of_subcommand(values: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def _filled(options: type[T], preset: object, given: Mapping[str, Any]) -> T:
-    """Return the options: what is given, otherwise the preset's value, otherwise the class's default."""
+    """Return the options: the given value, otherwise the preset's, otherwise the default of the class."""
     known = declared(options)
     defaults = {}
     if preset is not None:

@@ -1,4 +1,4 @@
-"""Which options a resumed run must share with the run it goes on with."""
+"""The options that a resumed run must share with the run it continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_option
 
 
 class ResumeError(ValueError):
-    """A folder that holds a run, or a run of other options; one line that names the option."""
+    """A folder that contains a run, or a run with other options; the message is one line that names the option."""
 
 
 def plain_options(options: Any) -> dict[str, Any]:
@@ -23,9 +23,9 @@ def plain_options(options: Any) -> dict[str, Any]:
 
 
 def fixed_options(options: Any) -> dict[str, Any]:
-    """Return the options that decide what an update computes, by name, JSON-able; resolved values are compared.
+    """Return the resolved options that change the result of an update, by name, JSON-able.
 
-    Which graphs are kept, and so the rounding of some updates, depends on the memory budget; nothing else does.
+    The memory budget changes only which graphs are kept, and so the rounding of some updates.
     """
     free = {name for name, one in declared(type(options)).items() if one.option.may_change}
     if getattr(options, "keep_graphs", False):
@@ -36,10 +36,10 @@ def fixed_options(options: Any) -> dict[str, Any]:
 def refuse_other_options(
     then: Mapping[str, Any], now: Mapping[str, Any], given: Collection[str] | None = None, preset: str = ""
 ) -> None:
-    """Refuse to go on with a run that was started with other options.
+    """Refuse to continue a run that was started with other options.
 
     Args:
-        then, now: options by name, those of `fixed_options`.
+        then, now: options by name, from `fixed_options`.
         given: names of the options that are given now.
         preset: name of the preset that gives the others.
 

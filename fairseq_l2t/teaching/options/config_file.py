@@ -1,4 +1,4 @@
-"""Options in YAML files: read for ``--config``, and written beside a run."""
+"""Options in YAML files: reading for ``--config``, and writing into the folder of a run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NOT_WRITTEN = ("config", "resume")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a name that is given twice, and takes nothing but true and false for a truth value.
+    """A YAML loader that refuses duplicate names and accepts only true and false as booleans.
 
-    YAML 1.1 reads the language code ``no`` as false.
+    YAML 1.1 would read the language code ``no`` as false.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -46,7 +46,7 @@ _Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Return what a file gives, by option name in Python's spelling.
+    """Return the values of a file, by option name in Python's spelling.
 
     Raises:
         OptionError: no such file, no mapping of names, or a name that is given twice.
@@ -69,18 +69,18 @@ def read_config(path: str) -> dict[str, Any]:
             raise OptionError(f"--config: {path}: {name}: {value}; expected a single value or a list")
         found[key] = value
     if "config" in found:
-        raise OptionError(f"--config: {path}: config; a file does not name another one")
+        raise OptionError(f"--config: {path}: config; expected a file that does not name another one")
     return found
 
 
 def arguments_of(path: str, content: Mapping[str, Any], known: Mapping[str, Declared]) -> list[str]:
-    """Return the arguments that say what a file says.
+    """Return the content of a file as command-line arguments.
 
-    ``null`` leaves an option to its default. A flag that is not ``known``, one of fairseq's, is given by true and left
-    out by false. ``data``, fairseq's one positional argument, comes last.
+    ``null`` selects the default. A flag of fairseq, which is not in ``known``, is added for true and omitted for false.
+    ``data``, fairseq's only positional argument, comes last.
 
     Raises:
-        OptionError: a truth value for an option that takes another one, or the reverse.
+        OptionError: a boolean for an option with another type, or the reverse.
     """
     found: list[str] = []
     for name, value in content.items():
@@ -111,7 +111,7 @@ def _several(name: str, values: Iterable[Any], one: Declared) -> list[str]:
 
 
 def file_values(options: Any) -> dict[str, Any]:
-    """Return the options as a file gives them: by the names of the command line, in plain types."""
+    """Return the options in the form of a file: by their command-line names, in plain types."""
     found = {}
     for field in fields(options):
         value = getattr(options, field.name)
@@ -121,7 +121,7 @@ def file_values(options: Any) -> dict[str, Any]:
 
 
 def write_config(folder: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
-    """Write options beside a run, atomically, for `read_config`."""
+    """Write options into the folder of a run, atomically, in the form that `read_config` reads."""
     text = yaml.safe_dump(dict(values), sort_keys=True, allow_unicode=True)
     head = "# The options of this run, every value in place. --config FILE starts another run with them.\n"
     write_atomically(Path(folder) / CONFIG_NAME, [(head + text).encode()])

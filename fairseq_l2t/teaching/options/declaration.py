@@ -1,7 +1,7 @@
-"""How an option is declared: a field of a pydantic dataclass, whose annotation says type, range, help and group.
+"""Declarations of options: fields of pydantic dataclasses, annotated with type, range, help and group.
 
-Parser, help text, range checks, the comparison on ``--resume`` and the options page of the documentation are made from
-these declarations (`teaching.options.command_line`, `teaching.options.comparison`, `cli.options_page`).
+Parser, help text, range checks, the comparison on ``--resume`` and the options page of the documentation are generated
+from these declarations (`teaching.options.command_line`, `teaching.options.comparison`, `cli.options_page`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True)
 class Option:
-    """What a declaration says beside type, range and default.
+    """The part of a declaration in addition to type, range and default.
 
     Args:
-        help: what the option does, without range and default.
+        help: effect of the option, without range and default.
         group: heading of ``--help`` and of the options page.
         metavar: the value's name in ``--help``.
-        unset: the default in words, where it depends on other options.
-        may_change: whether a resumed run may have another value: it changes nothing that an update computes.
+        unset: the default in words, if it depends on other options.
+        may_change: whether a resumed run may have another value, because it does not change the result of an update.
         is_positional: whether it is given without its name.
         takes_several: whether several values may follow its name.
-        expected: the allowed values in words, where type and range do not say them.
+        expected: the allowed values in words, if type and range do not determine them.
     """
 
     help: str
@@ -54,11 +54,11 @@ class Declared:
     """One field of an options class.
 
     Args:
-        name: of the field.
+        name: name of the field.
         option: its declaration.
         annotation: its type, without metadata.
-        allowed: the values it takes, in words.
-        default: the class's default; `dataclasses.MISSING` where it must be given.
+        allowed: the allowed values, in words.
+        default: the default of the class; `dataclasses.MISSING` if the option is required.
     """
 
     name: str
@@ -94,7 +94,7 @@ def flag_of(name: str) -> str:
 
 
 def declared(options: type) -> dict[str, Declared]:
-    """Return what the class declares, by field name, in order; a field without an `Option` is none."""
+    """Return the declared options of the class, by field name, in order; fields without an `Option` are left out."""
     found = {}
     fields: Mapping[str, FieldInfo] = options.__pydantic_fields__  # type: ignore[attr-defined]  # of a pydantic dataclass
     for name, field in fields.items():
@@ -108,7 +108,7 @@ def declared(options: type) -> dict[str, Declared]:
 
 
 def one_line_errors(options: type[T]) -> type[T]:
-    """Make a pydantic dataclass raise `OptionError`, in one line, where a value is out of range."""
+    """Make a pydantic dataclass raise `OptionError`, in one line, for a value out of range."""
     validated: Callable[..., None] = options.__init__
 
     @wraps(validated)
@@ -162,7 +162,7 @@ def _of_tuple(parts: tuple[Any, ...]) -> str:
 
 
 def _flat(metadata: Sequence[Any]) -> list[Any]:
-    """Return the constraints; inside of a tuple pydantic leaves them in its field descriptions."""
+    """Return the constraints; within a tuple pydantic leaves them in its field descriptions."""
     return [part for entry in metadata for part in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
 
 

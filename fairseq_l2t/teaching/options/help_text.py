@@ -1,4 +1,4 @@
-"""What ``--help`` and the options page say of an option: what it does, the range, the default."""
+"""Texts of ``--help`` and of the options page: effect, range and default of an option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["default_of", "help_of", "text_of"]
 
 
 def help_of(one: Declared, presets: Mapping[str, object]) -> str:
-    """Return what the option does, its range and its default in each preset."""
+    """Return the effect of the option, its range and its default in each preset."""
     if one.is_flag:
         return one.option.help
     default = default_of(one, presets)
@@ -20,7 +20,7 @@ def help_of(one: Declared, presets: Mapping[str, object]) -> str:
 
 
 def default_of(one: Declared, presets: Mapping[str, object]) -> str:
-    """Return the default in words, for each preset where they differ; empty where there is none."""
+    """Return the default in words, for each preset if they differ; empty for a required option."""
     found = {name: text_of(one, getattr(preset, one.name, one.default)) for name, preset in presets.items()}
     if len(set(found.values())) > 1:
         return ", ".join(f"{name} {text}" for name, text in found.items())
@@ -28,7 +28,7 @@ def default_of(one: Declared, presets: Mapping[str, object]) -> str:
 
 
 def text_of(one: Declared, value: Any) -> str:
-    """Return a value as a person would write it."""
+    """Return a value as text for a reader."""
     if value is ...:
         return ""
     if value is None or value == ():

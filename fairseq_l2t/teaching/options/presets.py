@@ -1,147 +1,18 @@
-"""The options of each kind of student, and the presets: whole sets of defaults, which are instances of them.
+"""The presets: whole sets of defaults, each an instance of the options of its students.
 
-``whole-life``, the default for translation, is what brought gains with 30 % of the training pairs misaligned: a teacher
-update for each whole life of a student, judged by lives of one seed. It was measured as a whole, not option by option.
-``paper`` is the published loss (Wu et al., NeurIPS 2018), one sigmoid a token, learned in short windows. ``images`` is
-that of ``l2t-classify``.
+``whole-life``, the default for translation, gave the gains with 30 % of the training pairs misaligned: one teacher
+update for each whole life of a student, with one judging life. It was measured as a whole, not option by option.
+``paper`` is the published loss (Wu et al., NeurIPS 2018), one sigmoid for each token, learned in short windows.
+``images`` is the preset of ``l2t-classify``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from fairseq_l2t.teaching.options.image_options import ImageTeaching
+from fairseq_l2t.teaching.options.teaching_options import TeachingOptions
+from fairseq_l2t.teaching.options.translation_options import TranslationTeaching
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
-
-from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
-from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
-
-__all__ = [
-    "DEFAULT_PRESET",
-    "PRESETS",
-    "TRANSLATION_PRESETS",
-    "ImageTeaching",
-    "TranslationOptions",
-    "TranslationTeaching",
-]
-
-_LOSS, _MEASURE, _STUDENT = "loss and teacher", "measure on dev", "student"
-
-
-@one_line_errors
-@dataclass(frozen=True, kw_only=True)
-class TranslationTeaching(TeachingOptions):
-    """The options of teaching with translation models as students."""
-
-    coefficient_form: Annotated[
-        Literal["diagonal", "smoothed"],
-        Option(
-            "coefficients of the loss: one for each target word (the paper's), or one more, of the mean "
-            "log-probability of all words, which is what label smoothing has beside the target",
-            _LOSS,
-        ),
-    ] = "diagonal"
-    loss_level: Annotated[
-        Literal["token", "sentence"],
-        Option(
-            "granularity of the sigmoid: a token (the paper's loss), or the mean over a sentence, so that all tokens "
-            "of an implausible pair count for less",
-            _LOSS,
-        ),
-    ] = "token"
-    objective: Annotated[
-        Literal["likelihood", "inverse-perplexity", "calibrated-perplexity", "expected-bleu"],
-        Option(
-            "measure on dev: likelihood, the expected token accuracy; inverse-perplexity, the geometric mean "
-            "probability of the reference; calibrated-perplexity, the same at the student's best temperature; "
-            "expected-bleu, the expected sentence BLEU of drawn hypotheses",
-            _MEASURE,
-        ),
-    ] = "likelihood"
-    estimator: Annotated[
-        Literal["reinforce", "risk"],
-        Option("gradient estimator of --objective expected-bleu", _MEASURE),
-    ] = "reinforce"
-    samples: Annotated[
-        int,
-        Field(ge=2),
-        Option(
-            "hypotheses drawn for each dev sentence by expected-bleu, whose baseline is the other samples",
-            _MEASURE,
-            "S",
-        ),
-    ] = 16
-    risk_alpha: Annotated[
-        float,
-        Field(gt=0, allow_inf_nan=False),
-        Option("sharpness of the risk estimator", _MEASURE, "A"),
-    ] = 1.0
-
-    @property
-    def has_off_diagonal(self) -> bool:
-        """Whether the teacher has coefficients beside the diagonal."""
-        return self.coefficient_form == "smoothed"
-
-
-@one_line_errors
-@dataclass(frozen=True, kw_only=True)
-class TranslationOptions(TranslationTeaching, RunOptions):
-    """All options of ``l2t-train-teacher`` that fairseq does not have."""
-
-    preset: Annotated[
-        Literal["whole-life", "paper"],
-        Option(
-            "set of defaults: whole-life is what helped with noisy data, paper is the published loss in short windows",
-            "run",
-            may_change=True,
-        ),
-    ] = "whole-life"
-    student_init: Annotated[
-        str | None,
-        Option(
-            "fairseq checkpoint whose weights every student starts from",
-            _STUDENT,
-            "CHECKPOINT",
-            unset="random weights",
-            expected="a path",
-        ),
-    ] = None
-    trust_module: Annotated[
-        tuple[str, ...],
-        Option(
-            "full name of a module class (my_plugin.MyLayer) whose second derivatives are not verified: use it at "
-            "your own risk; l2t-doctor measures them; may be given several times",
-            _STUDENT,
-            "CLASS",
-            unset="none",
-            expected="the full name of a class",
-        ),
-    ] = ()
-    allow_dev_overlap: Annotated[bool, Option("accept dev pairs that are also in the training data", _STUDENT)] = False
-    skip_quick_check: Annotated[
-        bool,
-        Option(
-            "start without the quick form of l2t-doctor, which refuses students whose hypergradients are wrong",
-            _STUDENT,
-            may_change=True,
-        ),
-    ] = False
-
-
-@one_line_errors
-@dataclass(frozen=True, kw_only=True)
-class ImageTeaching(TeachingOptions):
-    """The options of teaching with image classifiers as students."""
-
-    objective: Annotated[
-        Literal["expected-accuracy", "inverse-perplexity", "calibrated-perplexity"],
-        Option(
-            "measure on dev: expected-accuracy, the mean probability of the label; inverse-perplexity, its geometric "
-            "mean; calibrated-perplexity, the same at the student's best temperature",
-            _MEASURE,
-        ),
-    ] = "calibrated-perplexity"
-
+__all__ = ["DEFAULT_PRESET", "PRESETS", "TRANSLATION_PRESETS"]
 
 PRESETS: dict[str, TeachingOptions] = {
     "whole-life": TranslationTeaching(
@@ -181,9 +52,9 @@ PRESETS: dict[str, TeachingOptions] = {
         validate_interval_updates=50,
     ),
 }
-"""By name."""
+"""The presets by name."""
 
 DEFAULT_PRESET = "whole-life"
-"""That of ``l2t-train-teacher``."""
+"""Default preset of ``l2t-train-teacher``."""
 
 TRANSLATION_PRESETS = ("whole-life", "paper")

@@ -1,7 +1,8 @@
-"""The options of teaching, each said once: name, type, range, help text, group, default.
+"""The teaching options: one declaration each, with name, type, range, help text, group and default.
 
-A field's default is the published one (Wu et al., NeurIPS 2018) and that of every preset (`teaching.options.presets`)
-that does not name it. ``None`` stands for a value that depends on other options; `teaching.plan.resolve` computes it.
+The default of a field is the published value (Wu et al., NeurIPS 2018). A preset (`teaching.options.presets`) uses it
+unless the preset sets another one. ``None`` means that the value depends on other options; `teaching.plan.resolve`
+computes it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ __all__ = [
 ]
 
 DEFAULT_TOTAL_UPDATES = 1000
-"""Updates of a student's life where neither --total-updates nor --max-update is given."""
+"""Updates of a student's life if neither --total-updates nor --max-update is given."""
 
 DEFAULT_LIVES = 8
-"""Lives of a student that teach, where --teacher-updates depends on them."""
+"""Number of training lives from which the default of --teacher-updates is computed."""
 
 _LIFE, _DEV, _RUN = "life of a student", "dev set", "run"
 _LOSS, _UPDATES, _STEPS, _MEMORY = "loss and teacher", "teacher updates", "steps of the teacher", "memory and speed"
@@ -44,7 +45,7 @@ def _size(text: str | None) -> str | None:
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class LifeOptions:
-    """How long a student lives."""
+    """Length of a student's life."""
 
     total_updates: Annotated[
         int | None,
@@ -63,7 +64,7 @@ class LifeOptions:
             "updates of plain cross-entropy at the start of each taught life, fewer than --total-updates",
             _LIFE,
             "N",
-            unset="--warmup-updates where it is given, otherwise 0",
+            unset="--warmup-updates if given, otherwise 0",
         ),
     ] = None
 
@@ -71,14 +72,14 @@ class LifeOptions:
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class DevOptions:
-    """When a student is measured on dev, and on how much of it."""
+    """Interval of the dev measures, and division of the dev set."""
 
     validate_interval_updates: Annotated[
         int | None,
         Field(ge=0),
         Option(
-            "student updates between two measures on dev, which the teacher sees as part of the state; 0: between "
-            "windows alone",
+            "student updates between two measures on dev, which are part of the student's state; 0: measure only "
+            "between windows",
             _DEV,
             "N",
             unset="a fifth of a life",
@@ -87,19 +88,19 @@ class DevOptions:
     dev_holdout: Annotated[
         float,
         Field(ge=0, lt=1),
-        Option("share of dev that chooses the teacher instead of training it", _DEV, "SHARE"),
+        Option("share of the dev set that selects the best teacher and does not train it", _DEV, "SHARE"),
     ] = 0.2
 
 
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where options come from, and whether a run goes on."""
+    """Configuration file, and whether a run is continued."""
 
     config: Annotated[
         str | None,
         Option(
-            "YAML file that gives any option by its name; the command line overrides it",
+            "YAML file with options by name; the command line overrides it",
             _RUN,
             "FILE",
             unset="none",
@@ -113,21 +114,20 @@ class RunOptions:
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class TeachingOptions(LifeOptions, DevOptions):
-    """The options of teaching that translation and images share."""
+    """The teaching options that translation and images share."""
 
     # --- loss and teacher -------------------------------------------------------------------------------------
 
     initial_coefficient: Annotated[
         float,
         Field(gt=0, **_FINITE),
-        Option("coefficient Phi of the label that a new teacher starts from", _LOSS, "PHI"),
+        Option("initial coefficient Phi of the label", _LOSS, "PHI"),
     ] = 0.1
     initial_off_diagonal: Annotated[
         float | None,
         Field(**_FINITE),
         Option(
-            "coefficient beside the diagonal that a new teacher starts from; label smoothing E would have "
-            "PHI * E / (1 - E)",
+            "initial off-diagonal coefficient; PHI * E / (1 - E) corresponds to label smoothing of E",
             _LOSS,
             "PSI",
             unset="0",
@@ -137,7 +137,7 @@ class TeachingOptions(LifeOptions, DevOptions):
         float | None,
         Field(gt=0, **_FINITE),
         Option(
-            "factor of the sigmoid loss; the default gives it the gradient of cross-entropy where PHI log p is small",
+            "factor of the sigmoid loss; the default gives the gradient of cross-entropy where PHI log p is near 0",
             _LOSS,
             "C",
             unset="4 / PHI",
@@ -151,8 +151,8 @@ class TeachingOptions(LifeOptions, DevOptions):
         float,
         Field(ge=0, **_FINITE),
         Option(
-            "how far the keys are spread over the stages of a life at the start; 0: all keys share a whole life; at "
-            "about 4 the first key has the beginning of a life and the last its end",
+            "initial spread of the keys over a life; 0: every key is active in the whole life; about 4: the first key "
+            "is active at the beginning, the last at the end",
             _LOSS,
             "D",
         ),
@@ -164,10 +164,10 @@ class TeachingOptions(LifeOptions, DevOptions):
         int | None,
         Field(ge=0),
         Option(
-            "teacher updates in all; 0 writes the teacher as it starts, which is a fixed loss",
+            "number of teacher updates; 0: write the initial teacher, which is a fixed loss",
             _UPDATES,
             "K",
-            unset=f"those of {DEFAULT_LIVES} lives",
+            unset=f"all windows of {DEFAULT_LIVES} lives",
             may_change=True,
         ),
     ] = 100
@@ -175,18 +175,18 @@ class TeachingOptions(LifeOptions, DevOptions):
         int | None,
         Field(ge=1),
         Option(
-            "student updates of a window: those between two teacher updates, at most --total-updates",
+            "length of a window: student updates between two teacher updates, at most --total-updates",
             _UPDATES,
             "T",
-            unset="all updates of a life after its cross-entropy",
+            unset="all updates of a life after those of cross-entropy",
         ),
     ] = 20
     backward_length: Annotated[
         int,
         Field(ge=0),
         Option(
-            "last updates of a window that the sweep goes back through, at most --unroll-length: cheaper and less "
-            "noisy, but biased; 0: all",
+            "number of last updates of a window that the sweep uses, at most --unroll-length; a smaller number is "
+            "cheaper and less noisy, but biased; 0: all",
             _UPDATES,
             "K",
         ),
@@ -195,9 +195,9 @@ class TeachingOptions(LifeOptions, DevOptions):
         int,
         Field(ge=0),
         Option(
-            "lives that judge the teacher on held-back dev examples, before its first update and after each life "
-            "that taught it; their seeds are the same for all teachers; 0: the life that taught the teacher judges "
-            "it, whose seed matters more than the teacher",
+            "number of judging lives, which measure the teacher on held-back dev examples before its first update and "
+            "after each training life; their seeds are the same for all teachers; 0: judge by the training life, "
+            "whose measure depends more on its seed than on the teacher",
             _UPDATES,
             "N",
         ),
@@ -206,13 +206,16 @@ class TeachingOptions(LifeOptions, DevOptions):
         int | None,
         Field(ge=1),
         Option(
-            "dev examples of the measure of a teacher update", _UPDATES, "B", unset="all dev examples not held back"
+            "dev examples used for the measure of a teacher update",
+            _UPDATES,
+            "B",
+            unset="all dev examples not held back",
         ),
     ] = 64
     max_bad_steps: Annotated[
         int,
         Field(ge=1),
-        Option("windows in a row that may end in NaN or infinity", _UPDATES, "N", may_change=True),
+        Option("stop after this many windows in a row that end in NaN or infinity", _UPDATES, "N", may_change=True),
     ] = 3
 
     # --- steps of the teacher ---------------------------------------------------------------------------------
@@ -220,13 +223,13 @@ class TeachingOptions(LifeOptions, DevOptions):
     teacher_lr: Annotated[
         float,
         Field(gt=0, **_FINITE),
-        Option("learning rate of the teacher's Adam, for what the coefficients of all labels share", _STEPS, "LR"),
+        Option("learning rate of the teacher's Adam, for the part that all labels share", _STEPS, "LR"),
     ] = 0.01
     teacher_word_lr: Annotated[
         float | None,
         Field(ge=0, **_FINITE),
         Option(
-            "learning rate of each label's own part; 0: the same coefficient for all labels",
+            "learning rate of the part of each single label; 0: the same coefficient for all labels",
             _STEPS,
             "LR",
             unset="a tenth of --teacher-lr",
@@ -236,7 +239,7 @@ class TeachingOptions(LifeOptions, DevOptions):
         float | None,
         Field(ge=0, **_FINITE),
         Option(
-            "learning rate of what the coefficients beside the diagonal share",
+            "learning rate of the part that the off-diagonal coefficients share",
             _STEPS,
             "LR",
             unset="a tenth of --teacher-lr",
@@ -246,9 +249,8 @@ class TeachingOptions(LifeOptions, DevOptions):
         float,
         Field(gt=0, le=1),
         Option(
-            "where --holdout-lives find the teacher worse than the best one, training returns to the best one and "
-            "multiplies all its learning rates by this factor; 1: it goes on from where it is (always without "
-            "--holdout-lives)",
+            "factor for all learning rates of the teacher when --holdout-lives judge it worse than the best one; "
+            "training then returns to the best teacher; 1: no return (always so without --holdout-lives)",
             _STEPS,
             "FACTOR",
         ),
@@ -256,7 +258,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     teacher_clip_norm: Annotated[
         float,
         Field(ge=0, **_FINITE),
-        Option("bound on the norm of the hypergradient; 0: none", _STEPS, "NORM"),
+        Option("maximum norm of the hypergradient; 0: no limit", _STEPS, "NORM"),
     ] = 0.0
 
     teacher_adam_betas: Annotated[
@@ -270,8 +272,8 @@ class TeachingOptions(LifeOptions, DevOptions):
         str | None,
         AfterValidator(_size),
         Option(
-            "memory for all that is kept of a window: every gradient while they fit, otherwise a few snapshots, from "
-            "which updates are computed again",
+            "memory for the saved data of a window: all gradients if they fit, otherwise a few snapshots, from which "
+            "updates are computed again",
             _MEMORY,
             "SIZE",
             unset="half of the memory of the device",
@@ -282,7 +284,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     keep_steps_in: Annotated[
         Literal["device", "host", "file"],
         Option(
-            "where saved updates wait for the sweep back: beside the model, in host memory, or in a file in --save-dir",
+            "place of saved updates until the sweep: device, with the model; host, host memory; file, in --save-dir",
             _MEMORY,
             may_change=True,
         ),
@@ -290,20 +292,20 @@ class TeachingOptions(LifeOptions, DevOptions):
     keep_graphs: Annotated[
         bool,
         Option(
-            "spend the rest of --memory-budget on the graphs of the last updates: faster, with other rounding",
+            "use the rest of --memory-budget for the graphs of the last updates: faster, with different rounding",
             _MEMORY,
         ),
     ] = False
     hvp: Annotated[
         Literal["exact", "finite-difference"],
         Option(
-            "second derivatives: exact, or from the difference of two gradients, which is faster and approximate; "
-            "its error is logged for the first window",
+            "second derivatives: exact, or the difference of two gradients, which is faster and approximate; its error "
+            "in the first window is logged",
             _MEMORY,
         ),
     ] = "exact"
 
     @property
     def has_off_diagonal(self) -> bool:
-        """Whether the teacher has coefficients beside the diagonal."""
+        """Whether the teacher has off-diagonal coefficients."""
         return True

@@ -198,7 +198,7 @@ def test_probabilities_that_are_not_finite(tiny):
     before = parameter.detach().clone()
     try:
         parameter.data.fill_(float("nan"))
-        with pytest.raises(NonFiniteError, match="hypotheses cannot be drawn"):
+        with pytest.raises(NonFiniteError, match="drawing hypotheses"):
             draw(tiny, 2)
     finally:
         parameter.data.copy_(before)

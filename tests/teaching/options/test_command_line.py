@@ -7,7 +7,8 @@ import pytest
 from fairseq_l2t.teaching.options.command_line import Command, options_parser, parse_command, parse_options
 from fairseq_l2t.teaching.options.config_file import file_values, read_config, write_config
 from fairseq_l2t.teaching.options.declaration import OptionError, declared
-from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS, TranslationOptions
+from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
+from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 
 OURS = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
 
@@ -81,7 +82,7 @@ def test_the_command_line_overrides_a_file_which_overrides_a_preset(tmp_path):
         ("teacher-lr: 1\nteacher_lr: 2\n", "teacher_lr is given twice"),
         ("- teacher-lr\n", "expected options by name"),
         ("teacher-lr: {a: 1}\n", "teacher-lr: .*; expected a single value or a list"),
-        ("config: other.yaml\n", "config; a file does not name another one"),
+        ("config: other.yaml\n", "config; expected a file that does not name another one"),
         ("resume: 3\n", "resume: 3; expected true or false"),
         ("teacher-lr: true\n", "teacher_lr: True; expected a finite number above 0"),
         ("a: b: c\n", "line 1: mapping values are not allowed here"),
@@ -141,7 +142,7 @@ def test_subcommands(tmp_path):
     )
     with pytest.raises(OptionError, match="unrecognized arguments: --samplse 4"):
         command("--samplse", "4")
-    with pytest.raises(OptionError, match="samplse; no option of program teach"):
+    with pytest.raises(OptionError, match="samplse; not an option of program teach"):
         command(*config(tmp_path, "samplse: 4\n"))
     with pytest.raises(OptionError, match="invalid choice: 'taech'"):
         parse_command("program", "what it does", commands, ["taech"])

@@ -1,0 +1,115 @@
+"""The teaching options that only translation models have, and those of ``l2t-train-teacher``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
+
+__all__ = ["TranslationOptions", "TranslationTeaching"]
+
+_LOSS, _MEASURE, _STUDENT = "loss and teacher", "measure on dev", "student"
+
+
+@one_line_errors
+@dataclass(frozen=True, kw_only=True)
+class TranslationTeaching(TeachingOptions):
+    """The teaching options for translation models as students."""
+
+    coefficient_form: Annotated[
+        Literal["diagonal", "smoothed"],
+        Option(
+            "coefficients of the loss: diagonal, one for each target word (the paper's), or smoothed, one more for the "
+            "mean log-probability of all words, the term of label smoothing",
+            _LOSS,
+        ),
+    ] = "diagonal"
+    loss_level: Annotated[
+        Literal["token", "sentence"],
+        Option(
+            "granularity of the sigmoid: token (the paper's loss), or sentence, the mean over a sentence, so that all "
+            "tokens of an implausible pair have less weight",
+            _LOSS,
+        ),
+    ] = "token"
+    objective: Annotated[
+        Literal["likelihood", "inverse-perplexity", "calibrated-perplexity", "expected-bleu"],
+        Option(
+            "measure on dev: likelihood, the expected token accuracy; inverse-perplexity, the geometric mean "
+            "probability of the reference; calibrated-perplexity, the same at the student's best temperature; "
+            "expected-bleu, the expected sentence BLEU of drawn hypotheses",
+            _MEASURE,
+        ),
+    ] = "likelihood"
+    estimator: Annotated[
+        Literal["reinforce", "risk"],
+        Option("gradient estimator of --objective expected-bleu", _MEASURE),
+    ] = "reinforce"
+    samples: Annotated[
+        int,
+        Field(ge=2),
+        Option(
+            "hypotheses drawn for each dev sentence by expected-bleu; the other samples are the baseline of each",
+            _MEASURE,
+            "S",
+        ),
+    ] = 16
+    risk_alpha: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False),
+        Option("sharpness of the risk estimator", _MEASURE, "A"),
+    ] = 1.0
+
+    @property
+    def has_off_diagonal(self) -> bool:
+        """Whether the teacher has coefficients beside the diagonal."""
+        return self.coefficient_form == "smoothed"
+
+
+@one_line_errors
+@dataclass(frozen=True, kw_only=True)
+class TranslationOptions(TranslationTeaching, RunOptions):
+    """All options of ``l2t-train-teacher`` that fairseq does not have."""
+
+    preset: Annotated[
+        Literal["whole-life", "paper"],
+        Option(
+            "set of defaults: whole-life, which helped with noisy data, or paper, the published loss in short windows",
+            "run",
+            may_change=True,
+        ),
+    ] = "whole-life"
+    student_init: Annotated[
+        str | None,
+        Option(
+            "fairseq checkpoint with the initial weights of every student",
+            _STUDENT,
+            "CHECKPOINT",
+            unset="random weights",
+            expected="a path",
+        ),
+    ] = None
+    trust_module: Annotated[
+        tuple[str, ...],
+        Option(
+            "accept a module class whose second derivatives are not verified, by its full name (my_plugin.MyLayer), at "
+            "your own risk; l2t-doctor measures them; may be given several times",
+            _STUDENT,
+            "CLASS",
+            unset="none",
+            expected="the full name of a class",
+        ),
+    ] = ()
+    allow_dev_overlap: Annotated[bool, Option("accept dev pairs that are also in the training data", _STUDENT)] = False
+    skip_quick_check: Annotated[
+        bool,
+        Option(
+            "skip the quick form of l2t-doctor, which refuses students with wrong hypergradients",
+            _STUDENT,
+            may_change=True,
+        ),
+    ] = False
