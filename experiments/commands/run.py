@@ -26,7 +26,7 @@ from experiments.programs.step import Step
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.storage import lock_run_folder
 
-__all__ = ["GridRun", "add_grid_options", "add_options", "grid_run", "run"]
+__all__ = ["GridRun", "add_grid_options", "add_options", "grid_run", "relative_to_here", "run", "run_grid"]
 
 RAW_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
 """The folder of raw corpora beside the checkout."""
@@ -58,7 +58,11 @@ def run(options: argparse.Namespace) -> None:
         RunFolderError: another run uses the folder.
         StepFailed: a program ended with an error.
     """
-    one = grid_run(options)
+    run_grid(grid_run(options), options)
+
+
+def run_grid(one: GridRun, options: argparse.Namespace) -> None:
+    """See `run`, which has the same errors."""
     steps = one.steps()
     if options.dry_run:
         for step in steps:

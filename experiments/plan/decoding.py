@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sacrebleu.metrics.bleu import BLEU
 
 from experiments.grid import Loss, Student
-from experiments.plan.command_lines import LENGTH_LIMIT, Words, generate, hypotheses_in_order, words
+from experiments.plan.command_lines import Words, generate, hypotheses_in_order, words
 from experiments.programs.step import Step
 from experiments.records.training_logs import read_run
 from fairseq_l2t.pairs.parallel_text import read_lines, write_lines
@@ -181,8 +181,6 @@ class Decoding:
         if seed == self._grid.seeds[0]:  # the trials decide which run counts
             runs = [trial.name for trial in one.trials(student, loss)]
         waits = tuple(one.train_name(run) for run in runs)
-        # As in validations; without a limit a few sentences that repeat themselves cost one student 2 BLEU.
-        limit = "--max-len-a {max_len_a} --max-len-b {max_len_b}".format(**LENGTH_LIMIT)
 
         def late() -> Words:
             checkpoint = one.checkpoints(one.run_name(student, loss, seed)) / "checkpoint_best.pt"
@@ -190,7 +188,7 @@ class Decoding:
 
         return Step(
             name,
-            generate(one.data, split, self._grid.beam, limit),
+            generate(one.data, split, self._grid.beam, self._grid.length_limit),
             one.logs,
             tuple(one.marker(wait) for wait in waits),
             (*waits, *after),

@@ -15,13 +15,15 @@ __all__ = ["Setting", "settings_of"]
 class Setting:
     """A corpus with a share of noise; all its files are under ``folder``.
 
-    ``earlier`` is such a folder of another run, whose teachers are used instead of training them again.
+    ``earlier`` is such a folder of another run, whose teachers are used instead of training them again; ``prepared`` a
+    DATA_BIN that is used instead of the folder's own.
     """
 
     corpus: Corpus
     noise: float
     folder: Path
     earlier: Path | None = None
+    prepared: Path | None = None
 
     @property
     def name(self) -> str:
@@ -31,7 +33,7 @@ class Setting:
     @property
     def data_bin(self) -> Path:
         """The binarised data."""
-        return self.folder / "data" / "bin"
+        return self.prepared or self.folder / "data" / "bin"
 
     @property
     def dictionary(self) -> Path:

@@ -198,14 +198,14 @@ class Experiment:
             teacher = self.setting.teacher_file(loss.teacher)
             inputs, after = (*inputs, teacher), (*after, *self._after_teacher(loss.teacher))
             criterion = (*taught_criterion(teacher), *criterion)
-        length = words("--max-update {} --patience {}", student.updates, student.patience)
-        interval = student.validate_every
+        patience = () if student.patience is None else ("--patience", str(student.patience))
+        length, interval = ("--max-update", str(student.updates), *patience), student.validate_every
         run = words("--seed {} --log-format json --log-interval {} --save-dir {}", seed, interval, folder)
         return Step(
             self.train_name(name),
             (
                 *(console_script("fairseq-train"), *self.data, "--num-workers", "0", *student.options),
-                *(*length, *validation(interval), *run, *criterion, *more),
+                *(*length, *validation(interval, student.validation_beam), *run, *criterion, *more),
             ),
             self.logs,
             inputs,
