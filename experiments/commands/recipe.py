@@ -12,10 +12,11 @@ import argparse
 import shlex
 from pathlib import Path
 
-from experiments.commands.run import relative_to_here, run_grid
+from experiments.commands.run import run_grid
 from experiments.commands.translation_run import TranslationRun
 from experiments.grid import TranslationGrid
 from experiments.grid.reading import load_yaml, read_entry
+from experiments.plan.setting import relative_to_here
 from fairseq_l2t.pairs.parallel_text import BadInput, read_json
 from fairseq_l2t.pairs.prepare import RECORD
 

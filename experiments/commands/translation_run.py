@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.commands.run import RAW_FOLDER, relative_to_here
 from experiments.grid import TranslationGrid
 from experiments.plan.kept_teachers import earlier_teachers, refuse_damaged_teachers, refuse_other_vocabulary
 from experiments.plan.option_checks import refuse_bad_options
 from experiments.plan.outcome import Outcome
-from experiments.plan.setting import Setting, settings_of
+from experiments.plan.setting import Setting, relative_to_here, settings_of
 from experiments.plan.translation import Experiment
 from experiments.programs.step import Step
 from experiments.records.translation import refuse_kept_records
@@ -22,6 +21,9 @@ from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
 from toy_corpus.corpus import CorpusSettings, write_corpus
 
 __all__ = ["TranslationRun"]
+
+RAW_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
+"""The folder of raw corpora beside the checkout."""
 
 
 class TranslationRun:

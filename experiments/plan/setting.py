@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.grid import Corpus, TranslationGrid
 from fairseq_l2t.pairs.prepare import reference_file
 
-__all__ = ["Setting", "settings_of"]
+__all__ = ["Setting", "relative_to_here", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ def settings_of(grid: TranslationGrid, output: Path, teachers: Path | None = Non
         Setting(corpus, noise, output / name, teachers and teachers / name)
         for (corpus, noise), name in zip(pairs, names, strict=True)
     ]
+
+
+def relative_to_here(path: Path) -> Path:
+    """Return the same path for all spellings of a folder: relative where it is below the current one."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _teacher(setting: Path, name: str) -> Path:
