@@ -11,15 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.commands.recipe import run_recipe
-from experiments.grid.recipe import load_recipe
-from experiments.plan.recipe import RecipePlan
+from experiments.commands import recipe
 from experiments.programs.entry import run_program
 from fairseq_l2t.pairs.prepare import PrepareSettings, prepare
 from toy_corpus.corpus import CorpusSettings, write_corpus
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_NOISE, _JOBS = 0.3, 2
+_NOISE = 0.3
 
 
 def run_demo(output: Path) -> None:
@@ -29,16 +27,20 @@ def run_demo(output: Path) -> None:
         BadInput: the folder holds something else.
         StepFailed: a program ended with an error.
     """
-    corpus, recipe = CorpusSettings(noise=_NOISE), load_recipe("demo")
+    parser = argparse.ArgumentParser()
+    recipe.add_options(parser)
+    options = parser.parse_args(["demo", str(output / "data" / "bin"), "--output-dir", str(output)])
+    grid, corpus = recipe.chosen_recipe(options), CorpusSettings(noise=_NOISE)
     noisy = write_corpus(output / "raw", corpus)
     print(
         f"embedded German-English corpus: {corpus.train} training pairs, {len(noisy)} of them with a wrong "
         f"translation, {corpus.dev} dev and {corpus.test} clean test pairs",
         flush=True,
     )
-    data_bin = prepare(output / "raw", output / "data", PrepareSettings(vocabulary=recipe.vocabulary))
+    data_bin = prepare(output / "raw", output / "data", PrepareSettings(vocabulary=grid.corpora["demo"].vocabulary))
     print("training: cross-entropy (ce), label smoothing (ls), and the student of a learned loss (l2t)", flush=True)
-    run_recipe(RecipePlan(data_bin, output, recipe), _JOBS)
+    # The noise is in the text already: the name of the folder tells it.
+    recipe.run_recipe(grid.model_copy(update={"noise": (_NOISE,)}), options, data_bin)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

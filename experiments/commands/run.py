@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Protocol
 
 from experiments.grid import ImageGrid, load_grid
+from experiments.plan.setting import relative_to_here
 from experiments.programs.runner import run_steps
 from experiments.programs.step import Step
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.storage import lock_run_folder
 
-__all__ = ["GridRun", "add_grid_options", "add_options", "grid_run", "run"]
-
-RAW_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
-"""The folder of raw corpora beside the checkout."""
+__all__ = ["GridRun", "add_grid_options", "add_options", "grid_run", "run", "run_grid"]
 
 _OF_TRANSLATION, _OF_IMAGES = ("students", "teachers", "raw_dir"), ("data_dir",)
 
@@ -58,7 +56,11 @@ def run(options: argparse.Namespace) -> None:
         RunFolderError: another run uses the folder.
         StepFailed: a program ended with an error.
     """
-    one = grid_run(options)
+    run_grid(grid_run(options), options)
+
+
+def run_grid(one: GridRun, options: argparse.Namespace) -> None:
+    """See `run`, which has the same errors."""
     steps = one.steps()
     if options.dry_run:
         for step in steps:
@@ -91,12 +93,6 @@ def grid_run(options: argparse.Namespace) -> GridRun:
     from experiments.commands.translation_run import TranslationRun
 
     return TranslationRun(grid, options)
-
-
-def relative_to_here(path: Path) -> Path:
-    """Return the same path for all spellings of a folder: relative where it is below the current one."""
-    path = path.resolve()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def add_grid_options(parser: argparse.ArgumentParser) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from experiments.commands.run import RAW_FOLDER, relative_to_here
 from experiments.grid import TranslationGrid
 from experiments.plan.kept_teachers import earlier_teachers, refuse_damaged_teachers, refuse_other_vocabulary
 from experiments.plan.option_checks import refuse_bad_options
 from experiments.plan.outcome import Outcome
-from experiments.plan.setting import Setting, settings_of
+from experiments.plan.setting import Setting, relative_to_here, settings_of
 from experiments.plan.translation import Experiment
 from experiments.programs.step import Step
 from experiments.records.translation import refuse_kept_records
@@ -21,15 +22,18 @@ from toy_corpus.corpus import CorpusSettings, write_corpus
 
 __all__ = ["TranslationRun"]
 
+RAW_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
+"""The folder of raw corpora beside the checkout."""
+
 
 class TranslationRun:
-    """See `run.GridRun`."""
+    """See `run.GridRun`; data that is ``prepared`` is for all settings."""
 
-    def __init__(self, grid: TranslationGrid, options: argparse.Namespace) -> None:
+    def __init__(self, grid: TranslationGrid, options: argparse.Namespace, prepared: Path | None = None) -> None:
         self._grid, self._options, self._output = grid, options, options.output_dir
         self._raw = options.raw_dir or RAW_FOLDER
         teachers = options.teachers and relative_to_here(options.teachers)
-        self._settings = settings_of(grid, options.output_dir, teachers)
+        self._settings = [replace(one, prepared=prepared) for one in settings_of(grid, self._output, teachers)]
         known = [setting.name for setting in self._settings]
         for name in options.settings or ():
             if name not in known:
@@ -58,7 +62,8 @@ class TranslationRun:
     def prepare(self, steps: Sequence[Step]) -> None:
         """Prepare the corpora, and check teachers and options."""
         for experiment in self._there:
-            self._prepare_corpus(experiment.setting)
+            if experiment.setting.prepared is None:
+                self._prepare_corpus(experiment.setting)
             refuse_other_vocabulary(experiment)
             refuse_damaged_teachers(experiment)
         refuse_bad_options(self._options.grid, steps)
@@ -76,6 +81,14 @@ class TranslationRun:
             expected = f"expected the folder of a grid that was run; it has no records of {names}"
             raise BadInput(f"--output-dir: {self._output}, {expected}")
         write_report(self._grid, self._settings, self._output)
+
+    def print_details(self) -> None:
+        """Print what l2t-compare and l2t-inspect say of a run, and where its files are."""
+        for experiment in self._there:
+            for step in experiment.steps():
+                if step.name.startswith((experiment.step_name("compare", ""), experiment.step_name("inspect", ""))):
+                    print(f"\n{step.name}:\n", (step.output or step.log).read_text(encoding="utf-8"), sep="\n")
+            print(f"teachers, checkpoints, hypotheses, plots and logs: {experiment.setting.folder}", flush=True)
 
     def _print_earlier_teachers(self) -> None:
         found = [path for experiment in self._there for path in earlier_teachers(experiment)]

@@ -24,7 +24,7 @@ Options are those of fairseq-train and l2t-train-teacher, as one text or a list 
 learning rate and one of the ``choices`` of each loss, by dev BLEU. Students that are ``watched`` keep all checkpoints
 of the first seed on noisy data, to measure the share of the gradient that misaligned pairs get. Where several
 ``length_penalties`` (``--lenpen`` of fairseq-generate, 1 by default) are given, each run is decoded with the one of
-the best dev BLEU.
+the best dev BLEU. ``patience`` may be left out; ``length_limit: false`` decodes the test set up to fairseq's own limit.
 """
 
 from __future__ import annotations
@@ -107,15 +107,16 @@ class Corpus(Entry):
 
 
 class Student(Entry):
-    """A student and the length of its training: validated every ``validate_every`` updates, and stopped after
-    ``patience`` validations without a better dev BLEU."""
+    """A student and the length of its training: validated every ``validate_every`` updates with ``validation_beam``,
+    and stopped after ``patience`` validations without a better dev BLEU."""
 
     name: Name
     options: _StudentOptions
     learning_rates: Rates
     updates: PositiveCount
     validate_every: PositiveCount
-    patience: PositiveCount
+    patience: PositiveCount | None = None
+    validation_beam: PositiveCount = 1
 
     @model_validator(mode="after")
     def _is_validated(self) -> Student:
@@ -163,6 +164,7 @@ class TranslationGrid(Entry):
     beam: PositiveCount = 5
     watched: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     length_penalties: Penalties = (1.0,)
+    length_limit: bool = True
 
     @model_validator(mode="after")
     def _names_are_known(self) -> TranslationGrid:

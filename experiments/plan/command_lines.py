@@ -42,7 +42,7 @@ def data_words(data_bin: Path, languages: tuple[str, str]) -> Words:
     return words("{} --source-lang {} --target-lang {}", data_bin, *languages)
 
 
-def validation(interval: int, beam: int = 1) -> Words:
+def validation(interval: int, beam: int) -> Words:
     """Return options for dev BLEU every ``interval`` updates; it chooses the best checkpoint; another one is kept.
 
     fairseq also validates and saves at the end of epochs; the large epoch intervals switch that off, so that all
@@ -65,13 +65,15 @@ def taught_criterion(teacher: Path) -> Words:
     return words(options, plugin, teacher)
 
 
-def generate(data: Words, split: str, beam: int, more: str) -> Words:
+def generate(data: Words, split: str, beam: int, is_limited: bool) -> Words:
     """Return the command that decodes a split; the checkpoint's ``--path`` is not in it.
 
+    ``is_limited``: as validations are; without a limit a few sentences that repeat themselves cost one student 2 BLEU.
     ``--task translation``: a taught student is an ordinary checkpoint and needs no plugin.
     """
     options = "--task translation --gen-subset {} --beam {} --remove-bpe sentencepiece --batch-size 64"
-    return (console_script("fairseq-generate"), *data, *words(options, split, beam), *words(more))
+    limit = "--max-len-a {max_len_a} --max-len-b {max_len_b}".format(**LENGTH_LIMIT) if is_limited else ""
+    return (console_script("fairseq-generate"), *data, *words(options, split, beam), *limit.split())
 
 
 def inspect(teacher: Path, dictionary: Path, plots: Path, more: str = "") -> Words:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from sacrebleu.metrics.bleu import BLEU
 
 from experiments.grid import Loss, Student
-from experiments.plan.command_lines import LENGTH_LIMIT, Words, generate, hypotheses_in_order, words
+from experiments.plan.command_lines import Words, generate, hypotheses_in_order, words
+from experiments.plan.runs import Runs, run_of_seed
 from experiments.programs.step import Step
 from experiments.records.training_logs import read_run
 from fairseq_l2t.pairs.parallel_text import read_lines, write_lines
 from fairseq_l2t.pairs.prepare import reference_file
 from fairseq_l2t.pairs.programs import StepFailed, console_script
-
-if TYPE_CHECKING:
-    from experiments.plan.translation import Experiment
 
 __all__ = ["Decoding", "read_hypotheses"]
 
@@ -32,11 +29,11 @@ class Decoding:
     all, BLEU would compare its own brevity penalties.
 
     Args:
-        experiment: whose runs are decoded.
+        runs: what is decoded.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment, self._grid = experiment, experiment.grid
+    def __init__(self, runs: Runs) -> None:
+        self._runs, self._grid = runs, runs.grid
         self._scores: dict[tuple[Path, int], float] = {}
         penalties = self._grid.length_penalties
         self._tried: Sequence[float] = penalties if len(penalties) > 1 else ()
@@ -54,8 +51,8 @@ class Decoding:
     # --- dev: the length penalty ------------------------------------------------------------------------------
 
     def _decode_dev(self, student: Student, loss: Loss, seed: int, penalty: float) -> Step:
-        name = f"{student.name}.{loss.name}.seed{seed}.lenpen{penalty:g}"
-        step = self._experiment.step_name("dev", name)
+        name = f"{run_of_seed(student, loss, seed)}.lenpen{penalty:g}"
+        step = self._runs.step_name("dev", name)
         return self._generate(step, student, loss, seed, "valid", lambda: ("--lenpen", f"{penalty:g}"))
 
     def dev_scores(self, student: Student, loss: Loss, seed: int) -> dict[float, float] | None:
@@ -76,7 +73,7 @@ class Decoding:
         # Asked again and again while steps wait for one another.
         key = (output, output.stat().st_mtime_ns)
         if key not in self._scores:
-            setting = self._experiment.setting
+            setting = self._runs.setting
             reference = reference_file(setting.data_bin, "valid", setting.corpus.languages[1])
             hypotheses = read_hypotheses(output, reference)
             self._scores[key] = BLEU().corpus_score(hypotheses, [read_lines(reference)]).score
@@ -85,7 +82,7 @@ class Decoding:
     # --- the test set -----------------------------------------------------------------------------------------
 
     def _decode_name(self, student: Student, loss: Loss, seed: int) -> str:
-        return self._experiment.step_name("decode", f"{student.name}.{loss.name}.seed{seed}")
+        return self._runs.step_name("decode", run_of_seed(student, loss, seed))
 
     def _decode_test(self, student: Student, loss: Loss, seed: int) -> Step:
         def penalty() -> Words:
@@ -101,7 +98,7 @@ class Decoding:
 
     def is_compared(self, student: Student, seed: int) -> bool:
         """Whether the comparison is of the decodings of the present grid, trials and length penalties."""
-        one, losses = self._experiment, self._grid.losses.values()
+        one, losses = self._runs, self._grid.losses.values()
         comparison, decoded = self._compare(student, seed), self._compared(student, seed)
         # In this order: the command of a decoding of the test set is known once those of dev are there.
         return (
@@ -124,7 +121,7 @@ class Decoding:
         Raises:
             StepFailed: hypotheses are missing.
         """
-        setting = self._experiment.setting
+        setting = self._runs.setting
         path = setting.hypotheses(student.name, loss.name, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_lines(path, read_hypotheses(self.decoded(student, loss, seed), setting.reference))
@@ -137,7 +134,7 @@ class Decoding:
         """
 
         def dev_bleu(loss: Loss, seed: int) -> float:
-            one, scores = self._experiment, self.dev_scores(student, loss, seed)
+            one, scores = self._runs, self.dev_scores(student, loss, seed)
             return max(scores.values()) if scores else read_run(one.log(one.run_name(student, loss, seed))).best[1]
 
         def mean_bleu(loss: Loss) -> float:
@@ -146,7 +143,7 @@ class Decoding:
         return max((self._grid.losses[name] for name in self._grid.baselines), key=mean_bleu)
 
     def _compare(self, student: Student, seed: int) -> Step:
-        one, setting = self._experiment, self._experiment.setting
+        one, setting = self._runs, self._runs.setting
         after = tuple(sorted(self._decode_name(student, loss, other) for loss, other in self._compared(student, seed)))
         files = words("--ref {} --json {}", setting.reference, setting.comparison(student.name, seed))
 
@@ -176,13 +173,11 @@ class Decoding:
         penalty: Callable[[], Words],
         after: tuple[str, ...] = (),
     ) -> Step:
-        one = self._experiment
-        runs = [f"{student.name}.{loss.name}.seed{seed}"]
+        one = self._runs
+        runs = [run_of_seed(student, loss, seed)]
         if seed == self._grid.seeds[0]:  # the trials decide which run counts
             runs = [trial.name for trial in one.trials(student, loss)]
         waits = tuple(one.train_name(run) for run in runs)
-        # As in validations; without a limit a few sentences that repeat themselves cost one student 2 BLEU.
-        limit = "--max-len-a {max_len_a} --max-len-b {max_len_b}".format(**LENGTH_LIMIT)
 
         def late() -> Words:
             checkpoint = one.checkpoints(one.run_name(student, loss, seed)) / "checkpoint_best.pt"
@@ -190,7 +185,7 @@ class Decoding:
 
         return Step(
             name,
-            generate(one.data, split, self._grid.beam, limit),
+            generate(one.data, split, self._grid.beam, self._grid.length_limit),
             one.logs,
             tuple(one.marker(wait) for wait in waits),
             (*waits, *after),
@@ -199,7 +194,7 @@ class Decoding:
         )
 
     def _output(self, step: str) -> Path:
-        return self._experiment.logs / f"{step}.out"
+        return self._runs.logs / f"{step}.out"
 
 
 def read_hypotheses(output: Path, reference: Path) -> list[str]:

@@ -8,20 +8,22 @@ from pathlib import Path
 from experiments.grid import Corpus, TranslationGrid
 from fairseq_l2t.pairs.prepare import reference_file
 
-__all__ = ["Setting", "settings_of"]
+__all__ = ["Setting", "relative_to_here", "settings_of"]
 
 
 @dataclass(frozen=True)
 class Setting:
     """A corpus with a share of noise; all its files are under ``folder``.
 
-    ``earlier`` is such a folder of another run, whose teachers are used instead of training them again.
+    ``earlier`` is such a folder of another run, whose teachers are used instead of training them again; ``prepared`` a
+    DATA_BIN that is used instead of the folder's own.
     """
 
     corpus: Corpus
     noise: float
     folder: Path
     earlier: Path | None = None
+    prepared: Path | None = None
 
     @property
     def name(self) -> str:
@@ -31,7 +33,7 @@ class Setting:
     @property
     def data_bin(self) -> Path:
         """The binarised data."""
-        return self.folder / "data" / "bin"
+        return self.prepared or self.folder / "data" / "bin"
 
     @property
     def dictionary(self) -> Path:
@@ -78,6 +80,12 @@ def settings_of(grid: TranslationGrid, output: Path, teachers: Path | None = Non
         Setting(corpus, noise, output / name, teachers and teachers / name)
         for (corpus, noise), name in zip(pairs, names, strict=True)
     ]
+
+
+def relative_to_here(path: Path) -> Path:
+    """Return the same path for all spellings of a folder: relative where it is below the current one."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _teacher(setting: Path, name: str) -> Path:

@@ -3,58 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.grid import Loss, Student, TranslationGrid
-from experiments.plan.command_lines import Words, data_words, inspect, taught_criterion, validation, words, worker
+from experiments.plan.command_lines import Words, inspect, taught_criterion, validation, words, worker
 from experiments.plan.decoding import Decoding
+from experiments.plan.runs import Runs, Trial, run_of_seed
 from experiments.plan.setting import Setting
 from experiments.programs.checkpoints import mend_last_checkpoint
 from experiments.programs.step import Step
-from experiments.records.training_logs import has_diverged, lines_in_file, read_run, updates_in_log
+from experiments.records.training_logs import has_diverged, lines_in_file, updates_in_log
 from fairseq_l2t.pairs.prepare import RECORD
 from fairseq_l2t.pairs.programs import console_script
 
-__all__ = ["Experiment", "Trial"]
+__all__ = ["Experiment"]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training of the first seed: the indices of a learning rate and of a choice of the loss."""
-
-    student: Student
-    loss: Loss
-    rate: int
-    choice: int
-
-    @property
-    def name(self) -> str:
-        """For people and files."""
-        choice = f".choice{self.choice + 1}" if len(self.loss.choices) > 1 else ""
-        return f"{self.student.name}.{self.loss.name}.lr{self.student.learning_rates[self.rate]:g}{choice}"
-
-    @property
-    def options(self) -> Words:
-        """Its options beside those of student and loss."""
-        return ("--lr", f"{self.student.learning_rates[self.rate]:g}", *self.loss.choices[self.choice])
-
-
-class Experiment:
-    """The steps of a setting.
-
-    Args:
-        grid: what is run.
-        setting: where.
-    """
+class Experiment(Runs):
+    """The steps of a setting; see `Runs` for the arguments."""
 
     def __init__(self, grid: TranslationGrid, setting: Setting) -> None:
-        self.grid, self.setting = grid, setting
-        self.students = grid.students_of(setting.corpus)
-        self.logs = setting.folder / "logs"
-        self.data = data_words(setting.data_bin, setting.corpus.languages)
+        super().__init__(grid, setting)
         self.decoding = Decoding(self)
 
     @property
@@ -71,48 +42,6 @@ class Experiment:
     def watched(self) -> list[Student]:
         """The students whose gradients are measured: the grid's ``watched``, where pairs are misaligned."""
         return [student for student in self.students if student.name in self.grid.watched and self.setting.noise]
-
-    def trials(self, student: Student, loss: Loss) -> list[Trial]:
-        """Return the trainings of the first seed."""
-        choices, rates = range(len(loss.choices)), range(len(student.learning_rates))
-        return [Trial(student, loss, rate, choice) for rate in rates for choice in choices]
-
-    def chosen(self, student: Student, loss: Loss) -> Trial:
-        """Return the trial with the best dev BLEU, of equals the first that did not diverge; all must have finished."""
-
-        def merit(trial: Trial) -> tuple[float, bool]:
-            run = read_run(self.log(trial.name))
-            return run.best[1], not run.diverged
-
-        return max(self.trials(student, loss), key=merit)
-
-    def run_name(self, student: Student, loss: Loss, seed: int) -> str:
-        """Return the name of a run that counts; that of the first seed is known when all trials have finished."""
-        return self.chosen(student, loss).name if seed == self.grid.seeds[0] else _run_of_seed(student, loss, seed)
-
-    def log(self, name: str) -> Path:
-        """Return the log of a training run."""
-        return self.logs / f"{self.train_name(name)}.log"
-
-    def checkpoints(self, name: str) -> Path:
-        """Return the folder of a training run."""
-        return self.setting.folder / "checkpoints" / name
-
-    def is_finished(self, name: str) -> bool:
-        """Whether a training run has come to its end."""
-        return self.marker(self.train_name(name)).exists()
-
-    def marker(self, step: str) -> Path:
-        """Return the marker of a step."""
-        return self.logs / f"{step}.done"
-
-    def step_name(self, kind: str, name: str) -> str:
-        """Return the name of a step, by which others wait for it."""
-        return f"{self.setting.name}.{kind}.{name}"
-
-    def train_name(self, name: str) -> str:
-        """Return the name of the step of a training run."""
-        return self.step_name("train", name)
 
     def steps(self, only: Collection[str] | None = None) -> Iterator[Step]:
         """Yield teachers, trials, further seeds, decodings and comparisons, in an order that keeps cores busy.
@@ -179,7 +108,7 @@ class Experiment:
 
     def _further(self, student: Student, loss: Loss, seed: int) -> Step:
         after = tuple(self.train_name(trial.name) for trial in self.trials(student, loss))
-        name = _run_of_seed(student, loss, seed)
+        name = run_of_seed(student, loss, seed)
         return self._train(student, loss, name, seed, after=after, late=lambda: self.chosen(student, loss).options)
 
     def _train(
@@ -198,14 +127,14 @@ class Experiment:
             teacher = self.setting.teacher_file(loss.teacher)
             inputs, after = (*inputs, teacher), (*after, *self._after_teacher(loss.teacher))
             criterion = (*taught_criterion(teacher), *criterion)
-        length = words("--max-update {} --patience {}", student.updates, student.patience)
-        interval = student.validate_every
+        patience = () if student.patience is None else ("--patience", str(student.patience))
+        length, interval = ("--max-update", str(student.updates), *patience), student.validate_every
         run = words("--seed {} --log-format json --log-interval {} --save-dir {}", seed, interval, folder)
         return Step(
             self.train_name(name),
             (
                 *(console_script("fairseq-train"), *self.data, "--num-workers", "0", *student.options),
-                *(*length, *validation(interval), *run, *criterion, *more),
+                *(*length, *validation(interval, student.validation_beam), *run, *criterion, *more),
             ),
             self.logs,
             inputs,
@@ -240,7 +169,3 @@ class Experiment:
     def _watched_checkpoints(self, student: Student) -> Words:
         chosen = {loss.name: self.chosen(student, loss).name for loss in self.grid.losses.values()}
         return ("--checkpoints", *(f"{loss}={self.checkpoints(name)}" for loss, name in chosen.items()))
-
-
-def _run_of_seed(student: Student, loss: Loss, seed: int) -> str:
-    return f"{student.name}.{loss.name}.seed{seed}"

@@ -9,10 +9,20 @@ from argparse import Namespace
 import pytest
 
 from experiments.__main__ import main
-from experiments.commands.recipe import chosen_recipe, mean_table
-from experiments.grid.recipe import RECIPES, load_recipe
+from experiments.commands.recipe import RECIPES, chosen_recipe
 from experiments.plan.command_lines import hypotheses_in_order
-from experiments.plan.recipe import SYSTEMS, RecipePlan
+from experiments.plan.setting import settings_of
+from experiments.plan.translation import Experiment
+from tests.experiments.finished_runs import compare_all, finish_all, table_of
+
+SYSTEMS = ("ce", "ls", "l2t")
+
+
+def recipe_with(name, **changes):
+    """The recipe with what a command line changes."""
+    given = {"recipe": name, "seeds": None, "updates": None, "teacher_updates": None, "noise": 0.0, "train_limit": 0}
+    texts = dict.fromkeys(("teacher_arguments", "student_arguments", "taught_arguments"), "")
+    return chosen_recipe(Namespace(**{**given, **texts, **changes}))
 
 
 def _value(command, option):
@@ -22,13 +32,15 @@ def _value(command, option):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_students_differ_in_their_loss_only(tmp_path, name):
-    recipe = load_recipe(name)
-    steps = {step.name: step for step in RecipePlan(tmp_path / "bin", tmp_path, recipe).steps()}
-    assert len(steps) == 1 + 2 * len(SYSTEMS)
-    commands = [steps[f"train-{system}.seed1"].command for system in SYSTEMS]
+    recipe = recipe_with(name)
+    [setting] = settings_of(recipe, tmp_path)
+    steps = list(Experiment(recipe, setting).steps())
+    assert len(steps) == 1 + 2 * len(SYSTEMS) + 2  # and a comparison, and what the teacher has learned
+    commands = [step.command for step in steps if ".train." in step.name]
+    assert [step.name.split(".")[4] for step in steps if ".train." in step.name] == list(SYSTEMS)
     own = {"--criterion", "--label-smoothing", "--user-dir", "--task", "--teacher-path", "--save-dir"}
     for command in commands:
-        assert _value(command, "--max-update") == str(recipe.updates)
+        assert _value(command, "--max-update") == str(recipe.students["transformer"].updates)
     shared = [
         [word for before, word in zip(("", *command), command, strict=False) if not {before, word} & own]
         for command in commands
@@ -50,27 +62,45 @@ def test_hypotheses_come_in_the_order_of_the_test_set():
     assert hypotheses_in_order(lines) == ["", "two", "a\tb"]
 
 
-def test_means_are_over_differences_of_the_same_seed():
-    def comparison(scores):
-        return {"signatures": {"BLEU": ""}, "systems": [{"BLEU": {"score": score}} for score in scores]}
-
-    text = mean_table([comparison([10.0, 11.0, 12.0]), comparison([20.0, 19.0, 23.0])])
-    assert text.splitlines()[1:] == [
-        "  ce   BLEU 15.00 (+0.00)",
-        "  ls   BLEU 15.00 (+0.00)",
-        "  l2t  BLEU 17.50 (+2.50)",
-    ]
+def test_means_are_over_differences_of_the_same_seed(experiment):
+    finish_all(experiment)
+    scores = {"cross-entropy": (10.0, 20.0), "label-smoothing": (11.0, 19.0), "dynamic": (12.0, 23.0)}
+    systems = {
+        seed: [
+            {
+                "name": f"transformer.{name}.seed{seed}.txt",
+                "BLEU": {"score": values[seed - 1], "p_value": None},
+                "chrF2": {"score": 0.0, "p_value": None},
+            }
+            for name, values in scores.items()
+        ]
+        for seed in (1, 2)
+    }
+    compare_all(experiment, systems.__getitem__)
+    rows = table_of(experiment)
+    assert "| 15.00 (10.00 to 20.00) |  |" in rows["cross-entropy"]
+    assert "| 15.00 (11.00 to 19.00) | +0.00 |" in rows["label-smoothing"]
+    assert "| 17.50 (12.00 to 23.00) | +2.50 |" in rows["dynamic"]
 
 
 def test_options_change_a_recipe():
-    given = {"recipe": "demo", "seeds": None, "updates": 77, "teacher_updates": None}
     added = {"teacher_arguments": "--teacher-lr 1", "student_arguments": "--lr 2", "taught_arguments": "--seed 3"}
-    demo = load_recipe("demo")
-    recipe = chosen_recipe(Namespace(**given, **added))
-    assert (recipe.updates, recipe.seeds, recipe.overrides) == (77, (1,), ("--lr", "2"))
-    assert recipe.taught == ("--seed", "3") and recipe.teacher.updates == demo.teacher.updates == 3
-    assert recipe.teacher.options == (*demo.teacher.options, "--teacher-lr", "1")
-    assert recipe.options == demo.options and not demo.overrides
+    demo, recipe = recipe_with("demo"), recipe_with("demo", updates=77, **added)
+    student, teacher, losses = recipe.students["transformer"], recipe.teachers["l2t"], recipe.losses
+    assert (student.updates, recipe.seeds) == (77, (1,))
+    assert all(loss.choices == (("--lr", "2"),) for loss in losses.values())
+    assert losses["l2t"].options == ("--seed", "3") and "--seed" not in losses["ls"].options
+    assert teacher.updates == demo.teachers["l2t"].updates == 3
+    assert teacher.options == (*demo.teachers["l2t"].options, "--teacher-lr", "1")
+    assert student.options == demo.students["transformer"].options
+    assert all(loss.choices == ((),) for loss in demo.losses.values())
+
+
+def test_options_of_all_students_win(tmp_path):
+    recipe = recipe_with("demo", student_arguments="--lr 2 --seed 7", taught_arguments="--lr 3")
+    [setting] = settings_of(recipe, tmp_path)
+    commands = [step.command for step in Experiment(recipe, setting).steps() if ".train." in step.name]
+    assert [(_value(command, "--lr"), _value(command, "--seed")) for command in commands] == 3 * [("2", "7")]
 
 
 def test_a_folder_that_is_no_data_is_refused(tmp_path, capsys):
@@ -99,26 +129,24 @@ def test_scripts_say_what_is_missing(repository, tmp_path, script):
     assert f"{tmp_path / 'absent'}: no train.de" in result.stderr
 
 
-def test_table_of_a_comparison_is_kept_as_json(tmp_path):
-    """What `mean_table` reads is what `l2t-compare --json` writes."""
+def test_table_of_a_comparison_is_kept_as_json(experiment):
+    """What a record reads is what `l2t-compare --json` writes."""
     from fairseq_l2t.cli.compare import main as compare
 
-    for name in ("ref", "ce", "ls", "l2t"):
-        (tmp_path / name).write_text("a good sentence here\nand one more of them\n", encoding="utf-8")
-    compare(
-        [
-            "--ref",
-            str(tmp_path / "ref"),
-            "--baseline",
-            str(tmp_path / "ce"),
-            "--systems",
-            str(tmp_path / "ls"),
-            str(tmp_path / "l2t"),
-            "--samples",
-            "5",
-            "--json",
-            str(tmp_path / "out.json"),
-        ]
-    )
-    kept = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert "l2t  BLEU 100.00 (+0.00)" in mean_table([kept, kept])
+    finish_all(experiment)
+    student, reference = experiment.students[0].name, experiment.setting.folder / "ref"
+    reference.write_text("a good sentence here\nand one more of them\n", encoding="utf-8")
+
+    def systems(seed):
+        paths = [experiment.setting.hypotheses(student, loss, seed) for loss in experiment.grid.losses]
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(reference.read_bytes())
+        out = experiment.setting.folder / "out.json"
+        first, *others = map(str, paths)
+        options = ["--samples", "5", "--json", str(out)]
+        compare(["--ref", str(reference), "--baseline", first, "--systems", *others, *options])
+        return json.loads(out.read_text(encoding="utf-8"))["systems"]
+
+    compare_all(experiment, systems)
+    assert "| 100.00 (100.00 to 100.00) | +0.00 |" in table_of(experiment)["dynamic"]
