@@ -4,7 +4,7 @@
     python -m toy_corpus.corpus --output-dir out/corpus --noise 0.3
 
 writes {train,valid,test}.{de,en} and ``train.noise.txt``, the numbers (from 1) of the training lines whose
-English side belongs to another line. Nothing random but the seed: same seed and options, same bytes.
+English side belongs to another line. The same seed and options give the same bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CorpusSettings:
 
 
 def draw_pairs(count: int, seed: int) -> list[Pair]:
-    """``count`` sentence pairs in which no German and no English sentence stands twice."""
+    """Return ``count`` sentence pairs in which no German and no English sentence occurs twice."""
     rng = Random(seed)
     grammar, writer = Grammar(load_lexicon(), rng), EnglishWriter(rng)
     pairs: list[Pair] = []

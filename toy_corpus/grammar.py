@@ -1,4 +1,4 @@
-"""Draws meanings: which clauses and sentences the embedded corpus has, and how often."""
+"""Draws meanings: the clauses and sentences of the embedded corpus, and their frequencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sentence says before it is German or English: noun phrases, clauses and whole sentences."""
+"""The meaning of a sentence, independent of the language: noun phrases, clauses and whole sentences."""
 
 from __future__ import annotations
 

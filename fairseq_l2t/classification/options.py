@@ -1,4 +1,4 @@
-"""The options of ``l2t-classify``, each said once, and what they are made into."""
+"""The options of ``l2t-classify``, and their conversion to data, recipe, loss and plan."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ _SEEDS = "a whole number from 0 to 2^63 - 1"
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which images there are."""
+    """The data set, its division and its label noise."""
 
     data: Annotated[
         Literal["digits", "mnist", "cifar10", "cifar100"],
-        Option("data set; digits are the scans that scikit-learn brings", _DATA),
+        Option("data set; digits are the scans of scikit-learn", _DATA),
     ] = "digits"
     data_dir: Annotated[
         str | None,
@@ -99,7 +99,7 @@ class DataOptions:
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class ImageRunOptions(RunOptions):
-    """Where a run writes, and its seed."""
+    """Output, display and seed of a run."""
 
     save_dir: Annotated[
         str, Option("folder for the files of this run", _RUN, "DIR", expected="a folder", may_change=True)
@@ -122,7 +122,7 @@ class ImageRunOptions(RunOptions):
 @one_line_errors
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """The loss that one student is trained under."""
+    """The loss of one student."""
 
     loss: Annotated[
         Literal["cross-entropy", "label-smoothing", "smooth-zero-one", "large-margin", "teacher"],
@@ -202,7 +202,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(EvaluateOptions, "print the error rates of checkpoints on test images", {}),
     "plot": Command(PlotOptions, "draw a teacher's training and its coefficients, as PNG", {}),
 }
-"""Of ``l2t-classify``, by name."""
+"""The commands of ``l2t-classify``, by name."""
 
 
 @plain_dataclass(frozen=True)
@@ -294,5 +294,5 @@ def loss_shape_of(options: TrainTeacherOptions) -> LossShape:
 
 
 def plan_of(options: TrainTeacherOptions) -> TeachingPlan:
-    """Return the plan of resolved options; raises `OptionError` where values do not fit each other."""
+    """Return the plan of resolved options; raise `OptionError` if values do not fit together."""
     return teaching_plan.plan_of(options, options.seed)

@@ -1,4 +1,4 @@
-"""How runs of ``l2t-classify`` are shown: a bar on a terminal, log lines elsewhere, and TensorBoard on request."""
+"""Display of runs of ``l2t-classify``: a bar on a terminal, log lines elsewhere, and TensorBoard on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a classifier is trained, whatever its loss: network, batches, optimizer and learning rates."""
+"""The recipe of a classifier, independent of its loss: network, batches, optimizer and learning rates."""
 
 from __future__ import annotations
 

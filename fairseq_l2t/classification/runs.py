@@ -45,11 +45,11 @@ logger = logging.getLogger(__name__)
 
 
 def train_teacher(options: TrainTeacherOptions) -> None:
-    """Make the teacher updates that are left in ``--save-dir``.
+    """Make the remaining teacher updates in ``--save-dir``.
 
     Raises:
         ValueError: an option, a file, or a run state that cannot be used (its subclasses too).
-        Interrupted: a signal came; the state after the update then under way is saved.
+        Interrupted: a signal was received; the state after the current update is saved.
         NonFiniteError: too many windows in a row ended in NaN or infinity.
     """
     recipe, plan, shape = recipe_of(options), plan_of(options), loss_shape_of(options)
@@ -147,7 +147,7 @@ def _require_same_images(saved: SavedState | None, splits: Splits, options: Trai
 
 
 def _warn_of_other_images(file: TeacherFile, options: TrainOptions) -> None:
-    """Tell where test images of the student may be among those that taught the teacher."""
+    """Warn if test images of the student may be among those that trained the teacher."""
     then, now = file.settings.extra.get("data") or {}, data_options_of(options)
     changed = [
         f"--{name.replace('_', '-')} {then[name]} then, {now[name]} now"

@@ -1,4 +1,4 @@
-"""What is particular to images in the training of a teacher: students, measure on dev, teacher files."""
+"""The image part of a teacher training: students, measure on dev, teacher files."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ImageStudents:
         self.vocabulary = classes_of(student.splits.train.classes)
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
-        """Return the teacher as it starts."""
+        """Return the initial teacher."""
         return new_teacher(
             self.student,
             keys=plan.teacher_keys,
@@ -89,7 +89,7 @@ class ImageStudents:
         )
 
     def observe_dev(self) -> None:
-        """Bring the dev measures of the student's state up to date."""
+        """Update the dev measures of the student's state."""
         self.student.observe_dev()
 
     def settings(self, extra: dict[str, Any]) -> TeacherSettings:
@@ -136,11 +136,11 @@ class ImageObjective:
         return self._on(sorted(draw.sample(teaching, count)))
 
     def holdout(self, teacher_update: int) -> float:
-        """Return the measure on the images that train nothing."""
+        """Return the measure on the held-back images."""
         return self._on(self._student.holdout)[0]
 
     def largest(self) -> object:
-        """Take the measure on all images that teach."""
+        """Compute the measure on all images that train the teacher."""
         return self._on(self._student.teaching)
 
     def _on(self, images: list[int]) -> tuple[float, Tensor]:
@@ -155,7 +155,7 @@ def dev_objective(student: ClassifierStudent, objective: str, images: list[int])
 
 
 def read_teacher(path: str | Path, classes: tuple[str, ...]) -> TeacherFile:
-    """Return what a teacher file for these classes holds.
+    """Return the content of a teacher file for these classes.
 
     Raises:
         TeacherFileError: see `storage.load_teacher`; a teacher of translation models is refused too.
@@ -169,7 +169,7 @@ def classes_of(classes: tuple[str, ...]) -> Vocabulary:
 
 
 def require_same_student(file: TeacherFile, student: ClassifierStudent) -> None:
-    """Refuse a teacher that would be shown another state than it was trained on.
+    """Refuse a teacher that was trained on other state features.
 
     Raises:
         TeacherFileError: other features.

@@ -18,7 +18,7 @@ _NAME = "l2t-doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one line a check; return the exit code (0; 1 a check failed; 2 bad options or data; 128 + signal)."""
+    """Print one line per check; return the exit code (0; 1 a check failed; 2 bad options or data; 128 + signal)."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of PyTorch and fairseq, between the lines of the checks
     logging.basicConfig(level=os.environ.get("LOGLEVEL", "WARNING").upper(), stream=sys.stderr)

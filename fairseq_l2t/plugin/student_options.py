@@ -132,7 +132,7 @@ def _refuse_unsupported(cfg: Any, namespace: argparse.Namespace) -> None:
     if cfg.lr_scheduler._name in _SCHEDULES_WITHOUT_REPLAY:
         raise OptionError(
             f"--lr-scheduler: {cfg.lr_scheduler._name}; the unroll needs a schedule that depends only on the update "
-            "number: fixed, inverse_sqrt, cosine, polynomial_decay, triangular or tri_stage"
+            "number, such as fixed, inverse_sqrt, cosine, polynomial_decay, triangular or tri_stage"
         )
     for name in ("grouped_shuffling", "update_epoch_batch_itr", "update_ordered_indices_seed"):
         if cfg.dataset[name]:

@@ -111,7 +111,7 @@ def test_an_approximation_that_is_far_off_is_refused_before_the_teacher_moves(mo
     monkeypatch.setattr(teacher_training, "LARGEST_RELATIVE_ERROR", 1e-16)
     with pytest.raises(
         ValueError,
-        match=r"--hvp: finite-difference; .* expected below 1e-16: take exact, an "
+        match=r"--hvp: finite-difference; .* expected below 1e-16: use exact, an "
         r"--unroll-length below 8, or more --cross-entropy-updates",
     ):
         subject.run_update(lambda: None)

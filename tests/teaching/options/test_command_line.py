@@ -124,7 +124,7 @@ def test_every_option_has_its_range_and_its_defaults_in_the_help():
         assert one.flag in told and one.option.help.split(" (")[0] in told.replace("- ", "-"), one.name
     assert "--teacher-lr LR learning rate" in told
     assert "(a finite number above 0; default: whole-life 0.07, paper 0.01)" in told
-    assert "default: whole-life those of 8 lives, paper 100" in told
+    assert "default: whole-life all windows of 8 lives, paper 100" in told
 
 
 def test_subcommands(tmp_path):
