@@ -1,5 +1,4 @@
-#!/usr/bin/env python
-"""Writes the embedded German-English corpus: seeded, with its own grammar, and noisy in training if asked.
+"""Write the generated German-English corpus: seeded, with its own grammar, and noisy in training if asked.
 
     python -m toy_corpus.corpus --output-dir out/corpus --noise 0.3
 
@@ -24,6 +23,7 @@ from toy_corpus.grammar import Grammar
 from toy_corpus.lexicon import load_lexicon
 
 NOISE_FILE = "train.noise.txt"
+_COMMAND = "python -m toy_corpus.corpus"
 Pair = tuple[str, str]
 # A sentence drawn twice is drawn again. The grammar has many millions: so many misses in a row are a defect.
 _MOST_REPEATS = 10_000
@@ -97,9 +97,9 @@ def write_corpus(folder: Path, settings: CorpusSettings) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command; return its exit code (2 for invalid input, 128 + SIGINT when interrupted)."""
     default = CorpusSettings()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to, made if missing")
     for name in ("train", "dev", "test"):
         parser.add_argument(f"--{name}", type=int, default=getattr(default, name), help="pairs (default %(default)s)")
@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadInput, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
-        parser.exit(128 + signal.SIGINT, "corpus.py: stopped by SIGINT\n")
+        print(f"{_COMMAND}: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(
         f"{options.output_dir}: {settings.train} train ({len(noisy)} noisy), {settings.dev} valid, "
         f"{settings.test} test pairs"

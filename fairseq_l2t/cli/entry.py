@@ -52,6 +52,9 @@ def run_training(name: str, train: Callable[[], object]) -> int:
         return stop.exit_code
     except NonFiniteError as error:
         return fail(name, error, RUN_ERROR)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
     except (ValueError, OSError, NotTwiceDifferentiableError) as error:
         return fail(name, error, USAGE_ERROR)

@@ -23,8 +23,8 @@ WRONG = [
         TEACHER,
         "l2t-train-teacher refuses its options: unrecognized arguments: --encoder-fnn-embed-dim 32",
     ),
-    ("--unroll-length 4", "--unroll-length four", TEACHER, "argument --unroll-length: invalid int value: 'four'"),
-    ("--unroll-length 4", "--dev-holdout 1", TEACHER, "--dev-holdout: 1.0; expected a share"),
+    ("--unroll-length 4", "--unroll-length four", TEACHER, "--unroll-length: four; expected a whole number"),
+    ("--unroll-length 4", "--dev-holdout 1", TEACHER, "--dev-holdout: 1; expected a number of at least 0 and below 1"),
     (
         "--label-smoothing 0.2",
         "--label-smoothin 0.2",

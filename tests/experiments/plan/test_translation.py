@@ -200,7 +200,7 @@ def test_data_that_runs_stand_on_is_not_made_anew(tmp_path, capsys):
     record = setting.data_bin / "prepared.json"
     record.write_text('{"vocabulary": 100}', encoding="utf-8")
     message = refused(capsys, "run", TINY, "--output-dir", tmp_path)
-    assert f"{setting.data_bin}: made with other vocabulary (100, now 200), " in message and record.exists()
+    assert f"{setting.data_bin}: was made with other vocabulary (100, now 200), " in message and record.exists()
     record.write_text('{"vocab', encoding="utf-8")
     assert f"{record}: damaged, expected JSON" in refused(capsys, "run", TINY, "--output-dir", tmp_path)
 

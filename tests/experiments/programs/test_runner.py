@@ -225,12 +225,11 @@ def test_a_script_that_is_interrupted_says_so_in_one_line(script, folder, tmp_pa
     )
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(SystemExit) as ended:
-            module.main([*(["raw"] if script == "prepare" else []), "--output-dir", str(tmp_path / "out")])
+        code = module.main([*(["raw"] if script == "prepare" else []), "--output-dir", str(tmp_path / "out")])
     finally:
         signal.signal(signal.SIGINT, before)
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == f"{script}.py: stopped by SIGINT\n"
+    assert code == 130
+    assert capsys.readouterr().err == f"python -m {folder}.{script}: stopped by SIGINT\n"
 
 
 def test_a_closed_pipe_prints_no_traceback():
