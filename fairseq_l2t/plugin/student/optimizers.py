@@ -7,7 +7,8 @@ To add a student optimizer:
    Name it in `SUPPORTED`.
 3. Test it: a row in ``RULES`` of ``tests/unroll/test_update_rules.py`` and of
    ``tests/checks/test_differences_of_students.py``, and its options in ``OPTIMIZERS`` of ``testing/tiny_students.py``,
-   which tests and benchmarks compare with fairseq's own training.
+   which tests and benchmarks compare with fairseq's own training. A second version, of differentiable operations,
+   goes into ``testing/differentiable_rules.py``.
 
 ``l2t-doctor`` then compares the rule with fairseq's own optimizer, and its adjoint with finite differences.
 """
