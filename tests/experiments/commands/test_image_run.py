@@ -51,7 +51,7 @@ def test_options_that_cannot_be_used_are_refused_first(then, now, message, tmp_p
     grid = tmp_path / "grid.yaml"
     grid.write_text(TINY.read_text().replace(then, now))
     told = refused(capsys, "run", grid, "--output-dir", tmp_path / "out")
-    assert told.startswith(f"experiments: error: {grid}: {message}")
+    assert told.startswith(f"experiments: error: {grid}: ") and message in told
     assert not (tmp_path / "out").exists()
 
 
