@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `l2t-inspect ... | head`: a closed pipe is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        parser.error(f"--plots: {error.filename}: {error.strerror}")
+        where = "standard output" if error.filename is None else f"--plots: {error.filename}"
+        parser.error(f"{where}: {error.strerror}")
     return 0
 
 
@@ -122,10 +123,13 @@ def _inspect(options: argparse.Namespace) -> None:
             _print(f"Note on {log.path}: {note}.\n")
     if plots is not None:
         _plot(plots, options, teacher_file, dictionary, source, log)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _print(text: str) -> None:
+    if sys.stdout is None:  # closed by whoever started the command
+        return
     # Letters that the terminal's encoding lacks become question marks instead of ending the program.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

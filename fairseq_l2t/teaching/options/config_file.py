@@ -31,9 +31,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return the mapping of ``node``."""
         names = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = [name for position, name in enumerate(names) if name in names[:position]]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice", node.start_mark)
+        for position, name in enumerate(names):
+            if name in names[:position]:
+                key = node.value[position][0]
+                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 

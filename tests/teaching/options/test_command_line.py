@@ -78,7 +78,7 @@ def test_the_command_line_overrides_a_file_which_overrides_a_preset(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("teacher-lr: 1\nteacher-lr: 2\n", "line 1: teacher-lr is given twice"),
+        ("teacher-lr: 1\nteacher-lr: 2\n", "line 2: teacher-lr is given twice"),
         ("teacher-lr: 1\nteacher_lr: 2\n", "teacher_lr is given twice"),
         ("- teacher-lr\n", "expected options by name"),
         ("teacher-lr: {a: 1}\n", "teacher-lr: .*; expected a single value or a list"),
