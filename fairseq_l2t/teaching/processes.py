@@ -1,9 +1,9 @@
 """Processes of one teacher training, started by torchrun: exchange of results, in the order of ranks.
 
 The processes hold the same teacher and live different lives. They exchange tensors and plain values as safetensors
-bytes, never as pickles. Communication is by gloo, also for students on GPUs: only the teacher and its hypergradients are
-exchanged, which are small. ``torch.distributed.monitored_barrier`` before each exchange names the process that does not
-arrive.
+bytes, never as pickles. Communication is by gloo, also for students on GPUs: only the teacher and its hypergradients
+are exchanged, which are small. ``torch.distributed.monitored_barrier`` before each exchange names the process that
+does not arrive.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class TorchrunProcesses:
         else:
             missing = f"one of the processes 1 to {self.size - 1}"
         return (
-            f"process {self.rank}: {missing} has ended or did not answer within --worker-timeout, "
+            f"{missing} has ended or did not answer within --worker-timeout, "
             f"{self._timeout:g} seconds; the files are those of the last teacher update"
         )
 
@@ -179,6 +179,8 @@ def started_processes(timeout: float, environment: Mapping[str, str] = os.enviro
         dist.init_process_group("gloo", timeout=timedelta(seconds=timeout + 2 * _GRACE_SECONDS))
     except (RuntimeError, ValueError) as error:
         raise WorkerError(f"torchrun: the {size} processes cannot find each other: {error}") from error
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         yield TorchrunProcesses(timeout, on_host)
     finally:

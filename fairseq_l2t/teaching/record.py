@@ -65,6 +65,7 @@ class TeachingRecord:
             life of a student, by feature name.
         saved: what `saved_run` returned.
         given, preset: see `teaching.options.comparison.refuse_other_options`.
+        is_written: whether this process writes the files; of several, the first one does.
 
     Raises:
         ResumeError: ``saved`` is of a run with other options.
@@ -80,8 +81,10 @@ class TeachingRecord:
         *,
         given: Collection[str] | None = None,
         preset: str = "",
+        is_written: bool = True,
     ) -> None:
         self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
+        self._is_written = is_written
         self._states: list[dict[str, float]] = []
         self._states_end = 0
         self._best_update: int | None = None
@@ -89,7 +92,8 @@ class TeachingRecord:
             refuse_other_options(saved[1]["options"], self._options, given, preset)
             self._restore(*saved)
         self._log = folder / LOG_NAME
-        self._keep_log_until(trainer.teacher_update)
+        if is_written:
+            self._keep_log_until(trainer.teacher_update)
 
     def make_update(self) -> tuple[UpdateReport, float]:
         """Make one teacher update and save it; return its report and its duration in seconds.
@@ -105,6 +109,8 @@ class TeachingRecord:
         self._states += report.states
         self._states_end = report.student_update
         seconds = time.monotonic() - start
+        if not self._is_written:
+            return report, seconds
         with self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
         # The state goes last: what it does not know of is done again after a crash, with the same outcome.
@@ -150,9 +156,12 @@ class TeachingRecord:
         self._save(BEST_NAME)
 
     def _save(self, name: str) -> None:
-        self._save_teacher(self._folder / name, self._states)
+        if self._is_written:
+            self._save_teacher(self._folder / name, self._states)
 
     def _save_state(self) -> None:
+        if not self._is_written:
+            return
         tensors, values = self.trainer.state_dict()
         values.update(
             options=self._options, states=self._states, states_end=self._states_end, best_update=self._best_update

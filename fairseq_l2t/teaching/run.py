@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,14 @@ from fairseq_l2t.teaching.lives import LivingStudent
 from fairseq_l2t.teaching.options.comparison import plain_options
 from fairseq_l2t.teaching.options.config_file import write_config
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.processes import OneProcess, Processes, started_processes
 from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.shared_run import (
+    agreed_stop,
+    refuse_idle_processes,
+    state_from_first,
+    state_to_others,
+)
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.unroll.memory.budget import bytes_of, plan_for
@@ -101,6 +108,8 @@ def run_teaching(
 ) -> None:
     """Lock the folder, build student and objective, and make the remaining teacher updates.
 
+    Of several processes that torchrun started, the first one locks the folder, reads it and writes to it.
+
     Args:
         setup: settings of the run.
         build: builds student and objective from the saved state of a resumed run, or from None.
@@ -112,13 +121,22 @@ def run_teaching(
         Interrupted: a signal was received; the state after the current update is saved.
         NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last good
             update.
+        WorkerError: another process ended or did not answer; the files are those of the last teacher update.
+        OptionError: more processes than lives.
         ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
     """
-    with lock_run_folder(setup.folder) as folder:
-        saved = saved_run(folder, resume=setup.resume)
-        run = TeachingRun(setup, *build(saved), saved)
-        write_config(folder, setup.config)
-        run.run(progress)
+    with started_processes(setup.plan.worker_timeout) as processes:
+        refuse_idle_processes(processes, setup.plan)
+        if processes.rank:
+            saved = state_from_first(processes)
+            TeachingRun(setup, *build(saved), saved, processes).run(no_progress)
+            return
+        with lock_run_folder(setup.folder) as folder:
+            saved = saved_run(folder, resume=setup.resume)
+            state_to_others(processes, saved)
+            run = TeachingRun(setup, *build(saved), saved, processes)
+            write_config(folder, setup.config)
+            run.run(progress)
 
 
 class TeachingRun:
@@ -129,6 +147,7 @@ class TeachingRun:
         adapter: its student.
         objective: objective of its teacher.
         saved: result of `teaching.record.saved_run`.
+        processes: those that share the run.
 
     Raises:
         ResumeError: options changed since the run was started.
@@ -136,9 +155,15 @@ class TeachingRun:
     """
 
     def __init__(
-        self, setup: RunSetup, adapter: StudentAdapter, objective: Objective, saved: SavedState | None
+        self,
+        setup: RunSetup,
+        adapter: StudentAdapter,
+        objective: Objective,
+        saved: SavedState | None,
+        processes: Processes | None = None,
     ) -> None:
         self._setup, self._adapter, self._objective = setup, adapter, objective
+        self._processes = processes or OneProcess()
         plan = setup.plan
         self.trainer = TeacherTrainer(
             adapter.student,
@@ -149,6 +174,7 @@ class TeachingRun:
             observe_dev=adapter.observe_dev,
             on_bad_window=warn_of_bad_window,
             memory=self._memory_plan(),
+            processes=self._processes,
         )
         self._record = TeachingRecord(
             setup.folder,
@@ -158,6 +184,7 @@ class TeachingRun:
             saved,
             given=setup.given,
             preset=setup.preset,
+            is_written=self._processes.rank == 0,
         )
 
     def run(self, progress: Callable[[int], AbstractContextManager[Progress]]) -> None:
@@ -174,6 +201,7 @@ class TeachingRun:
             for report, seconds, left in self._updates():
                 shown.show(report, seconds, left)
                 _log_error(report)
+                stop.number = agreed_stop(self._processes, stop.number)
                 stop.raise_if_made()
         self._record.finish()
 
@@ -197,6 +225,7 @@ class TeachingRun:
             place=plan.keep_steps_in,
             folder=self._setup.folder,
             for_differences=plan.hvp != "exact",
+            processes=self._processes.on_host,
         )
 
     def _save(self, path: Path, states: list[dict[str, float]]) -> None:
@@ -206,6 +235,18 @@ class TeachingRun:
             "states": states,
         }
         save_teacher(path, self.trainer.teacher, self._adapter.vocabulary, self._adapter.settings(extra))
+
+
+class _NoProgress:
+    """The display of a process that is not the first."""
+
+    def show(self, report: UpdateReport, seconds: float, left: float) -> None:
+        """Show nothing."""
+
+
+def no_progress(done: int) -> AbstractContextManager[Progress]:
+    """Return a display that shows nothing."""
+    return nullcontext(_NoProgress())
 
 
 def _log_error(report: UpdateReport) -> None:
