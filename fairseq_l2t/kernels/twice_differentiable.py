@@ -115,7 +115,7 @@ class _PaddedEmbedding(torch.autograd.Function):
         """Return the rows (..., width) of ``weight`` (entries, width) at ``tokens`` (...)."""
         ctx.save_for_backward(tokens)
         ctx.entries, ctx.padding = len(weight), padding
-        return _EMBEDDING(tokens, weight)
+        return torch.embedding(weight, tokens)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
