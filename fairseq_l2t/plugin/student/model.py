@@ -72,7 +72,8 @@ def reached_names(
         arch: name of the architecture, for the message.
 
     Raises:
-        OptionError: a model that needs more inputs than source and previous target.
+        OptionError: a model that needs more inputs than source and previous target, or whose output depends on no
+            trained parameter.
     """
     device = sample["net_input"]["src_tokens"].device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -82,5 +83,9 @@ def reached_names(
         except TypeError as error:  # its forward method has further arguments
             raise OptionError(f"--arch: {arch}; expected a plain translation model: {error}") from error
         total = model.get_normalized_probs(output, log_probs=True).sum()
-        gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
-    return frozenset(name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None)
+        parameters = [parameter for _, parameter in named] if total.requires_grad else []
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True) if parameters else ()
+    reached = frozenset(name for (name, _), found in zip(named, gradients, strict=False) if found is not None)
+    if not reached:
+        raise OptionError(f"--arch: {arch}; expected a model whose output depends on a trained parameter")
+    return reached
