@@ -26,8 +26,13 @@ _PATCHES_BEFORE = {
 _PATCHES_AFTER = {
     "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
     "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
-    "fairseq_cli.train": [("empty_hypotheses", "patch_validation"), ("early_stopping", "patch_resume")],
+    "fairseq_cli.train": [
+        ("empty_hypotheses", "patch_validation"),
+        ("early_stopping", "patch_resume"),
+        ("hydra_architectures", "patch_configuration"),
+    ],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
+    "hydra._internal.utils": [("hydra_report", "patch_report")],
     "hydra.core.plugins": [("plugin_scan", "patch_plugin_scan")],
 }
 # The functions get every module of fairseq, its commands and its examples, wherever `--user-dir` finds these.
