@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_l2t.inspection.errors import InspectionError
+from fairseq_l2t.inspection.errors import InspectionError, require_moderate_size
 
 __all__ = ["TrainingLog", "read_training_log"]
 
@@ -51,6 +51,7 @@ def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
     """
     path = Path(path)
     try:
+        require_moderate_size(path)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InspectionError(f"--log {path}: {error.strerror}") from error

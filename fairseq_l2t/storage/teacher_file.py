@@ -233,7 +233,13 @@ def _parse_content(
         raise ValueError(f"features {json.dumps(features)}; expected at least one name, none twice")
     if type(keys) is not int or keys < 1:
         raise ValueError(f"keys {keys!r}; expected a whole number above 0")
-    return form, features, keys, Vocabulary(**content["vocabulary"]), _settings_of(content["settings"])
+    return form, features, keys, _vocabulary_of(content["vocabulary"]), _settings_of(content["settings"])
+
+
+def _vocabulary_of(values: Any) -> Vocabulary:
+    if not isinstance(values, dict) or set(values) != {"size", "sha256"}:
+        raise ValueError(f"vocabulary {json.dumps(values)}; expected an object of size and sha256")
+    return Vocabulary(**values)
 
 
 def _settings_of(values: Any) -> TeacherSettings:
@@ -241,7 +247,7 @@ def _settings_of(values: Any) -> TeacherSettings:
         raise ValueError(f"settings {values!r}; expected an object")
     names = {setting.name for setting in fields(TeacherSettings)}
     if set(values) != names:
-        raise ValueError(f"settings {', '.join(sorted(values))}; expected {', '.join(sorted(names))}")
+        raise ValueError(f"settings {json.dumps(sorted(values))}; expected {', '.join(sorted(names))}")
     return TeacherSettings(**values)
 
 

@@ -135,6 +135,7 @@ def _anything(arguments, repository):
 
 
 _CHECKS = {
+    "fairseq-hydra-train": _anything,
     "l2t-train-teacher": _train_teacher,
     "l2t-doctor": _train_teacher,
     "l2t-classify": _classify,

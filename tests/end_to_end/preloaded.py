@@ -19,6 +19,7 @@ _ENTRY_POINTS = {
     "l2t-train-teacher": ("fairseq_l2t.cli.train_teacher", "main"),
     "l2t-classify": ("fairseq_l2t.cli.classify", "main"),
     "fairseq-train": ("fairseq_cli.train", "cli_main"),
+    "fairseq-hydra-train": ("fairseq_cli.hydra_train", "cli_main"),
     "fairseq-validate": ("fairseq_cli.validate", "cli_main"),
     "fairseq-preprocess": ("fairseq_cli.preprocess", "cli_main"),
 }

@@ -40,7 +40,7 @@ def read_weights(path: str | None) -> dict[str, Tensor] | None:
     if not Path(path).is_file():
         raise OptionError(f"--student-init: {path} is not a file; expected a fairseq checkpoint")
     try:
-        # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
+        # compat.explicit_weights_only makes fairseq pass weights_only=True: nothing in the file is executed.
         weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
     except _UNREADABLE as error:
         first_line = str(error).split("\n")[0]
