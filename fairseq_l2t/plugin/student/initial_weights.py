@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
@@ -56,7 +57,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
     """Write ``weights`` into ``model``.
 
     Raises:
-        OptionError: the weights are those of another architecture; the message names ``path``.
+        OptionError: the weights are those of another architecture, or differ where the model has one matrix under
+            several names; the message names ``path``.
     """
     try:
         model.load_state_dict(weights, strict=True)
@@ -64,3 +66,19 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
         what = "no " if isinstance(error, KeyError) else ""
         what += " ".join(str(error).split())[:_LONGEST_REASON]
         raise OptionError(f"--student-init: {path} does not fit --arch: {what}") from error
+    _refuse_untied(model, weights, path)
+
+
+def _refuse_untied(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Refuse different values for one parameter: ``load_state_dict`` keeps those of its last name."""
+    names_of: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names_of.setdefault(parameter, []).append(name)
+    for names in names_of.values():
+        first, *others = [name for name in names if name in weights]
+        for other in others:
+            if not torch.equal(weights[first], weights[other]):
+                raise OptionError(
+                    f"--student-init: {path} has different values of {first} and {other}, which are one matrix in this "
+                    "student; expected equal values, or a student without shared embeddings"
+                )
