@@ -205,4 +205,4 @@ def _refuse_padded_items(cfg: Any, arch: str) -> None:
         if value > least and issubclass(ARCH_MODEL_REGISTRY[arch], LSTMModel):
             raise OptionError(f"{name}: {value}; --arch {arch} takes {least} only: its encoder refuses more padding")
     if buckets and cfg.dataset.max_tokens is None:
-        raise OptionError(f"--num-batch-buckets: {buckets}; expected together with --max-tokens, which sets batch sizes")
+        raise OptionError(f"--num-batch-buckets: {buckets}; expected together with --max-tokens")

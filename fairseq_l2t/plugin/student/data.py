@@ -185,8 +185,8 @@ class DevData:
     def _report_too_long(self, count: int, max_positions: tuple[int, int], skip_too_long: bool) -> None:
         logger.log(
             logging.INFO if skip_too_long else logging.WARNING,
-            "dev %s: %d of its %d pairs are left out, because they exceed the length limits %s (--max-source-positions, "
-            "--max-target-positions)%s",
+            "dev %s: %d of its %d pairs are left out, because they exceed the length limits %s "
+            "(--max-source-positions, --max-target-positions)%s",
             self._name,
             count,
             self._starts[-1],

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from fairseq_l2t.plugin.student_options import OptionError
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["UNREADABLE", "load_weights", "read_weights"]
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     EOFError,
     pickle.UnpicklingError,
@@ -43,7 +43,7 @@ def read_weights(path: str | None) -> dict[str, Tensor] | None:
     try:
         # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
         weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         first_line = str(error).split("\n")[0]
         raise OptionError(
             f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"

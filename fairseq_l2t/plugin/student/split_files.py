@@ -26,7 +26,7 @@ def dev_splits(cfg: Any) -> list[str]:
     given = cfg.dataset.valid_subset
     names: list[str] = given.split(",")
     if cfg.dataset.combine_valid_subsets and names != ["valid"]:
-        raise OptionError(f"--combine-valid-subsets: --valid-subset is {given}; fairseq combines valid, valid1, ... only")
+        raise OptionError(f"--combine-valid-subsets: --valid-subset is {given}; only valid, valid1, ... are combined")
     twice = [name for position, name in enumerate(names) if name in names[:position]]
     if twice:
         raise OptionError(f"--valid-subset: {given} names {twice[0]} twice; expected different splits")
@@ -52,12 +52,12 @@ def load_split(task: TranslationTask, split: str, *, combine: bool) -> None:
 
 def _parts(task: TranslationTask, split: str, combine: bool) -> Iterator[str]:
     """Yield the paths of the parts of a split, without the language at their end, in fairseq's order."""
-    source, target = task.cfg.source_lang, task.cfg.target_lang
+    source, target, kind = task.cfg.source_lang, task.cfg.target_lang, task.cfg.dataset_impl
     for number in itertools.count():
         name = f"{split}{number or ''}"
         directions = (f"{source}-{target}", f"{target}-{source}")
         prefixes = [str(Path(task.cfg.data, f"{name}.{direction}.")) for direction in directions]
-        found = [prefix for prefix in prefixes if indexed_dataset.dataset_exists(prefix + source, task.cfg.dataset_impl)]
+        found = [prefix for prefix in prefixes if indexed_dataset.dataset_exists(prefix + source, kind)]
         if not found:
             return
         yield found[0]
@@ -80,6 +80,6 @@ def _check_part(task: TranslationTask, split: str, prefix: str) -> None:
         counts.append(len(found))
     if counts[0] != counts[1]:
         raise OptionError(
-            f"split {split}: {prefix}{sides[0][0]} has {counts[0]} sentences and {prefix}{sides[1][0]} has {counts[1]}; "
-            "expected equal numbers"
+            f"split {split}: {prefix}{sides[0][0]} has {counts[0]} sentences and {prefix}{sides[1][0]} has "
+            f"{counts[1]}; expected equal numbers"
         )
