@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from fairseq_l2t.cli.entry import USAGE_ERROR, fail
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 
-__all__ = ["main"]
+__all__ = ["main", "options_of"]
 
 _NAME = "l2t-average"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (0; 2 bad options or files)."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    _refuse_combinations(parser, options)
+    options = options_of(arguments)
     # fairseq takes seconds to import; --help must not pay for it.
     from fairseq_l2t.plugin.averaging import last_checkpoints, write_average
 
@@ -35,6 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(_NAME, f"{error.filename}: {error.strerror}", USAGE_ERROR)
     print(f"{options.output}: average of {', '.join(paths)}")
     return 0
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse and check a command line; an invalid one ends the program with code 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _refuse_combinations(parser, options)
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """Training data in several parts with the default ``--upsample-primary``, -1.
 
 Versions: fairseq 0.12.2, where fairseq-train combines ``train``, ``train1``, ... and repeats the first part
-``--upsample-primary`` times. The default of other tasks is 1; that of ``translation`` is -1, with which such training ends
-in ``ValueError: negative dimensions are not allowed``.
+``--upsample-primary`` times. The default of other tasks is 1; that of ``translation`` is -1, with which such training
+ends in ``ValueError: negative dimensions are not allowed``.
 Without it fails: tests/compat/test_upsample_primary.py::test_default_loads_each_part_once.
 
 This file is loaded by path, before the package may be imported.

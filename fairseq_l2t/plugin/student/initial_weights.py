@@ -75,10 +75,10 @@ def _refuse_untied(model: nn.Module, weights: Mapping[str, Tensor], path: str) -
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names_of.setdefault(parameter, []).append(name)
     for names in names_of.values():
-        first, *others = [name for name in names if name in weights]
-        for other in others:
-            if not torch.equal(weights[first], weights[other]):
+        found = [name for name in names if name in weights]
+        for other in found[1:]:
+            if not torch.equal(weights[found[0]], weights[other]):
                 raise OptionError(
-                    f"--student-init: {path} has different values of {first} and {other}, which are one matrix in this "
-                    "student; expected equal values, or a student without shared embeddings"
+                    f"--student-init: {path} has different values of {found[0]} and {other}, which are one matrix in "
+                    "this student; expected equal values, or a student without shared embeddings"
                 )

@@ -186,10 +186,8 @@ def test_dev_pairs_that_may_be_left_out(data_bin, caplog):
 @pytest.mark.parametrize(("split", "counts"), [("valid", (60, 40)), ("train", (400, 40))])
 def test_sides_of_unequal_length(data_bin, tmp_path, split, counts):
     data = with_short_side(data_bin, tmp_path / "bin", split, "en")
-    message = (
-        f"split {split}: {data}/{split}.de-en.de has {counts[0]} sentences and {data}/{split}.de-en.en has {counts[1]}; "
-        "expected equal numbers"
-    )
+    source, target = (f"{data}/{split}.de-en.{language}" for language in ("de", "en"))
+    message = f"split {split}: {source} has {counts[0]} sentences and {target} has {counts[1]}; expected equal numbers"
     with pytest.raises(OptionError) as raised:
         loaded(data)
     assert str(raised.value) == message
