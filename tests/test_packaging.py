@@ -233,7 +233,8 @@ def test_module_prints_the_user_dir(run_command, tmp_path):
 
 def test_console_commands_exist(repository):
     commands = project(repository)["scripts"]
-    assert set(commands) == {"l2t-train-teacher", "l2t-doctor", "l2t-inspect", "l2t-compare", "l2t-classify"}
+    names = ("train-teacher", "doctor", "inspect", "compare", "average", "classify")
+    assert set(commands) == {f"l2t-{name}" for name in names}
     assert {entry.name for entry in metadata.distribution("fairseq_l2t").entry_points} == set(commands)
     for place in commands.values():
         module, _, function = place.partition(":")

@@ -14,6 +14,8 @@ from typing import Any
 
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models.lstm import LSTMModel
 from omegaconf import open_dict
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
@@ -33,6 +35,9 @@ _LARGEST_SEED = 2**31 - 1
 
 _CRITERIA = ("cross_entropy", "dynamic_teacher_loss")
 """Allowed values of ``--criterion``, for a command line shared with ``fairseq-train``; others would be ignored."""
+
+_STARTING_WEIGHTS = ("restore_file", "finetune_from_model", "continue_once")
+"""fairseq's options for the checkpoint of one training run; a teacher is trained with many students."""
 
 _SCHEDULES_WITHOUT_REPLAY = ("reduce_lr_on_plateau", "pass_through")
 
@@ -99,6 +104,8 @@ def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> St
     _refuse_unsupported(cfg, namespace)
     _refuse_numbers(cfg)
     _refuse_heads(namespace)
+    _refuse_starting_weights(of_fairseq)
+    _refuse_padded_items(cfg, namespace.arch)
     if cfg.task._name == "translation":  # any other task is refused later, by name
         _refuse_data(cfg)
     with open_dict(cfg):
@@ -178,3 +185,24 @@ def _refuse_data(cfg: Any) -> None:
             f"data: {folder} has no file such as train.de-en.de.idx; expected a folder that fairseq-preprocess has "
             "written, or --source-lang and --target-lang"
         )
+
+
+def _refuse_starting_weights(of_fairseq: Mapping[str, Any]) -> None:
+    for name in _STARTING_WEIGHTS:
+        if name in of_fairseq:
+            raise OptionError(
+                f"--{name.replace('_', '-')}: {of_fairseq[name]}; students of a teacher start with random weights or "
+                "with those of --student-init CHECKPOINT"
+            )
+
+
+def _refuse_padded_items(cfg: Any, arch: str) -> None:
+    """Refuse what ends in an ``assert`` of fairseq without a message, or is dropped by ``python -O``."""
+    buckets, multiple = cfg.task.get("num_batch_buckets") or 0, cfg.dataset.required_seq_len_multiple
+    for name, value, least in (("--num-batch-buckets", buckets, 0), ("--required-seq-len-multiple", multiple, 1)):
+        if value < least:
+            raise OptionError(f"{name}: {value}; expected at least {least} ({least}: off)")
+        if value > least and issubclass(ARCH_MODEL_REGISTRY[arch], LSTMModel):
+            raise OptionError(f"{name}: {value}; --arch {arch} takes {least} only: its encoder refuses more padding")
+    if buckets and cfg.dataset.max_tokens is None:
+        raise OptionError(f"--num-batch-buckets: {buckets}; expected together with --max-tokens")

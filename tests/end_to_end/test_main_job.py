@@ -234,6 +234,26 @@ def test_translation_with_and_without_the_plugin(data_bin, student, plain_studen
     assert "taught" in table
 
 
+def test_average_of_checkpoints(data_bin, student, tmp_path):
+    folder = student / "student"
+    last = sorted(folder.glob("checkpoint_*_*.pt"), key=lambda path: int(path.stem.split("_")[-1]))[-2:]
+    command = ["--inputs", folder, "--num-update-checkpoints", "2", "--output", "average.pt"]
+    preloaded.run("l2t-average", command, tmp_path / "work")
+    average, states = checkpoint(tmp_path / "work" / "average.pt"), [checkpoint(path) for path in last]
+    for name, weight in average["model"].items():
+        torch.testing.assert_close(weight, (states[0]["model"][name] + states[1]["model"][name]) / 2)
+    assert not same_tensors(average["model"], states[1]["model"])
+    assert average["task_state"]["teaching"] == states[1]["task_state"]["teaching"]
+    assert average["task_state"]["teaching"] != states[0]["task_state"]["teaching"]
+    decode = [data_bin, "--task", "translation", "--batch-size", "8", "--max-len-b", "15", *IN_PROCESS, "--path"]
+    found = [
+        hypotheses(preloaded.run("fairseq-generate", [*decode, path], tmp_path / "work").stdout)
+        for path in ("average.pt", last[1])
+    ]
+    assert found[0].keys() == set(range(40))
+    assert found[0] != found[1]
+
+
 def test_starting_from_plain_weights_and_validating_without_a_teacher(data_bin, teacher, plain_student, tmp_path):
     moved = shutil.copy(teacher / RUN_FOLDER / "teacher.safetensors", tmp_path / "moved.safetensors")
     start = [

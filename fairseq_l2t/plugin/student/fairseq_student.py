@@ -23,6 +23,7 @@ from fairseq_l2t.loss.student_state import StudentState
 from fairseq_l2t.objectives import SentenceBleu
 from fairseq_l2t.plugin.student.data import TrainBatches, load_data
 from fairseq_l2t.plugin.student.dev_measures import DevMeasures
+from fairseq_l2t.plugin.student.embedding_files import refuse_embeddings
 from fairseq_l2t.plugin.student.fconv_differences import scaling_of
 from fairseq_l2t.plugin.student.initial_weights import read_weights
 from fairseq_l2t.plugin.student.model import build_model, reached_names
@@ -65,6 +66,7 @@ class FairseqStudent:
         self.task = tasks.setup_task(options.cfg.task)
         if not isinstance(self.task, TranslationTask):
             raise OptionError(f"--task: {options.cfg.task._name}; expected translation (or l2t_dlf)")
+        refuse_embeddings(options.namespace, self.task)
         self.coefficient_count = len(self.task.target_dictionary)
         self.cross_entropy_updates = options.cross_entropy_updates
         self.state = StudentState(
