@@ -15,8 +15,8 @@ from fairseq_l2t.teaching.options.declaration import OptionError, as_given, flag
 __all__ = ["OBEYED", "REFUSED", "WITHOUT_EFFECT", "refuse_ignored", "without_effect"]
 
 _OBEYED = {
-    "data": "data source_lang target_lang train_subset valid_subset dataset_impl left_pad_source left_pad_target "
-    "truncate_source upsample_primary num_batch_buckets max_source_positions max_target_positions "
+    "data": "data source_lang target_lang train_subset valid_subset combine_valid_subsets dataset_impl "
+    "left_pad_source left_pad_target truncate_source upsample_primary num_batch_buckets max_source_positions max_target_positions "
     "skip_invalid_size_inputs_valid_test",
     "batches": "max_tokens batch_size required_batch_size_multiple required_seq_len_multiple curriculum update_freq "
     "skip_remainder_batch fix_batches_to_gpus",
@@ -108,7 +108,6 @@ _REASONS = {
     "not supported; teacher training runs on a CPU or a GPU": "tpu",
     "not supported; the environment variable CUDA_VISIBLE_DEVICES selects the GPU": "device_id",
     "not supported; the teacher is written to --save-dir": "no_save",
-    "not supported; --valid-subset names the dev set": "combine_valid_subsets",
     "not supported; use a profiler of PyTorch": "profile",
     "not supported; --encoder-layers gives the number of layers": "encoder_layers_to_keep",
     "not supported; --decoder-layers gives the number of layers": "decoder_layers_to_keep",
