@@ -31,6 +31,7 @@ _PATCHES_AFTER = {
         ("early_stopping", "patch_resume"),
         ("hydra_architectures", "patch_configuration"),
     ],
+    "fairseq.distributed.utils": [("process_spawning", "patch_call_main")],
     "fairseq.tasks.translation": [("upsample_primary", "patch_loading")],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
     "hydra._internal.utils": [("hydra_report", "patch_report")],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fairseq.data.iterators import CountingIterator
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.plugin.doctor.doctor import quick_check
+from fairseq_l2t.plugin.option_effects import without_effect
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
@@ -37,6 +40,9 @@ def train_teacher(arguments: Sequence[str]) -> None:
         Others: see `teaching.run.run_teaching`.
     """
     options = TeacherRunOptions.parse(arguments)
+    idle = without_effect(options.student.of_fairseq)
+    if idle:
+        logger.info("options of fairseq that change nothing in teacher training: %s", " ".join(idle))
 
     def build(saved: SavedState | None) -> tuple[TranslationStudents, TranslationObjective]:
         student = FairseqStudent(options.student)
@@ -153,8 +159,14 @@ def _progress(options: TeacherRunOptions, done: int) -> Iterator[_FairseqProgres
             log_format=common.log_format,
             log_interval=1,
             log_file=common.log_file,
+            aim_repo=common.aim_repo,
+            aim_run_hash=common.aim_run_hash,
+            aim_param_checkpoint_dir=options.student.namespace.save_dir,
             prefix="teacher",
             tensorboard_logdir=common.tensorboard_logdir,
+            wandb_project=common.wandb_project,
+            wandb_run_name=os.environ.get("WANDB_NAME", Path(options.student.namespace.save_dir).name),
+            azureml_logging=common.azureml_logging,
             default_log_format="simple" if common.no_progress_bar else "tqdm",
         )
     )

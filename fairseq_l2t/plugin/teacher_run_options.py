@@ -34,6 +34,9 @@ _MAY_CHANGE = frozenset(
 )
 """fairseq's options that may change on ``--resume``, because they do not change the result of an update."""
 
+_OF_THE_WHOLE_LENGTH = ("cosine", "tri_stage")
+"""Schedules whose rates depend on ``--max-update``."""
+
 
 @dataclass(frozen=True)
 class TeacherRunOptions:
@@ -89,6 +92,8 @@ class TeacherRunOptions:
             for name, value in vars(self.student.namespace).items()
             if name not in _MAY_CHANGE and name not in ours
         }
+        if self.student.cfg.lr_scheduler._name in _OF_THE_WHOLE_LENGTH:
+            of_fairseq["max_update"] = str(self.student.namespace.max_update)
         return {**of_fairseq, **fixed_options(self.own)}
 
     def file_values(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-from fairseq_l2t.teaching.options.declaration import declared, flag_of
+from fairseq_l2t.teaching.options.declaration import as_given, declared, flag_of
 from fairseq_l2t.teaching.plan import RESOLVED
 
 __all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_options"]
@@ -51,7 +51,7 @@ def refuse_other_options(
         return
     if given:  # values that follow from others are left out, unless they are all there is
         changed = [key for key in changed if key in given or key not in RESOLVED] or changed
-    told = "; ".join(f"{flag_of(key)} {then.get(key)} then, {now.get(key)} now" for key in changed)
+    told = "; ".join(f"{flag_of(key)} {as_given(then.get(key))} then, {as_given(now.get(key))} now" for key in changed)
     is_of_preset = bool(preset) and not set(changed) <= set(given or ())
     hint = f" (options that are not given have the values of --preset {preset})" if is_of_preset else ""
     raise ResumeError(f"--resume: the run was started with other options: {told}{hint}")

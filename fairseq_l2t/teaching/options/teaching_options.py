@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from fairseq_l2t.loss.dynamic_loss import LARGEST_SCALE
 from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.limits import (
+    LARGEST_COEFFICIENT,
+    LARGEST_COUNT,
+    LARGEST_LIVES,
+    LARGEST_NORM,
+    LARGEST_TEACHER_RATE,
+    SMALLEST_COEFFICIENT,
+)
 from fairseq_l2t.unroll.memory.budget import bytes_of
 
 __all__ = [
@@ -33,8 +42,6 @@ DEFAULT_LIVES = 8
 _LIFE, _DEV, _RUN = "life of a student", "dev set", "run"
 _LOSS, _UPDATES, _STEPS, _MEMORY = "loss and teacher", "teacher updates", "steps of the teacher", "memory and speed"
 
-_FINITE = {"allow_inf_nan": False}
-
 
 def _size(text: str | None) -> str | None:
     if text is not None:
@@ -49,7 +56,7 @@ class LifeOptions:
 
     total_updates: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "length of a student's life in updates",
             _LIFE,
@@ -59,7 +66,7 @@ class LifeOptions:
     ] = None
     cross_entropy_updates: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "updates of plain cross-entropy at the start of each taught life, fewer than --total-updates",
             _LIFE,
@@ -76,7 +83,7 @@ class DevOptions:
 
     validate_interval_updates: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "student updates between two measures on dev, which are part of the student's state; 0: measure only "
             "between windows",
@@ -120,12 +127,12 @@ class TeachingOptions(LifeOptions, DevOptions):
 
     initial_coefficient: Annotated[
         float,
-        Field(gt=0, **_FINITE),
+        Field(ge=SMALLEST_COEFFICIENT, le=LARGEST_COEFFICIENT),
         Option("initial coefficient Phi of the label", _LOSS, "PHI"),
     ] = 0.1
     initial_off_diagonal: Annotated[
         float | None,
-        Field(**_FINITE),
+        Field(ge=-LARGEST_COEFFICIENT, le=LARGEST_COEFFICIENT),
         Option(
             "initial off-diagonal coefficient; PHI * E / (1 - E) corresponds to label smoothing of E",
             _LOSS,
@@ -135,7 +142,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = None
     loss_scale: Annotated[
         float | None,
-        Field(gt=0, **_FINITE),
+        Field(gt=0, le=LARGEST_SCALE),
         Option(
             "factor of the sigmoid loss; the default gives the gradient of cross-entropy where PHI log p is near 0",
             _LOSS,
@@ -146,10 +153,10 @@ class TeachingOptions(LifeOptions, DevOptions):
     cross_entropy_mix: Annotated[
         float, Field(ge=0, le=1), Option("share of plain cross-entropy in the loss", _LOSS, "ALPHA")
     ] = 0.0
-    teacher_keys: Annotated[int, Field(ge=1), Option("number of keys of the teacher", _LOSS, "N")] = 5
+    teacher_keys: Annotated[int, Field(ge=1, le=LARGEST_LIVES), Option("number of keys of the teacher", _LOSS, "N")] = 5
     stage_spread: Annotated[
         float,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_COEFFICIENT),
         Option(
             "initial spread of the keys over a life; 0: every key is active in the whole life; about 4: the first key "
             "is active at the beginning, the last at the end",
@@ -162,7 +169,7 @@ class TeachingOptions(LifeOptions, DevOptions):
 
     teacher_updates: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "number of teacher updates; 0: write the initial teacher, which is a fixed loss",
             _UPDATES,
@@ -173,7 +180,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 100
     unroll_length: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "length of a window: student updates between two teacher updates, at most --total-updates",
             _UPDATES,
@@ -183,7 +190,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 20
     backward_length: Annotated[
         int,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "number of last updates of a window that the sweep uses, at most --unroll-length; a smaller number is "
             "cheaper and less noisy, but biased; 0: all",
@@ -193,7 +200,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 0
     holdout_lives: Annotated[
         int,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_LIVES),
         Option(
             "number of judging lives, which measure the teacher on held-back dev examples before its first update and "
             "after each training life; their seeds are the same for all teachers; 0: judge by the training life, "
@@ -204,7 +211,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 0
     dev_batch: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "dev examples used for the measure of a teacher update",
             _UPDATES,
@@ -214,7 +221,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 64
     max_bad_steps: Annotated[
         int,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option("stop after this many windows in a row that end in NaN or infinity", _UPDATES, "N", may_change=True),
     ] = 3
 
@@ -222,12 +229,12 @@ class TeachingOptions(LifeOptions, DevOptions):
 
     teacher_lr: Annotated[
         float,
-        Field(gt=0, **_FINITE),
+        Field(gt=0, le=LARGEST_TEACHER_RATE),
         Option("learning rate of the teacher's Adam, for the part that all labels share", _STEPS, "LR"),
     ] = 0.01
     teacher_word_lr: Annotated[
         float | None,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_TEACHER_RATE),
         Option(
             "learning rate of the part of each single label; 0: the same coefficient for all labels",
             _STEPS,
@@ -237,7 +244,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = None
     teacher_off_diagonal_lr: Annotated[
         float | None,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_TEACHER_RATE),
         Option(
             "learning rate of the part that the off-diagonal coefficients share",
             _STEPS,
@@ -257,7 +264,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 1.0
     teacher_clip_norm: Annotated[
         float,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_NORM),
         Option("maximum norm of the hypergradient; 0: no limit", _STEPS, "NORM"),
     ] = 0.0
 

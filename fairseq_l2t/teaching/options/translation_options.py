@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.limits import LARGEST_COEFFICIENT, LARGEST_LIVES
 from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
 
 __all__ = ["TranslationOptions", "TranslationTeaching"]
@@ -51,7 +52,7 @@ class TranslationTeaching(TeachingOptions):
     ] = "reinforce"
     samples: Annotated[
         int,
-        Field(ge=2),
+        Field(ge=2, le=LARGEST_LIVES),
         Option(
             "hypotheses drawn for each dev sentence by expected-bleu; the other samples are the baseline of each",
             _MEASURE,
@@ -60,7 +61,7 @@ class TranslationTeaching(TeachingOptions):
     ] = 16
     risk_alpha: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False),
+        Field(gt=0, le=LARGEST_COEFFICIENT),
         Option("sharpness of the risk estimator", _MEASURE, "A"),
     ] = 1.0
 
