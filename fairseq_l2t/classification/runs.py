@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,14 @@ def train_student(options: TrainOptions) -> Validation:
             while not training.is_over:
                 start = time.monotonic()
                 found = training.run_to_validation()
-                line = {**asdict(found), "seconds": round(time.monotonic() - start, 3)}
+                line = {**found.in_percent(), "seconds": round(time.monotonic() - start, 3)}
                 with log.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(line) + "\n")
                 if training.best is found:
-                    save_checkpoint(folder / BEST_CHECKPOINT, recipe, student.omega, {**kept, **asdict(found)})
+                    save_checkpoint(folder / BEST_CHECKPOINT, recipe, student.omega, {**kept, **found.in_percent()})
                 tensors, values = training.state_dict()
                 save_run_state(folder, tensors, {**values, "options": fixed})
-                progress.show(student.update, {"dev_error": found.dev_error})
+                progress.show(student.update, {"dev_error": found.in_percent()["dev_error"]})
                 stop.raise_if_made()
     return training.best_validation
 

@@ -30,6 +30,10 @@ class Validation:
     dev_error: float
     state: dict[str, float]
 
+    def in_percent(self) -> dict[str, Any]:
+        """Return the measures as logs, checkpoints and ``l2t-classify evaluate`` give them: errors in percent."""
+        return {**asdict(self), "dev_error": round(100 * self.dev_error, 4)}
+
 
 class StudentTraining:
     """Trains a student to the end of its life.

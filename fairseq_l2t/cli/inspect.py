@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from fairseq_l2t.cli.entry import version_of
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.inspection import (
     InspectionError,
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="l2t-inspect",
         description="Show the target words with the highest and lowest weights at stages of a student's life.",
     )
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
     parser.add_argument("teacher", metavar="FILE", help="teacher file of l2t-train-teacher")
     parser.add_argument("--dict", required=True, metavar="FILE", help="target dictionary, for example dict.en.txt")
     parser.add_argument(
