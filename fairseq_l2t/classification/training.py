@@ -97,13 +97,16 @@ class StudentTraining:
             raise ValueError("no validation yet; expected at least one update")
         return self.best
 
-    def run_to_validation(self) -> Validation:
-        """Make the updates to the next multiple of the interval, or to the end, and validate."""
+    def run_to_validation(self, after_update: Callable[[], None] = lambda: None) -> Validation:
+        """Make the updates to the next multiple of the interval, or to the end, and validate.
+
+        ``after_update`` is called after every update.
+        """
         student = self.student
         left = student.recipe.total_updates - student.update
         updates = min(self._every - student.update % self._every, left)
         # Without a teacher every update is plain cross-entropy, which asks none.
-        advance(student, self._teacher, updates)  # type: ignore[arg-type]  # None only where no teacher is asked
+        advance(student, self._teacher, updates, after_update)  # type: ignore[arg-type]  # None: no teacher is asked
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
         least = math.inf if self.best is None else self.best.dev_error
