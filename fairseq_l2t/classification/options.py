@@ -190,7 +190,7 @@ class PlotOptions:
     ] = None
     classes: Annotated[
         tuple[str, ...],
-        Option("rows of Phi to show", "files", "CLASS", unset="up to 4", expected="names", takes_several=True),
+        Option("rows of Phi to show", "files", "CLASS", unset="all", expected="names", takes_several=True),
     ] = ()
 
 

@@ -165,7 +165,10 @@ def _plot(
     plots.plot_words(folder / "words_over_progress.png", weights, words=options.top)
     written = ["phi_over_progress.png", "words_over_progress.png"]
     if log is not None:
-        plots.plot_training(folder / "teacher_training.png", log)
+        lives = (settings.extra.get("plan") or {}).get("holdout_lives", 1)
+        from fairseq_l2t.inspection.training_plot import plot_training
+
+        plot_training(folder / "teacher_training.png", log, judged_after=lives > 0)
         written.append("teacher_training.png")
     for name in written:
         _print(f"Plot: {folder / name}\n")

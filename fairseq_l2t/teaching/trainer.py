@@ -90,11 +90,10 @@ class TeacherTrainer:
             NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is unchanged since
                 before them.
         """
-        if self.life < 0 and self.plan.holdout_lives:
-            self._judge(keep_best)
+        initial = self._judge(keep_best) if self.life < 0 and self.plan.holdout_lives else None
         while True:
             try:
-                return self._run_window(keep_best)
+                return replace(self._run_window(keep_best), initial_holdout_measure=initial)
             except NonFiniteError as error:
                 self._bad_windows += 1
                 self._on_bad_window(error)
