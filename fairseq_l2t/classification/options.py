@@ -109,7 +109,7 @@ class ImageRunOptions(RunOptions):
     tensorboard_logdir: Annotated[
         str | None,
         Option(
-            "folder for TensorBoard, which needs pip install 'fairseq_l2t[inspection]'",
+            "folder for TensorBoard, which needs pip install 'tensorboard>=2.14'",
             _RUN,
             "DIR",
             unset="none",

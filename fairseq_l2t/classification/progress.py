@@ -84,7 +84,5 @@ def _tensorboard(folder: str | None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise OptionError(
-            f"--tensorboard-logdir: {folder}; needs pip install 'fairseq_l2t[inspection]' ({error})"
-        ) from error
+        raise OptionError(f"--tensorboard-logdir: {folder}; needs pip install 'tensorboard>=2.14' ({error})") from error
     return SummaryWriter(folder)

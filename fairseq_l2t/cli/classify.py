@@ -68,7 +68,10 @@ def _evaluate(options: EvaluateOptions) -> None:
 
 
 def _plot(options: PlotOptions) -> None:
-    from fairseq_l2t.inspection.classifier_plots import plot_run
+    try:
+        from fairseq_l2t.inspection.classifier_plots import plot_run
+    except ImportError as error:
+        raise ValueError(f"plot: matplotlib cannot be imported ({error}); pip install 'matplotlib>=3.7'") from error
 
     for path in plot_run(options.run, options.output_dir or options.run, list(options.classes) or None):
         print(path)

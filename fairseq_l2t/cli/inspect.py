@@ -142,7 +142,7 @@ def _import_plots() -> ModuleType:
         from fairseq_l2t.inspection import plots  # takes a second, so it is imported only for plots
     except ImportError as error:
         raise InspectionError(
-            f"--plots: matplotlib cannot be imported ({error}); pip install 'fairseq_l2t[inspection]'"
+            f"--plots: matplotlib cannot be imported ({error}); pip install 'matplotlib>=3.7'"
         ) from error
     return plots
 
