@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.stats import t as student_t
-
 from fairseq_l2t.classification.checkpoint import CheckpointError, load_checkpoint
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.losses import build_criterion
@@ -36,12 +34,16 @@ def interval_of(values: Sequence[float]) -> Interval:
     """Return the mean of ``values``, one a seed, with its interval.
 
     Raises:
-        ValueError: no values.
+        ValueError: no values, or scipy is not installed.
     """
     if not values:
         raise ValueError("values: none; expected at least one seed's")
     if len(values) == 1:
         return Interval(values[0], math.nan, 1)
+    try:
+        from scipy.stats import t as student_t
+    except ImportError as error:
+        raise ValueError(f"a confidence interval needs pip install 'scipy>=1.11' ({error})") from error
     quantile = float(student_t.ppf(0.975, len(values) - 1))
     return Interval(mean(values), quantile * stdev(values) / math.sqrt(len(values)), len(values))
 

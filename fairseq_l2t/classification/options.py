@@ -112,7 +112,7 @@ class ImageRunOptions(RunOptions):
     tensorboard_logdir: Annotated[
         str | None,
         Option(
-            "folder for TensorBoard, which needs pip install 'fairseq_l2t[inspection]'",
+            "folder for TensorBoard, which needs pip install 'tensorboard>=2.14'",
             _RUN,
             "DIR",
             unset="none",
@@ -193,7 +193,7 @@ class PlotOptions:
     ] = None
     classes: Annotated[
         tuple[str, ...],
-        Option("rows of Phi to show", "files", "CLASS", unset="up to 4", expected="names", takes_several=True),
+        Option("rows of Phi to show", "files", "CLASS", unset="all", expected="names", takes_several=True),
     ] = ()
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from fairseq_l2t.storage import TeacherFile, lock_run_folder, save_run_state, wr
 from fairseq_l2t.teaching.interruption import stop_requests
 from fairseq_l2t.teaching.options.comparison import ResumeError, fixed_options, refuse_other_options
 from fairseq_l2t.teaching.options.config_file import file_values, write_config
+from fairseq_l2t.teaching.progress_display import StepDisplay
 from fairseq_l2t.teaching.record import SavedState, saved_run
 from fairseq_l2t.teaching.run import RunSetup, run_teaching
 
@@ -67,7 +68,7 @@ def train_teacher(options: TrainTeacherOptions) -> None:
         student = ClassifierStudent(splits, recipe, loss_shape=shape, dev_holdout=options.dev_holdout)
         return ImageStudents(options, student), ImageObjective(options, student)
 
-    run_teaching(setup, build, lambda done: teacher_progress(options, done, plan.teacher_updates))
+    run_teaching(setup, build, lambda done: teacher_progress(options))
 
 
 def train_student(options: TrainOptions) -> Validation:
@@ -93,22 +94,40 @@ def train_student(options: TrainOptions) -> Validation:
             "images_sha256": fixed[_IMAGES],
         }
         with (
-            run_progress(options, student.update, recipe.total_updates, "updates") as progress,
-            stop_requests("after the next validation") as stop,
+            run_progress(options) as progress,
+            stop_requests(lambda: "after the next validation") as stop,
         ):
+            pace = _Pace(student.update, recipe.total_updates)
             while not training.is_over:
                 start = time.monotonic()
-                found = training.run_to_validation()
-                line = {**asdict(found), "seconds": round(time.monotonic() - start, 3)}
+                found = training.run_to_validation(lambda: pace.show(student.update, progress.steps))
+                line = {**found.in_percent(), "seconds": round(time.monotonic() - start, 3)}
                 with log.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(line) + "\n")
                 if training.best is found:
-                    save_checkpoint(folder / BEST_CHECKPOINT, recipe, student.omega, {**kept, **asdict(found)})
+                    save_checkpoint(folder / BEST_CHECKPOINT, recipe, student.omega, {**kept, **found.in_percent()})
                 tensors, values = training.state_dict()
                 save_run_state(folder, tensors, {**values, "options": fixed})
-                progress.show(student.update, {"dev_error": found.dev_error})
+                progress.show(student.update, {"dev_error": found.in_percent()["dev_error"]})
                 stop.raise_if_made()
     return training.best_validation
+
+
+class _Pace:
+    """Estimates the time that the remaining updates of a student take.
+
+    Args:
+        first: updates made before.
+        total: updates of its life.
+    """
+
+    def __init__(self, first: int, total: int) -> None:
+        self._first, self._total, self._begun = first, total, time.monotonic()
+
+    def show(self, update: int, steps: StepDisplay) -> None:
+        """Show that ``update`` updates are made."""
+        left = (time.monotonic() - self._begun) / (update - self._first) * (self._total - update)
+        steps.show(update / self._total, f"update {update} of {self._total}", left)
 
 
 def new_training(options: TrainOptions) -> StudentTraining:

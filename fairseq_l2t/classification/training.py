@@ -30,6 +30,10 @@ class Validation:
     dev_error: float
     state: dict[str, float]
 
+    def in_percent(self) -> dict[str, Any]:
+        """Return the measures as logs, checkpoints and ``l2t-classify evaluate`` give them: errors in percent."""
+        return {**asdict(self), "dev_error": round(100 * self.dev_error, 4)}
+
 
 class StudentTraining:
     """Trains a student to the end of its life.
@@ -93,13 +97,16 @@ class StudentTraining:
             raise ValueError("no validation yet; expected at least one update")
         return self.best
 
-    def run_to_validation(self) -> Validation:
-        """Make the updates to the next multiple of the interval, or to the end, and validate."""
+    def run_to_validation(self, after_update: Callable[[], None] = lambda: None) -> Validation:
+        """Make the updates to the next multiple of the interval, or to the end, and validate.
+
+        ``after_update`` is called after every update.
+        """
         student = self.student
         left = student.recipe.total_updates - student.update
         updates = min(self._every - student.update % self._every, left)
         # Without a teacher every update is plain cross-entropy, which asks none.
-        advance(student, self._teacher, updates)  # type: ignore[arg-type]  # None only where no teacher is asked
+        advance(student, self._teacher, updates, after_update)  # type: ignore[arg-type]  # None: no teacher is asked
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
         least = math.inf if self.best is None else self.best.dev_error

@@ -20,6 +20,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest, Result
 from tabulate import tabulate
 
+from fairseq_l2t.cli.entry import version_of
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.storage.atomic import write_atomically
@@ -172,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare systems with a baseline by BLEU and chrF (sacrebleu), with signatures and p-values of "
         "the paired bootstrap test.",
     )
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
     parser.add_argument("--ref", required=True, metavar="FILE", help="references, one segment per line")
     parser.add_argument("--baseline", required=True, metavar="FILE", help="detokenised hypotheses of the baseline")
     parser.add_argument(

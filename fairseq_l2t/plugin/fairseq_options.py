@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 from fairseq import options, utils
 
 from fairseq_l2t.plugin.option_effects import refuse_ignored
-from fairseq_l2t.teaching.options.command_line import Given, options_parser
+from fairseq_l2t.teaching.options.command_line import Given
 from fairseq_l2t.teaching.options.config_file import written
 from fairseq_l2t.teaching.options.declaration import OptionError, declared, flag_of
-from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
 from fairseq_l2t.teaching.options.suggestions import similar_to, unrecognized
+from fairseq_l2t.teaching.options.teacher_help import HELP_ALL, teacher_help
 from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 
 __all__ = ["parse_fairseq_options", "print_help"]
@@ -54,12 +54,13 @@ def parse_fairseq_options(given: Given[TranslationOptions]) -> tuple[argparse.Na
     return namespace, found
 
 
-def print_help() -> None:
-    """Print our options; fairseq's parser then prints its own and ends the program."""
-    presets = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
-    program = Path(sys.argv[0]).name
-    print(f"usage: {program} DATA [option ...]\n\nOptions of teaching; those of fairseq-train follow.\n")
-    print(options_parser(TranslationOptions, presets).format_help())
+def print_help(arguments: Sequence[str]) -> NoReturn:
+    """Print our options, with ``--help-all`` fairseq's too, and end the program."""
+    print(teacher_help(Path(sys.argv[0]).name))
+    if HELP_ALL in arguments:
+        print("Options of fairseq-train\n")
+        options.get_training_parser().print_help()
+    raise SystemExit(0)
 
 
 def _given(parser: argparse.ArgumentParser, namespace: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:

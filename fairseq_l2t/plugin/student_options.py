@@ -27,6 +27,7 @@ from fairseq_l2t.plugin.student.optimizers import SUPPORTED, WITHOUT_ADJOINT
 from fairseq_l2t.teaching.options.command_line import Given, parse_options
 from fairseq_l2t.teaching.options.declaration import OptionError, flag_of
 from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
+from fairseq_l2t.teaching.options.teacher_help import asks_for_help
 from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
 
@@ -92,8 +93,8 @@ def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> St
         OptionError: names the option, its value and the values allowed.
         SystemExit: ``--help`` was asked for.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help()
+    if asks_for_help(arguments):
+        print_help(arguments)
     given = parse_options(TranslationOptions, arguments, _PRESETS, preset)
     with given.naming_file(arguments):
         return _checked(given)

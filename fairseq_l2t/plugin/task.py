@@ -105,6 +105,10 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
             total,
             warmup,
         )
+        logger.info(
+            "the training loss is negative where the teacher sets it, -scale * sigmoid(Phi * log p); lower is better; "
+            "nll_loss, ppl and all validation losses are those of cross-entropy"
+        )
         return FrozenTeacher(
             file, total_updates=total, cross_entropy_updates=warmup, bleu_is_measured=bool(self.cfg.eval_bleu)
         )

@@ -22,9 +22,11 @@ from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 from fairseq_l2t.storage import TeacherSettings
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.progress_display import StepDisplay, step_display
 from fairseq_l2t.teaching.record import SavedState
 from fairseq_l2t.teaching.run import run_teaching
 from fairseq_l2t.teaching.update_report import UpdateReport
+from fairseq_l2t.teaching.work import RunWork
 
 __all__ = ["TranslationObjective", "TranslationStudents", "train_teacher"]
 
@@ -138,11 +140,15 @@ class TranslationObjective:
 
 
 class _FairseqProgress:
-    """fairseq's progress bar."""
+    """fairseq's log of teacher updates, and a display of the student updates within them."""
 
-    def __init__(self, bar: Any) -> None:
-        self._bar, self._steps = bar, iter(bar)
+    def __init__(self, bar: Any, steps: StepDisplay) -> None:
+        self._bar, self._steps, self._display = bar, iter(bar), steps
         next(self._steps, None)
+
+    def step(self, work: RunWork) -> None:
+        """Show one student update, or one step back."""
+        self._display.show(work.share, work.place, work.seconds_left)
 
     def show(self, report: UpdateReport, seconds: float, left: float) -> None:
         """Show one update."""
@@ -153,23 +159,25 @@ class _FairseqProgress:
 @contextmanager
 def _progress(options: TeacherRunOptions, done: int) -> Iterator[_FairseqProgress]:
     common, total = options.student.cfg.common, options.plan.teacher_updates
-    yield _FairseqProgress(
-        progress_bar.progress_bar(
-            CountingIterator(range(done, total), start=done, total=total),
-            log_format=common.log_format,
-            log_interval=1,
-            log_file=common.log_file,
-            aim_repo=common.aim_repo,
-            aim_run_hash=common.aim_run_hash,
-            aim_param_checkpoint_dir=options.student.namespace.save_dir,
-            prefix="teacher",
-            tensorboard_logdir=common.tensorboard_logdir,
-            wandb_project=common.wandb_project,
-            wandb_run_name=os.environ.get("WANDB_NAME", Path(options.student.namespace.save_dir).name),
-            azureml_logging=common.azureml_logging,
-            default_log_format="simple" if common.no_progress_bar else "tqdm",
-        )
+    wants_bar = common.log_format == "tqdm" or (common.log_format is None and not common.no_progress_bar)
+    updates = progress_bar.progress_bar(
+        CountingIterator(range(done, total), start=done, total=total),
+        # The bar is that of the student updates; teacher updates are lines above it.
+        log_format="simple" if wants_bar else common.log_format,
+        log_interval=1,
+        log_file=common.log_file,
+        aim_repo=common.aim_repo,
+        aim_run_hash=common.aim_run_hash,
+        aim_param_checkpoint_dir=options.student.namespace.save_dir,
+        prefix="teacher",
+        tensorboard_logdir=common.tensorboard_logdir,
+        wandb_project=common.wandb_project,
+        wandb_run_name=os.environ.get("WANDB_NAME", Path(options.student.namespace.save_dir).name),
+        azureml_logging=common.azureml_logging,
+        default_log_format="simple",
     )
+    with step_display(bar=wants_bar, lines=common.log_format != "none") as steps:
+        yield _FairseqProgress(updates, steps)
 
 
 def _statistics(report: UpdateReport, seconds: float, left: float) -> dict[str, Any]:

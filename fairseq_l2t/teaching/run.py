@@ -19,9 +19,11 @@ from fairseq_l2t.teaching.lives import LivingStudent
 from fairseq_l2t.teaching.options.comparison import plain_options
 from fairseq_l2t.teaching.options.config_file import write_config
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.progress_display import in_words
 from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
+from fairseq_l2t.teaching.work import RunWork, StepKind
 from fairseq_l2t.unroll.memory.budget import bytes_of, plan_for
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 
@@ -69,6 +71,9 @@ class Progress(Protocol):
 
     def show(self, report: UpdateReport, seconds: float, left: float) -> None:
         """Show one update, its duration in seconds, and the estimated seconds that remain."""
+
+    def step(self, work: RunWork) -> None:
+        """Show one student update, or one step back through one."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +175,20 @@ class TeachingRun:
             plan.unroll_length,
         )
         first = trainer.teacher_update
-        with progress(first) as shown, stop_requests("after this teacher update") as stop:
+        work = RunWork(plan, first)
+
+        def when() -> str:
+            return f"after this teacher update{in_words(work.seconds_left_of_update)}"
+
+        with progress(first) as shown, stop_requests(when) as stop:
+
+            def on_step(kind: StepKind, update: int) -> None:
+                work.step(kind, update)
+                shown.step(work)
+
+            trainer.on_step = on_step
             for report, seconds, left in self._updates():
+                work.begin_update(report.teacher_update)
                 shown.show(report, seconds, left)
                 _log_error(report)
                 stop.raise_if_made()

@@ -22,6 +22,7 @@ from fairseq_l2t.teaching.options.comparison import fixed_options, refuse_other_
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.teaching.update_report import UpdateReport, sum_by_tenth
+from fairseq_l2t.teaching.work import StepKind
 from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 from fairseq_l2t.unroll.student import NonFiniteError
@@ -66,7 +67,9 @@ class TeacherTrainer:
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout = measure, holdout
-        self._lives = Lives(student, teacher, plan, observe_dev)
+        self.on_step: Callable[[StepKind, int], None] = lambda kind, update: None
+        """Called after every student update, and after every step back through one, with the number of the update."""
+        self._lives = Lives(student, teacher, plan, observe_dev, lambda kind, update: self.on_step(kind, update))
         self._on_bad_window, self._memory = on_bad_window, memory or MemoryPlan()
         self._optimizer = TeacherOptimizer(teacher, plan)
         self._backtracking = Backtracking(teacher, self._optimizer, plan.teacher_lr_shrink)
@@ -87,11 +90,10 @@ class TeacherTrainer:
             NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is unchanged since
                 before them.
         """
-        if self.life < 0 and self.plan.holdout_lives:
-            self._judge(keep_best)
+        initial = self._judge(keep_best) if self.life < 0 and self.plan.holdout_lives else None
         while True:
             try:
-                return self._run_window(keep_best)
+                return replace(self._run_window(keep_best), initial_holdout_measure=initial)
             except NonFiniteError as error:
                 self._bad_windows += 1
                 self._on_bad_window(error)
@@ -113,11 +115,13 @@ class TeacherTrainer:
         steps = self._lives.next_window()
         kept = min(steps, self.plan.kept_length)
         self._lives.advance(steps - kept)
-        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.observe_if_due)
+        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.after_update)
         value, grad_omega = self._measure(self.teacher_update)
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
-        found = hypergradient_with_adjoint(trajectory, grad_omega, self.plan.hvp)
+        found = hypergradient_with_adjoint(
+            trajectory, grad_omega, self.plan.hvp, lambda update: self.on_step("sweep", update + 1)
+        )
         error = self._error_of(found, trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")

@@ -28,6 +28,8 @@ class UpdateReport:
         states: states of the student by feature name (`teaching.lives.Lives.take_states`), the window's end last.
         phi_off_diagonal: mean of the off-diagonal coefficients; for a smoothed Phi the last coefficient, which is then
             in no other statistic; None for a diagonal Phi.
+        initial_holdout_measure: with ``holdout_lives``, in the first report alone: the held-back measure of the initial
+            teacher; None elsewhere.
         teacher_rate_factor: factor of the learning rates of the next update (`teaching.backtracking`).
     """
 
@@ -48,6 +50,7 @@ class UpdateReport:
     states: list[dict[str, float]]
     phi_off_diagonal: float | None = None
     teacher_rate_factor: float = 1.0
+    initial_holdout_measure: float | None = None
 
 
 def sum_by_tenth(values: Sequence[float]) -> tuple[float, ...]:
