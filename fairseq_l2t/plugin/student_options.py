@@ -8,15 +8,16 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.objectives.bleu_tokenizers import tokenizer_of, why_unusable
 from fairseq_l2t.plugin.fairseq_options import parse_fairseq_options, print_help
 from fairseq_l2t.teaching.options.command_line import parse_options
 from fairseq_l2t.teaching.options.declaration import OptionError
@@ -61,6 +62,11 @@ class StudentOptions:
     def loss_shape(self) -> LossShape:
         """Scale, cross-entropy share and level of the dynamic loss."""
         return self.plan.loss_shape(self.own.loss_level)
+
+    @property
+    def bleu_tokenizer(self) -> str:
+        """sacrebleu's tokenizer for the reward of ``expected-bleu``."""
+        return self.own.bleu_tokenizer or "13a"
 
     @property
     def total_updates(self) -> int:
@@ -111,8 +117,22 @@ def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> St
         max_update=cfg.optimization.max_update or None,
         warmup_updates=int(namespace.warmup_updates) if of_fairseq.get("warmup_updates") else None,
     )
+    own = replace(own, bleu_tokenizer=_bleu_tokenizer(own, OmegaConf.to_container(cfg.task)))
     vars(namespace).update({field.name: getattr(own, field.name) for field in fields(own)})
     return StudentOptions(cfg, namespace, own, plan_of(own, cfg.common.seed), given.names, of_fairseq)
+
+
+def _bleu_tokenizer(own: TranslationOptions, task: Mapping[str, Any]) -> str:
+    """Return the tokenizer of the reward; refuse one that is needed and not installed."""
+    language = task.get("target_lang") or ""
+    if not language and task["_name"] == "translation":
+        language = infer_language_pair(task["data"].split(":")[0])[1]
+    of_language = "none" if task.get("eval_tokenized_bleu") else tokenizer_of(language)
+    chosen = own.bleu_tokenizer or of_language
+    if own.objective == "expected-bleu" and (reason := why_unusable(chosen)):
+        known = "" if own.bleu_tokenizer else f" (of target language {language})"
+        raise OptionError(f"--bleu-tokenizer: {chosen}{known} {reason}")
+    return chosen
 
 
 def _refuse_precision(namespace: argparse.Namespace) -> None:

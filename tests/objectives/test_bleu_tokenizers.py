@@ -36,7 +36,14 @@ def test_text_without_spaces_needs_another_tokenizer():
     spaced = " ".join(CHINESE)
     assert "13a splits at spaces" in why_unfit("13a", [CHINESE])
     assert why_unfit("13a", ["ผมไปสวนสาธารณะกับเพื่อนๆ"]) and why_unfit("intl", ["公園を散歩しましたとても楽しかった"])
-    fit = [("zh", CHINESE), ("char", CHINESE), ("none", spaced), ("13a", "공원에서 산책했습니다"), ("13a", "a 花园"), ("13a", "")]
+    fit = [
+        ("zh", CHINESE),
+        ("char", CHINESE),
+        ("none", spaced),
+        ("13a", "공원에서 산책했습니다"),
+        ("13a", "a 花园"),
+        ("13a", ""),
+    ]
     assert not any(why_unfit(name, [text]) for name, text in fit)
 
 

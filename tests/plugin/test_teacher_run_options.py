@@ -128,6 +128,31 @@ def test_the_options_of_a_run_are_those_of_its_file(tmp_path):
     assert other.fixed() != options.fixed()
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "13a"),
+        ("--target-lang zh", "zh"),
+        ("--target-lang zh_CN --bleu-tokenizer char", "char"),
+        ("--target-lang zh --eval-tokenized-bleu", "none"),
+        ("--target-lang ko --bleu-tokenizer intl", "intl"),
+        ("--target-lang ja --objective likelihood", "ja-mecab"),
+    ],
+)
+def test_the_reward_takes_the_tokenizer_of_the_target_language(tmp_path, given, expected):
+    options = parse(tmp_path, "--objective expected-bleu", given)
+    assert options.own.bleu_tokenizer == options.student.bleu_tokenizer == expected
+    assert options.fixed()["bleu_tokenizer"] == expected
+
+
+def test_a_reward_that_needs_mecab(tmp_path, monkeypatch):
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    message = r"--bleu-tokenizer: ja-mecab \(of target language ja\) needs MeCab .*'sacrebleu\[ja\]'; or use char$"
+    with pytest.raises(OptionError, match=message):
+        parse(tmp_path, "--objective expected-bleu --target-lang ja")
+    assert parse(tmp_path, "--target-lang ja --objective expected-bleu --bleu-tokenizer char")
+
+
 def test_a_name_in_a_file_that_is_no_option(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("teacher-lr: 0.1\ndropuot: 0.1\n", encoding="utf-8")

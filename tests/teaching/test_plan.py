@@ -7,6 +7,7 @@ import pytest
 from fairseq_l2t.loss.dynamic_loss import LOSS_LEVELS
 from fairseq_l2t.loss.teacher import DEFAULT_INITIAL_COEFFICIENT, DEFAULT_KEYS, VOCABULARY_FORMS
 from fairseq_l2t.objectives import ESTIMATORS
+from fairseq_l2t.objectives.bleu_tokenizers import BLEU_TOKENIZERS
 from fairseq_l2t.teaching.options.declaration import OptionError, declared
 from fairseq_l2t.teaching.options.image_options import ImageTeaching
 from fairseq_l2t.teaching.options.presets import PRESETS
@@ -87,6 +88,7 @@ def test_values_that_do_not_fit_each_other(change, message):
 def test_declared_choices_are_those_of_the_engine():
     choices = {name: one.allowed for name, one in declared(TranslationTeaching).items()}
     engine = {
+        "bleu_tokenizer": BLEU_TOKENIZERS,
         "coefficient_form": VOCABULARY_FORMS,
         "estimator": ESTIMATORS,
         "hvp": PRODUCTS,

@@ -64,6 +64,15 @@ class TranslationTeaching(TeachingOptions):
         Option("sharpness of the risk estimator", _MEASURE, "A"),
     ] = 1.0
 
+    bleu_tokenizer: Annotated[
+        Literal["13a", "zh", "ja-mecab", "ko-mecab", "char", "intl", "none"] | None,
+        Option(
+            "sacrebleu's tokenizer for the sentence BLEU of --objective expected-bleu",
+            _MEASURE,
+            unset="that of the target language: zh, ja-mecab, ko-mecab, otherwise 13a; none with --eval-tokenized-bleu",
+        ),
+    ] = None
+
     @property
     def has_off_diagonal(self) -> bool:
         """Whether the teacher has coefficients beside the diagonal."""
