@@ -75,7 +75,15 @@ def compare(
         ``{"signatures": {metric: text}, "systems": [{"name": ..., metric: {"score", "p_value", "mean",
         "confidence"}}]}``; the baseline's ``p_value`` is None, mean and half-width of the 95 % confidence
         interval are over the resamples.
+
+    Raises:
+        ValueError: a set of references of another length than a system; sacrebleu would leave the rest out.
     """
+    lengths = [len(segments) for segments in [*references, *(segments for _, segments in named_systems)]]
+    if len(set(lengths)) > 1 or any(isinstance(one, str) for one in references):
+        raise ValueError(
+            f"references, systems: {', '.join(map(str, lengths))} segments; expected sets of segments, all equally long"
+        )
     metrics = {"BLEU": BLEU(references=references, tokenize=tokenize), "CHRF": CHRF(references=references)}
     with _sacrebleu_seed(seed):
         test = PairedTest(

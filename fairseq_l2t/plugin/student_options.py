@@ -79,7 +79,7 @@ class StudentOptions:
         return self.plan.cross_entropy_updates
 
 
-def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> StudentOptions:
+def parse_student_options(arguments: Sequence[str], preset: str = "short-windows") -> StudentOptions:
     """Parse our options and fairseq's training options, and refuse those without an exact hypergradient.
 
     Args:
@@ -117,22 +117,22 @@ def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> St
         max_update=cfg.optimization.max_update or None,
         warmup_updates=int(namespace.warmup_updates) if of_fairseq.get("warmup_updates") else None,
     )
-    own = replace(own, bleu_tokenizer=_bleu_tokenizer(own, OmegaConf.to_container(cfg.task)))
+    own = _with_tokenizer(own, OmegaConf.to_container(cfg.task))
     vars(namespace).update({field.name: getattr(own, field.name) for field in fields(own)})
     return StudentOptions(cfg, namespace, own, plan_of(own, cfg.common.seed), given.names, of_fairseq)
 
 
-def _bleu_tokenizer(own: TranslationOptions, task: Mapping[str, Any]) -> str:
-    """Return the tokenizer of the reward; refuse one that is needed and not installed."""
+def _with_tokenizer(own: TranslationOptions, task: Any) -> TranslationOptions:
+    """Return the options with the tokenizer of the reward; refuse one that is needed and not installed."""
     language = task.get("target_lang") or ""
     if not language and task["_name"] == "translation":
         language = infer_language_pair(task["data"].split(":")[0])[1]
     of_language = "none" if task.get("eval_tokenized_bleu") else tokenizer_of(language)
-    chosen = own.bleu_tokenizer or of_language
+    chosen: Any = own.bleu_tokenizer or of_language
     if own.objective == "expected-bleu" and (reason := why_unusable(chosen)):
         known = "" if own.bleu_tokenizer else f" (of target language {language})"
         raise OptionError(f"--bleu-tokenizer: {chosen}{known} {reason}")
-    return chosen
+    return replace(own, bleu_tokenizer=chosen)
 
 
 def _refuse_precision(namespace: argparse.Namespace) -> None:

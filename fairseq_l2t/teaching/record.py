@@ -119,6 +119,8 @@ class TeachingRecord:
             logger.info("--teacher-updates 0: writing the initial teacher, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
+        elif not plan.dev_holdout:
+            logger.info("--dev-holdout 0: no dev example is held back; %s is the last teacher", BEST_NAME)
         elif not self.trainer.has_ended_a_life:
             windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
             logger.warning(

@@ -94,7 +94,7 @@ class DevData:
         task: a fairseq translation task with both splits loaded.
         split: name of the dev split.
         max_positions: longest source and target, in tokens, that the model accepts.
-        holdout: share of the pairs that select the best teacher.
+        holdout: share of the pairs that select the best teacher; 0: none does.
         seed: seed of the division.
         allow_overlap: whether to accept dev pairs that also occur in the training data.
         train_split: name of the training split.
@@ -117,7 +117,7 @@ class DevData:
         self._dataset = task.dataset(split)
         usable = self._usable(split, max_positions)
         held = round(len(usable) * holdout)
-        if not 1 <= held < len(usable):
+        if not (held >= 1 or holdout == 0) or held >= len(usable):
             raise OptionError(
                 f"--dev-holdout: {holdout} of {len(usable)} usable pairs of split {split}; both parts need a pair"
             )
