@@ -229,3 +229,10 @@ def test_a_tokenizer_without_its_program_is_refused(chinese, capsys, monkeypatch
         _scores(chinese, "--ref", str(chinese / "ref"), "--tokenize", "ja-mecab")
     message = "--tokenize: ja-mecab needs MeCab and its dictionary: pip install 'sacrebleu[ja]'; or use char"
     assert stop.value.code == 2 and capsys.readouterr().err == f"l2t-compare: error: {message}\n"
+
+
+@pytest.mark.parametrize("references", [[[line] for line in REFERENCES], REFERENCES, [REFERENCES, REFERENCES[:-1]]])
+def test_references_of_another_shape_are_refused(references):
+    """sacrebleu would score the first segments alone, in silence."""
+    with pytest.raises(ValueError, match="expected sets of segments, all equally long"):
+        compare(references, [("base", REFERENCES), ("same", REFERENCES)], 10)
