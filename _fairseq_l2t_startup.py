@@ -33,6 +33,7 @@ _PATCHES_AFTER = {
     ],
     "fairseq.distributed.utils": [("process_spawning", "patch_call_main")],
     "fairseq.tasks.translation": [("upsample_primary", "patch_loading")],
+    "fairseq.data.iterators": [("skipped_remainder", "patch_epoch_length")],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
     "hydra._internal.utils": [("hydra_report", "patch_report")],
     "hydra.core.plugins": [("plugin_scan", "patch_plugin_scan")],

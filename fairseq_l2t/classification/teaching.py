@@ -120,7 +120,7 @@ class ImageObjective:
     """
 
     def __init__(self, options: TrainTeacherOptions, student: ClassifierStudent) -> None:
-        if not student.holdout:
+        if student.dev_holdout and not student.holdout:
             raise OptionError(
                 f"--dev-holdout: {student.dev_holdout} of {len(student.splits.dev)} dev images (--dev-size) is none; "
                 "expected a share above 0 that leaves some to choose the teacher by"

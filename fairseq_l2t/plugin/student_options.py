@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.lstm import LSTMModel
 from fairseq.registry import REGISTRIES
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.objectives.bleu_tokenizers import tokenizer_of, why_unusable
 from fairseq_l2t.plugin.fairseq_options import parse_fairseq_options, print_help
 from fairseq_l2t.plugin.option_ranges import refuse_out_of_range
 from fairseq_l2t.plugin.schedule_check import refuse_schedule
@@ -72,6 +73,11 @@ class StudentOptions:
         return self.plan.loss_shape(self.own.loss_level)
 
     @property
+    def bleu_tokenizer(self) -> str:
+        """sacrebleu's tokenizer for the reward of ``expected-bleu``."""
+        return self.own.bleu_tokenizer or "13a"
+
+    @property
     def total_updates(self) -> int:
         """Length of a student's life in updates."""
         return self.plan.total_updates
@@ -82,7 +88,7 @@ class StudentOptions:
         return self.plan.cross_entropy_updates
 
 
-def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> StudentOptions:
+def parse_student_options(arguments: Sequence[str], preset: str = "short-windows") -> StudentOptions:
     """Parse our options and fairseq's training options, and refuse those without an exact hypergradient.
 
     Args:
@@ -125,6 +131,7 @@ def _checked(given: Given[TranslationOptions]) -> StudentOptions:
         # In the main process and without a reader thread: the same batches, and nothing beside us draws numbers.
         cfg.dataset.num_workers, cfg.dataset.data_buffer_size = 0, 0
         cfg.distributed_training.distributed_world_size = 1
+    own = _with_tokenizer(own, OmegaConf.to_container(cfg.task))
     vars(namespace).update({field.name: getattr(own, field.name) for field in fields(own)})
     return StudentOptions(cfg, namespace, own, plan_of(own, cfg.common.seed), given.names, of_fairseq)
 
@@ -140,6 +147,19 @@ def _set_for_teaching(namespace: argparse.Namespace, own: TranslationOptions) ->
     namespace.max_update = namespace.max_update or own.total_updates
     if "total_num_update" in namespace and namespace.total_num_update is None:
         namespace.total_num_update = namespace.max_update
+
+
+def _with_tokenizer(own: TranslationOptions, task: Any) -> TranslationOptions:
+    """Return the options with the tokenizer of the reward; refuse one that is needed and not installed."""
+    language = task.get("target_lang") or ""
+    if not language and task["_name"] == "translation":
+        language = infer_language_pair(task["data"].split(":")[0])[1]
+    of_language = "none" if task.get("eval_tokenized_bleu") else tokenizer_of(language)
+    chosen: Any = own.bleu_tokenizer or of_language
+    if own.objective == "expected-bleu" and (reason := why_unusable(chosen)):
+        known = "" if own.bleu_tokenizer else f" (of target language {language})"
+        raise OptionError(f"--bleu-tokenizer: {chosen}{known} {reason}")
+    return replace(own, bleu_tokenizer=chosen)
 
 
 def _refuse_unsupported(namespace: argparse.Namespace) -> None:

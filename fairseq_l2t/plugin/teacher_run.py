@@ -89,7 +89,8 @@ class TranslationStudents:
     def settings(self, extra: dict[str, Any]) -> TeacherSettings:
         """Return the settings of the teacher file."""
         own, plan, shape = self._options.own, self._options.plan, self._options.student.loss_shape
-        drawn = {"estimator": own.estimator, "samples": own.samples} if own.objective == "expected-bleu" else {}
+        drawn = {"estimator": own.estimator, "samples": own.samples, "bleu_tokenizer": own.bleu_tokenizer}
+        drawn = drawn if own.objective == "expected-bleu" else {}
         recorded = {"objective": own.objective, **drawn, **extra, "arguments": list(self._options.arguments)}
         return TeacherSettings(
             shape.scale, shape.cross_entropy_mix, plan.total_updates, plan.cross_entropy_updates, recorded, shape.level
@@ -115,7 +116,16 @@ class TranslationObjective:
         count = len(pairs) if self._own.dev_batch is None else min(len(pairs), self._own.dev_batch)
         # A new draw of pairs for each update, from numbers alone: a resumed run draws the same.
         chosen = random.Random(f"{self._seed} {teacher_update}").sample(pairs, count)
-        return self._on(chosen, teacher_update)
+        value, gradient = self._on(chosen, teacher_update)
+        if value == 0 and self._own.objective == "expected-bleu":
+            logger.warning(
+                "teacher update %d: the sentence BLEU of all hypotheses is 0 (--bleu-tokenizer %s), so the "
+                "hypergradient is 0; check the tokenizer and --eval-bleu-detok, or give students a longer life "
+                "(--total-updates)",
+                teacher_update + 1,
+                self._own.bleu_tokenizer,
+            )
+        return value, gradient
 
     def holdout(self, teacher_update: int) -> float:
         """Return the measure on the held-back pairs."""

@@ -119,6 +119,8 @@ class TeachingRecord:
             logger.info("--teacher-updates 0: writing the initial teacher, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
+        elif not plan.dev_holdout:
+            logger.info("teacher: %s (the last one; --dev-holdout 0 judges none)", self._folder / BEST_NAME)
         elif not self.trainer.has_ended_a_life:
             windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
             logger.warning(
@@ -137,6 +139,8 @@ class TeachingRecord:
             )
         if not is_judged and self.trainer.teacher_update:
             self._save(BEST_NAME)
+        if not plan.dev_holdout:
+            return
         update = "" if self._best_update is None else f"after teacher update {self._best_update}, "
         logger.info("teacher: %s (%sheld-back measure %s)", self._folder / BEST_NAME, update, self.trainer.best_holdout)
 

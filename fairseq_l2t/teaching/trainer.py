@@ -84,7 +84,7 @@ class TeacherTrainer:
 
         ``keep_best`` is called when the current teacher is better on held-back pairs than all earlier ones. Without
         ``holdout_lives`` the life that trained the teacher judges it, before the update. With them the judging lives
-        do, after the update and also before the first one.
+        do, after the update and also before the first one. Without ``dev_holdout`` no teacher is judged.
 
         Raises:
             NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is unchanged since
@@ -127,7 +127,8 @@ class TeacherTrainer:
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
         self._lives.end_window()
         ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
-        holdout = self._keep_if_best(self._held_back(), keep_best) if ended and not judged else None
+        judges_itself = ended and not judged and self.plan.dev_holdout > 0
+        holdout = self._keep_if_best(self._held_back(), keep_best) if judges_itself else None
         phi = trajectory.last_coefficients
         if phi is None:
             raise ValueError("window: no update uses the teacher; expected fewer cross-entropy updates")

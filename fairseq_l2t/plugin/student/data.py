@@ -100,7 +100,7 @@ class DevData:
         task: a fairseq translation task with all these splits loaded.
         splits: names of the dev splits.
         max_positions: longest source and target, in tokens, that the model accepts.
-        holdout: share of the pairs that select the best teacher.
+        holdout: share of the pairs that select the best teacher; 0: none does.
         seed: seed of the division.
         allow_overlap: whether to accept dev pairs that also occur in the training data.
         train_split: name of the training split.
@@ -127,7 +127,7 @@ class DevData:
         self._name = f"split {splits[0]}" if len(splits) == 1 else f"splits {', '.join(splits)}"
         usable = self._usable(max_positions, skip_too_long)
         held = round(len(usable) * holdout)
-        if not 1 <= held < len(usable):
+        if not (held >= 1 or holdout == 0) or held >= len(usable):
             raise OptionError(
                 f"--dev-holdout: {holdout} of {len(usable)} usable pairs of {self._name}; both parts need a pair"
             )

@@ -73,7 +73,7 @@ class FairseqStudent:
             self.coefficient_count, options.total_updates, with_bleu=bool(options.cfg.task.eval_bleu)
         )
         self._reached: frozenset[str] | None = None
-        self._texts = ScoredTexts(self.task.target_dictionary, options.cfg.task)
+        self._texts = ScoredTexts(self.task.target_dictionary, options.cfg.task, options.bleu_tokenizer)
         self.model = self._build_model(options.cfg.common.seed)
         self.dev = load_data(self.task, options, self.model)
         self.restart(options.cfg.common.seed)

@@ -1,7 +1,7 @@
 """The teaching options: one declaration each, with name, type, range, help text, group and default.
 
-The default of a field is the published value (Wu et al., NeurIPS 2018). A preset (`teaching.options.presets`) uses it
-unless the preset sets another one. ``None`` means that the value depends on other options; `teaching.plan.resolve`
+The defaults of the fields are those of the preset ``short-windows``. Another preset (`teaching.options.presets`) uses
+them unless it sets others. ``None`` means that the value depends on other options; `teaching.plan.resolve`
 computes it.
 """
 
@@ -95,7 +95,12 @@ class DevOptions:
     dev_holdout: Annotated[
         float,
         Field(ge=0, lt=1),
-        Option("share of the dev set that selects the best teacher and does not train it", _DEV, "SHARE"),
+        Option(
+            "share of the dev set that selects the best teacher and does not train it; 0: all trains the teacher, and "
+            "the last teacher is the result (the paper's)",
+            _DEV,
+            "SHARE",
+        ),
     ] = 0.2
 
 
@@ -268,6 +273,14 @@ class TeachingOptions(LifeOptions, DevOptions):
         Option("maximum norm of the hypergradient; 0: no limit", _STEPS, "NORM"),
     ] = 0.0
 
+    teacher_optimizer: Annotated[
+        Literal["levels", "plain"],
+        Option(
+            "what the teacher's Adam steps on: levels, the part that all labels share and the rest of each label, each "
+            "with its learning rate; plain, W and V themselves with --teacher-lr alone (the paper's)",
+            _STEPS,
+        ),
+    ] = "levels"
     teacher_adam_betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
         Option("decay rates of the moments of the teacher's Adam, such as '(0.9, 0.999)'", _STEPS, "B"),

@@ -65,6 +65,15 @@ class TranslationTeaching(TeachingOptions):
         Option("sharpness of the risk estimator", _MEASURE, "A"),
     ] = 1.0
 
+    bleu_tokenizer: Annotated[
+        Literal["13a", "zh", "ja-mecab", "ko-mecab", "char", "intl", "none"] | None,
+        Option(
+            "sacrebleu's tokenizer for the sentence BLEU of --objective expected-bleu",
+            _MEASURE,
+            unset="that of the target language: zh, ja-mecab, ko-mecab, otherwise 13a; none with --eval-tokenized-bleu",
+        ),
+    ] = None
+
     @property
     def has_off_diagonal(self) -> bool:
         """Whether the teacher has coefficients beside the diagonal."""
@@ -77,9 +86,13 @@ class TranslationOptions(TranslationTeaching, RunOptions):
     """All options of ``l2t-train-teacher`` that fairseq does not have."""
 
     preset: Annotated[
-        Literal["whole-life", "paper"],
+        Literal["whole-life", "paper", "short-windows"],
         Option(
-            "set of defaults: whole-life, which helped with noisy data, or paper, the published loss in short windows",
+            "set of defaults: whole-life, which helped with noisy data; paper, Algorithm 1 of Wu et al. 2018 to the "
+            "letter; short-windows, the paper's loss learned by likelihood in windows of 20 updates. The paper's text "
+            "does not give, so that the values in paper are ours: --initial-coefficient, --stage-spread, "
+            "--teacher-keys (recalled from its appendix), --teacher-updates, --teacher-lr, --teacher-adam-betas, "
+            "--estimator, --samples and --validate-interval-updates",
             "run",
             may_change=True,
         ),
