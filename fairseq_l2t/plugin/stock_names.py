@@ -37,7 +37,14 @@ def with_stock_names(entries: Mapping[str, Any]) -> dict[str, Any]:
     stock = {option.name for option in dataclasses.fields(TranslationConfig)}
     task = {name: value for name, value in cfg["task"].items() if name in stock}
     criterion = {**_CRITERION, "sentence_avg": cfg["criterion"]["sentence_avg"]}
-    own = {*cfg["task"], *cfg["criterion"]} - stock - criterion.keys()
+    # The task also has copies of fairseq's options, such as max_update of the section "optimization".
+    of_fairseq = {
+        name
+        for section, options in cfg.items()
+        if section not in ("task", "criterion", "model") and isinstance(options, Mapping)
+        for name in options
+    }
+    own = {*cfg["task"], *cfg["criterion"]} - stock - criterion.keys() - of_fairseq
     changed = {
         **cfg,
         "task": {**task, "_name": _TASK},
