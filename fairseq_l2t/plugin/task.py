@@ -103,7 +103,7 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         chosen["--bf16"] = self.cfg.bf16 and fairseq.utils.xm is None
         for option in (name for name, is_chosen in chosen.items() if is_chosen):
             raise OptionError(
-                f"{option}: fairseq-train needs a GPU for it and uses none here; train in float32 without it"
+                f"{option}: fairseq-train needs a GPU for it, and uses none here; leave it out to train in float32"
             )
 
     def _load_teacher(self) -> FrozenTeacher:
