@@ -71,6 +71,9 @@ def vocabulary_of(dictionary: Dictionary) -> Vocabulary:
 class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
     """Translation under a frozen teacher.
 
+    A task derived from it and from another subclass of ``TranslationTask``, in this order, trains that other task
+    under a teacher (docs/train-a-student.md).
+
     Decoding and validation need no teacher, so that a checkpoint can be used without its teacher file. Training reads
     the file before it builds the model or reads data. The student's state is saved in the checkpoint (``task_state``).
     """
