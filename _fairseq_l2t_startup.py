@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
 # Module -> (file in fairseq_l2t/compat, function). The function gets the name of the module before its first import.
 _PATCHES_BEFORE = {
@@ -25,15 +25,20 @@ _PATCHES_BEFORE = {
 # The functions get the module itself after it has been executed, in this order.
 _PATCHES_AFTER = {
     "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
+    "fairseq": [("plugin_registration", "register_plugin")],
     "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
+    "fairseq_cli.generate": [("user_errors", "patch_command")],
+    "fairseq_cli.interactive": [("user_errors", "patch_command")],
     "fairseq_cli.train": [
         ("empty_hypotheses", "patch_validation"),
         ("early_stopping", "patch_resume"),
         ("hydra_architectures", "patch_configuration"),
+        ("user_errors", "patch_command"),
     ],
+    "fairseq_cli.validate": [("user_errors", "patch_command")],
+    "fairseq.data.iterators": [("skipped_remainder", "patch_epoch_length")],
     "fairseq.distributed.utils": [("process_spawning", "patch_call_main")],
     "fairseq.tasks.translation": [("upsample_primary", "patch_loading")],
-    "fairseq.data.iterators": [("skipped_remainder", "patch_epoch_length")],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
     "hydra._internal.utils": [("hydra_report", "patch_report")],
     "hydra.core.plugins": [("plugin_scan", "patch_plugin_scan")],
@@ -105,6 +110,13 @@ class _PatchingLoader:
         self._loader.exec_module(module)
         for patch in self._patches:
             _apply(patch, module)
+
+    def get_code(self, fullname: str) -> "CodeType | None":
+        """Return what ``python -m fullname`` runs: a command is imported, and so patched, before it is called."""
+        if fullname.startswith("fairseq_cli."):
+            return compile(f"from {fullname} import cli_main\ncli_main()", f"<{fullname}>", "exec")
+        code: CodeType | None = self._loader.get_code(fullname)  # type: ignore[attr-defined]  # of loaders of source
+        return code
 
 
 def _apply(patch: "tuple[str, str]", argument: "str | ModuleType") -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fairseq_l2t.loss.student_state import BLEU_FEATURE, StudentState, require_same_features
 from fairseq_l2t.plugin.corpus_bleu import corpus_bleu_of_counts
 from fairseq_l2t.storage import TeacherFile
+from fairseq_l2t.teaching.options.declaration import OptionError
 
 __all__ = ["FrozenTeacher", "required_teacher"]
 
@@ -34,7 +35,7 @@ class FrozenTeacher:
         bleu_is_measured: whether validation computes BLEU (``--eval-bleu``).
 
     Raises:
-        ValueError: a feature of the teacher is dev BLEU and validation does not compute it, or its features are not
+        OptionError: a feature of the teacher is dev BLEU and validation does not compute it, or its features are not
             those of a translation student.
     """
 
@@ -44,10 +45,13 @@ class FrozenTeacher:
         self._teacher = file.teacher
         with_bleu = BLEU_FEATURE in file.teacher.features
         if with_bleu and not bleu_is_measured:
-            raise ValueError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
+            raise OptionError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
         self.loss_shape = file.settings.loss_shape
         self._state = StudentState(file.teacher.entries, total_updates, with_bleu=with_bleu)
-        require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
+        try:
+            require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
+        except ValueError as error:
+            raise OptionError(str(error)) from error
         self._cross_entropy_updates = cross_entropy_updates
         self._prepared: int | None = None
         self._dev_sums: dict[str, float] = {}
@@ -106,11 +110,14 @@ class FrozenTeacher:
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: another version, or measures of other names.
+            OptionError: another version, or measures of other names.
         """
         if saved.get("version") != _SAVED_VERSION:
-            raise ValueError(f"teaching state: version {saved.get('version')}; this release reads {_SAVED_VERSION}")
-        self._state.load_state_dict(saved["measures"])
+            raise OptionError(f"teaching state: version {saved.get('version')}; this release reads {_SAVED_VERSION}")
+        try:
+            self._state.load_state_dict(saved["measures"])
+        except ValueError as error:
+            raise OptionError(str(error)) from error
         self._prepared = None
 
 
@@ -118,10 +125,10 @@ def required_teacher(teacher: FrozenTeacher | None) -> FrozenTeacher:
     """Return the teacher of a task that trains.
 
     Raises:
-        ValueError: the task has no teacher, because it was built for decoding.
+        OptionError: the task has no teacher, because it was built for decoding.
     """
     if teacher is None:
-        raise ValueError("--teacher-path: not given; --task l2t_dlf needs a teacher file for training")
+        raise OptionError("--teacher-path: not given; --task l2t_dlf needs a teacher file for training")
     return teacher
 
 
