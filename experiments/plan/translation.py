@@ -81,7 +81,7 @@ class Experiment(Runs):
             self.logs,
             (data / RECORD,),
             work=folder,
-            resume=("--resume",),
+            resume=("--resume-or-start",),
             progress=lines_in_file(folder / "teacher_log.jsonl", max(1, self.grid.teachers[name].updates)),
         )
 

@@ -19,7 +19,7 @@ __all__ = ["CONFIG_NAME", "arguments_of", "file_values", "read_config", "write_c
 CONFIG_NAME = "options.yaml"
 """The resolved options of a run, in its folder."""
 
-_NOT_WRITTEN = ("config", "resume")
+_NOT_WRITTEN = ("config", "resume", "resume_or_start", "allow_other_data")
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
 from fairseq_l2t.unroll.memory.budget import bytes_of
 
 __all__ = [
@@ -108,7 +108,17 @@ class RunOptions:
             expected="a path",
         ),
     ] = None
-    resume: Annotated[bool, Option("continue the run in --save-dir", _RUN, may_change=True)] = False
+    resume: Annotated[
+        bool, Option("continue the run in --save-dir, which must contain a saved one", _RUN, may_change=True)
+    ] = False
+    resume_or_start: Annotated[
+        bool,
+        Option("continue the run in --save-dir if it contains a saved one, otherwise start one", _RUN, may_change=True),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.resume_or_start:
+            raise OptionError("--resume-or-start: given beside --resume; expected one of the two")
 
 
 @one_line_errors
