@@ -48,12 +48,14 @@ class LogLines:
         records: the JSON objects by their number, in the order of the numbers; of several with one number the last.
         raw: the line of each record, newline included, by the same numbers.
         foreign: numbers (from 1) of the lines that are not records, except an incomplete last one.
+        whole: the whole file.
         incomplete: number of the last line if it has no newline and is not a record; None otherwise.
     """
 
     records: dict[int, dict[str, Any]]
     raw: dict[int, bytes]
     foreign: tuple[int, ...]
+    whole: bytes
     incomplete: int | None
 
 
@@ -70,7 +72,8 @@ def read_log_lines(path: str | os.PathLike[str], schema: type[LogRecord], number
     """
     found: dict[int, tuple[dict[str, Any], bytes]] = {}
     foreign, incomplete = [], None
-    for position, line in enumerate(_split(_read(Path(path))), start=1):
+    whole = _read(Path(path))
+    for position, line in enumerate(_split(whole), start=1):
         record = _record(line, schema)
         if record is not None:
             found[record[number]] = record, line if line.endswith(b"\n") else line + b"\n"
@@ -80,7 +83,11 @@ def read_log_lines(path: str | os.PathLike[str], schema: type[LogRecord], number
             foreign.append(position)
     order = sorted(found)
     return LogLines(
-        {key: found[key][0] for key in order}, {key: found[key][1] for key in order}, (*foreign,), incomplete
+        records={key: found[key][0] for key in order},
+        raw={key: found[key][1] for key in order},
+        foreign=tuple(foreign),
+        whole=whole,
+        incomplete=incomplete,
     )
 
 
@@ -121,7 +128,7 @@ class JsonLog:
         lines = read_log_lines(self.path, self._schema, self._number)
         if lines.foreign:
             damaged = self.path.with_name(f"{self.path.stem}_damaged{self.path.suffix}")
-            write_atomically(damaged, [_read(self.path)])
+            write_atomically(damaged, [lines.whole])
             _logger.warning(
                 "%s: %s not a record with a field %s; left out, the whole file is kept as %s",
                 self.path,
@@ -130,7 +137,9 @@ class JsonLog:
                 damaged.name,
             )
         kept = [number for number in lines.raw if number <= last]
-        write_atomically(self.path, [lines.raw[number] for number in kept])
+        content = b"".join(lines.raw[number] for number in kept)
+        if content != lines.whole:
+            write_atomically(self.path, [content])
         return kept
 
 

@@ -6,6 +6,7 @@ previous one is taken. What depends on the student (`teaching.trainer`) is compa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ class _PlanValues(FileValues):
     cross_entropy_updates: Count
     teacher_keys: Annotated[int, Field(ge=1)]
     holdout_lives: Count = 0
-    teacher_lr_shrink: Share = 1.0
+    teacher_lr_shrink: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class _RunValues(FileValues):
@@ -47,7 +48,7 @@ class _RunValues(FileValues):
 
     plan: dict[str, Any]
     options: dict[str, Any]
-    rate_factor: Share
+    rate_factor: Annotated[float, Field(gt=0, le=1)]
     teacher_update: Count
     life: Annotated[int, Field(ge=-1, lt=2**31)]
     best_holdout: Finite | None
@@ -82,6 +83,8 @@ def check_of(student_values: type[StudentValues]) -> StateCheck:
 
 
 def _contradictions(run: _RunValues, plan: _PlanValues, student: StudentValues) -> Iterator[str]:
+    if not _is_power(run.rate_factor, plan.teacher_lr_shrink):
+        yield f"rate_factor: {run.rate_factor}; expected a power of --teacher-lr-shrink {plan.teacher_lr_shrink}"
     windows = max(1, -(-(plan.total_updates - plan.cross_entropy_updates) // plan.unroll_length))
     if (run.life < 0) != (run.teacher_update == 0):
         yield f"life: {run.life}; expected -1 before the first teacher update and at least 0 after it"
@@ -102,6 +105,12 @@ def _contradictions(run: _RunValues, plan: _PlanValues, student: StudentValues) 
     )
     if run.teacher_update:
         yield from _contradictions_in_life(run, plan, student)
+
+
+def _is_power(factor: float, base: float) -> bool:
+    if base == 1:
+        return factor == 1
+    return math.isclose(factor, base ** round(math.log(factor) / math.log(base)), rel_tol=1e-6)
 
 
 def _contradictions_in_life(run: _RunValues, plan: _PlanValues, student: StudentValues) -> Iterator[str]:

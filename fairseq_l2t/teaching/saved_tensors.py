@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["PlanShape", "student_tensor_problems", "tensor_problems"]
 
+_COUNTS = (torch.float32, torch.float64)
+"""Dtypes in which torch's Adam counts its steps."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """Names of the state of torch's Adam for one parameter."""
 
@@ -40,20 +42,22 @@ def tensor_problems(tensors: Mapping[str, Tensor], shape: PlanShape) -> Iterator
     yield from (f"tensor {name} is not expected" for name in others)
     yield from student_tensor_problems(parts["student"], "student.", may_be_nan=shape.student_is_spoilt)
     values = parts["teacher"].get("values")
-    if values is None or values.dim() != 2:
-        yield "tensor teacher.values is missing or not a matrix"
+    if values is None or values.dim() != 2 or not values.is_floating_point():
+        yield "tensor teacher.values is missing or not a matrix of numbers"
         return
     sizes = {"values": (values.shape[0], shape.keys), "queries": (shape.keys, shape.features)}
-    yield from _named("teacher.", parts["teacher"], sizes, finite=True)
-    yield from _optimizer_problems("optimizer.", parts["optimizer"], sizes, shape, fresh=not shape.teacher_update)
+    yield from _named("teacher.", parts["teacher"], sizes, values.dtype, finite=True)
+    yield from _optimizer_problems(
+        "optimizer.", parts["optimizer"], sizes, values.dtype, shape, fresh=not shape.teacher_update
+    )
     if shape.has_best != bool(parts["best"]):
         wanted = "those of the best teacher" if shape.has_best else "none"
         yield f"tensors best.*: {len(parts['best'])}; expected {wanted}"
     elif shape.has_best:
         best, others = _by_prefix(parts["best"], ("teacher", "optimizer"))
         yield from (f"tensor best.{name} is not expected" for name in others)
-        yield from _named("best.teacher.", best["teacher"], sizes, finite=True)
-        yield from _optimizer_problems("best.optimizer.", best["optimizer"], sizes, shape, is_best=True)
+        yield from _named("best.teacher.", best["teacher"], sizes, values.dtype, finite=True)
+        yield from _optimizer_problems("best.optimizer.", best["optimizer"], sizes, values.dtype, shape, is_best=True)
 
 
 def student_tensor_problems(
@@ -65,9 +69,14 @@ def student_tensor_problems(
         yield f"tensor {prefix}omega is missing or not a vector of numbers"
         return
     buffers = {f"buffer{number}": tuple(omega.shape) for number in range(len(tensors) - 1)}
-    yield from _named(prefix, tensors, {"omega": tuple(omega.shape), **buffers}, dtype=omega.dtype)
-    if not may_be_nan and not bool(torch.isfinite(omega).all()):
+    problems = list(_named(prefix, tensors, {"omega": tuple(omega.shape), **buffers}, omega.dtype))
+    yield from problems
+    if may_be_nan or problems:
+        return
+    if not bool(torch.isfinite(omega).all()):
         yield f"tensor {prefix}omega holds NaN or infinity"
+    # A second moment may be infinite: the step is then 0.
+    yield from (f"tensor {prefix}{name} holds NaN" for name in buffers if bool(torch.isnan(tensors[name]).any()))
 
 
 def _by_prefix(
@@ -89,6 +98,7 @@ def _optimizer_problems(
     prefix: str,
     tensors: Mapping[str, Tensor],
     sizes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
     shape: PlanShape,
     *,
     fresh: bool = False,
@@ -104,7 +114,7 @@ def _optimizer_problems(
     may_be_fresh = fresh or is_best or shape.has_gone_back
     if stepped or not may_be_fresh:
         parameters.update(moments)
-    yield from _named(prefix, tensors, parameters, finite=True, unbounded=("exp_avg_sq",))
+    yield from _named(prefix, tensors, parameters, dtype, finite=True)
     if stepped and fresh:
         yield f"tensors {prefix}*.step; expected none before the first teacher update"
     exact = not (is_best or shape.has_gone_back)
@@ -119,24 +129,30 @@ def _named(
     prefix: str,
     tensors: Mapping[str, Tensor],
     expected: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
     *,
-    dtype: torch.dtype | None = None,
     finite: bool = False,
-    unbounded: tuple[str, ...] = (),
 ) -> Iterator[str]:
-    """Yield the missing, unexpected and ill-shaped tensors; ``unbounded``: endings of names that may hold infinity."""
+    """Yield the missing, unexpected and ill-shaped tensors, and with ``finite`` those with NaN or infinity.
+
+    A count of steps has a dtype of its own, and a second moment may be infinite: Adam's step is then 0.
+    """
     yield from (f"tensor {prefix}{name} is missing" for name in expected if name not in tensors)
     yield from (f"tensor {prefix}{name} is not expected" for name in tensors if name not in expected)
     for name, size in expected.items():
         tensor = tensors.get(name)
         if tensor is None:
             continue
-        if tuple(tensor.shape) != size or not tensor.is_floating_point() or dtype not in (None, tensor.dtype):
-            wanted = "" if dtype is None else f"{str(dtype).removeprefix('torch.')} "
-            found = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            yield f"tensor {prefix}{name}: {found}; expected {wanted or 'floating point '}{list(size)}"
-        elif name.endswith(unbounded) and unbounded:
+        is_count = name.endswith(".step")
+        if tuple(tensor.shape) != size or (tensor.dtype != dtype and not (is_count and tensor.dtype in _COUNTS)):
+            found = f"{_name_of(tensor.dtype)} {list(tensor.shape)}"
+            yield f"tensor {prefix}{name}: {found}; expected {_name_of(dtype)} {list(size)}"
+        elif name.endswith(".exp_avg_sq"):
             if not bool((tensor >= 0).all()):
                 yield f"tensor {prefix}{name} holds NaN or numbers below 0"
         elif finite and not bool(torch.isfinite(tensor).all()):
             yield f"tensor {prefix}{name} holds NaN or infinity"
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
