@@ -130,10 +130,10 @@ class JsonLog:
             damaged = self.path.with_name(f"{self.path.stem}_damaged{self.path.suffix}")
             write_atomically(damaged, [lines.whole])
             _logger.warning(
-                "%s: %s not a record with a field %s; left out, the whole file is kept as %s",
+                "%s: not a record with a field %s: %s; left out, the whole file is kept as %s",
                 self.path,
-                _told(lines.foreign),
                 self._number,
+                _told(lines.foreign),
                 damaged.name,
             )
         kept = [number for number in lines.raw if number <= last]
@@ -169,7 +169,5 @@ def _record(line: bytes, schema: type[LogRecord]) -> dict[str, Any] | None:
 
 
 def _told(lines: tuple[int, ...], most: int = 5) -> str:
-    if len(lines) == 1:
-        return f"line {lines[0]} is"
     more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return f"lines {', '.join(map(str, lines[:most]))}{more} are"
+    return f"line {', '.join(map(str, lines[:most]))}{more}"

@@ -44,7 +44,7 @@ def test_records_are_matched_by_their_update(tmp_path, caplog):
     assert (tmp_path / "log_damaged.jsonl").read_text() == text
     (warning,) = caplog.messages
     assert warning.startswith(
-        f"{path}: line 2 is not a record with a field teacher_update; left out, the whole file is"
+        f"{path}: not a record with a field teacher_update: line 2; left out, the whole file is"
     )
 
 
