@@ -87,7 +87,7 @@ class ImageExperiment:
         """Return the options of a teacher's training."""
         folder = teacher_file(self.output, setting, name).parent
         own = shlex.split(self.grid.teachers[name])
-        return (*self._shared_words(setting), *own, "--save-dir", str(folder), "--resume")
+        return (*self._shared_words(setting), *own, "--save-dir", str(folder), "--resume-or-start")
 
     def student_options(self, setting: ImageSetting, choice: str, lr: float, seed: int) -> TrainOptions:
         """Return the parsed options of a student's training; ``--teacher-path`` is a name of the grid.

@@ -81,7 +81,7 @@ class Experiment(Runs):
             self.logs,
             (data / RECORD,),
             work=folder,
-            resume=("--resume",),
+            resume=("--resume-or-start",),
             progress=share_in_log(self.logs / f"{step}.log"),
         )
 

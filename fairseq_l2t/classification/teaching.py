@@ -76,6 +76,7 @@ class ImageStudents:
     def __init__(self, options: TrainTeacherOptions, student: ClassifierStudent) -> None:
         self._options, self.student = options, student
         self.vocabulary = classes_of(student.splits.train.classes)
+        self.fingerprints: dict[str, str] = {}  # the digest of the images is among the options that are compared
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
         """Return the initial teacher."""

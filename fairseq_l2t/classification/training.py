@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.storage.run_state import tensor_differences
 from fairseq_l2t.unroll.trajectory import advance
 
 __all__ = ["StudentTraining", "Validation"]
@@ -134,6 +135,11 @@ class StudentTraining:
         Raises:
             ValueError: the training of a student of another size.
         """
+        expected = {**self.student.state_dict()[0], "best_omega": self.student.omega}
+        problems = tensor_differences(tensors, expected)
+        problems += [f"tensor {name} is not expected" for name in tensors if name not in expected]
+        if problems:
+            raise ValueError(f"--resume: the run state does not fit this student: {'; '.join(problems)}")
         self.student.load_state_dict(tensors, values)
         self.best, self.best_omega = Validation(**values["best"]), tensors["best_omega"]
         self._without_best = values["without_best"]

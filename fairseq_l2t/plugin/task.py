@@ -54,6 +54,10 @@ class L2TConfig(TranslationConfig):  # type: ignore[misc]  # fairseq has no type
             "(default: the same share of the life as in the training of the teacher)"
         },
     )
+    allow_other_teacher: bool = field(
+        default=False,
+        metadata={"help": "continue a checkpoint under another teacher than the one that taught it so far"},
+    )
     max_update: int = II("optimization.max_update")
     cpu: bool = II("common.cpu")
     fp16: bool = II("common.fp16")
@@ -137,7 +141,11 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
             "nll_loss, ppl and all validation losses are those of cross-entropy"
         )
         return FrozenTeacher(
-            file, total_updates=total, cross_entropy_updates=warmup, bleu_is_measured=bool(self.cfg.eval_bleu)
+            file,
+            total_updates=total,
+            cross_entropy_updates=warmup,
+            bleu_is_measured=bool(self.cfg.eval_bleu),
+            allow_other_teacher=self.cfg.allow_other_teacher,
         )
 
     def build_criterion(self, cfg: FairseqDataclass) -> FairseqCriterion:
@@ -199,7 +207,11 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         return with_stock_names(entries) if is_own else entries
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the result of `state_dict`; a checkpoint of another task leaves the student's state unchanged."""
+        """Restore the result of `state_dict`; a checkpoint of another task leaves the student's state unchanged.
+
+        Raises:
+            ResumeError: the checkpoint is of a student of another teacher, and ``--allow-other-teacher`` is not given.
+        """
         rest = {key: value for key, value in state_dict.items() if key != _CHECKPOINT_KEY}
         super().load_state_dict(rest)
         if self.frozen_teacher is not None and _CHECKPOINT_KEY in state_dict:

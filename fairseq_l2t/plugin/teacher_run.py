@@ -18,9 +18,11 @@ from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.plugin.doctor.doctor import quick_check
 from fairseq_l2t.plugin.option_effects import without_effect
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
+from fairseq_l2t.plugin.student.fingerprints import MAY_DIFFER, input_fingerprints
 from fairseq_l2t.plugin.task import vocabulary_of
 from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 from fairseq_l2t.storage import TeacherSettings
+from fairseq_l2t.teaching.options.comparison import refuse_other_inputs
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.progress_display import StepDisplay, step_display
 from fairseq_l2t.teaching.record import SavedState
@@ -39,6 +41,8 @@ def train_teacher(arguments: Sequence[str]) -> None:
     Raises:
         OptionError: names the option, its value and the values allowed.
         DoctorError: the quick form of ``l2t-doctor`` failed.
+        ResumeError: the run in the folder was started with other dictionaries, or with other data and
+            ``--allow-other-data`` is not given.
         Others: see `teaching.run.run_teaching`.
     """
     options = TeacherRunOptions.parse(arguments)
@@ -48,12 +52,21 @@ def train_teacher(arguments: Sequence[str]) -> None:
 
     def build(saved: SavedState | None) -> tuple[TranslationStudents, TranslationObjective]:
         student = FairseqStudent(options.student)
+        students = TranslationStudents(options, student)
+        if saved is not None:
+            refuse_other_inputs(
+                saved[1].get("fingerprints"),
+                students.fingerprints,
+                option="--allow-other-data",
+                is_given=options.own.allow_other_data,
+                may_differ=MAY_DIFFER,
+            )
         if options.own.skip_quick_check:
             logger.warning("--skip-quick-check: this student's hypergradients were not verified")
         else:
             for check in quick_check(student):
                 logger.info("quick check: %s", check)
-        return TranslationStudents(options, student), TranslationObjective(options, student)
+        return students, TranslationObjective(options, student)
 
     run_teaching(options.setup, build, lambda done: _progress(options, done))
 
@@ -69,6 +82,7 @@ class TranslationStudents:
     def __init__(self, options: TeacherRunOptions, student: FairseqStudent) -> None:
         self._options, self.student = options, student
         self.vocabulary = vocabulary_of(student.task.target_dictionary)
+        self.fingerprints = input_fingerprints(student.task, options.student.cfg, options.student.namespace)
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
         """Return the initial teacher."""

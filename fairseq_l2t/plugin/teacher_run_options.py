@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairseq_l2t.plugin.student.saved_life import FairseqStudentValues
 from fairseq_l2t.plugin.student_options import StudentOptions, parse_student_options
 from fairseq_l2t.teaching.options.comparison import fixed_options
 from fairseq_l2t.teaching.options.config_file import file_values
@@ -57,8 +58,8 @@ class TeacherRunOptions:
         Raises:
             OptionError: names the option, its value and the values allowed.
         """
-        # Teacher files record the command that made them, without --resume, which only an interruption adds.
-        kept = tuple(argument for argument in arguments if argument != "--resume")
+        # Teacher files record the command that made them, without what only an interruption adds.
+        kept = tuple(argument for argument in arguments if argument not in ("--resume", "--resume-or-start"))
         return cls(parse_student_options(arguments, DEFAULT_PRESET), kept)
 
     @property
@@ -82,6 +83,8 @@ class TeacherRunOptions:
             config=self.file_values(),
             given=self.student.given | frozenset(self.student.of_fairseq),
             preset=self.own.preset,
+            resume_or_start=self.own.resume_or_start,
+            student_values=FairseqStudentValues,
         )
 
     def fixed(self) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from fairseq_l2t.teaching.options.teaching_options import (
     TeachingOptions,
 )
 
-__all__ = ["RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
+__all__ = ["JUDGING_SEED_OFFSET", "RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
 
 DEV_MEASURES_PER_LIFE = 5
 """Dev measures in a life, from which the default of --validate-interval-updates is computed."""
 
-_JUDGING_SEED_OFFSET = 1_000_000
+JUDGING_SEED_OFFSET = 1_000_000
+"""Distance of the seeds of judging lives from those of the training lives."""
 
 T = TypeVar("T", bound=TeachingOptions)
 
@@ -180,7 +181,7 @@ class TeachingPlan(TeachingOptions):
     @property
     def holdout_seeds(self) -> range:
         """Seeds of the judging lives, far from those of the training lives."""
-        first = self.seed + _JUDGING_SEED_OFFSET
+        first = self.seed + JUDGING_SEED_OFFSET
         return range(first, first + self.holdout_lives)
 
     @property

@@ -20,7 +20,8 @@ from fairseq_l2t.teaching.options.comparison import plain_options
 from fairseq_l2t.teaching.options.config_file import write_config
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.progress_display import in_words
-from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.record import SavedState, TeachingRecord, require_run, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.saved_state import StudentValues, check_of
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.teaching.work import RunWork, StepKind
@@ -42,6 +43,10 @@ class StudentAdapter(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary (or classes) for which the teacher has coefficients."""
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """SHA-256 of the content that a resumed run must share, by name; `build` compares it."""
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
         """Return the initial teacher."""
@@ -83,11 +88,13 @@ class RunSetup:
     Args:
         folder: folder of the run, ``--save-dir``.
         plan: the resolved options of teaching.
-        resume: whether a run in the folder is continued.
+        resume: whether a run in the folder is continued, which must exist.
         fixed: options that a resumed run must share, JSON-able (`teaching.options.comparison.fixed_options`).
         config: the resolved options, by name, in the form that `teaching.options.config_file.read_config` reads.
         given: names of the options that are given.
         preset: name of the preset that gives the others; empty if there is only one preset.
+        resume_or_start: whether a run in the folder is continued if there is one.
+        student_values: schema of the values that its students save.
     """
 
     folder: Path
@@ -97,6 +104,8 @@ class RunSetup:
     config: Mapping[str, Any]
     given: frozenset[str] = frozenset()
     preset: str = ""
+    resume_or_start: bool = False
+    student_values: type[StudentValues] = StudentValues
 
 
 def run_teaching(
@@ -112,15 +121,19 @@ def run_teaching(
         progress: (teacher updates made) -> the display of the remaining updates.
 
     Raises:
-        ResumeError: the folder holds a run and ``resume`` is not set, or options changed since it was started.
+        ResumeError: the folder holds a run and ``resume`` is not set, or the reverse, or options changed since the run
+            was started.
         RunStateError: a state that cannot be resumed.
         Interrupted: a signal was received; the state after the current update is saved.
         NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last good
             update.
         ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
     """
+    if setup.resume:
+        require_run(setup.folder)
     with lock_run_folder(setup.folder) as folder:
-        saved = saved_run(folder, resume=setup.resume)
+        check = check_of(setup.student_values)
+        saved = saved_run(folder, resume=setup.resume or setup.resume_or_start, check=check)
         run = TeachingRun(setup, *build(saved), saved)
         write_config(folder, setup.config)
         run.run(progress)
@@ -163,6 +176,7 @@ class TeachingRun:
             saved,
             given=setup.given,
             preset=setup.preset,
+            fingerprints=adapter.fingerprints,
         )
 
     def run(self, progress: Callable[[int], AbstractContextManager[Progress]]) -> None:

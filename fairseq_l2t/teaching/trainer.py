@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.storage.run_state import tensor_differences
 from fairseq_l2t.teaching.backtracking import Backtracking
 from fairseq_l2t.teaching.lives import Lives, LivingStudent
-from fairseq_l2t.teaching.options.comparison import fixed_options, refuse_other_options
+from fairseq_l2t.teaching.options.comparison import ResumeError, fixed_options, refuse_other_options
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.teaching.update_report import UpdateReport, sum_by_tenth
@@ -235,9 +236,16 @@ class TeacherTrainer:
         """Restore the result of `state_dict`; options that do not change the result of an update may differ.
 
         Raises:
-            ResumeError: the state is from a run with other options.
+            ResumeError: the state is from a run with other options, or its tensors do not fit student and teacher.
         """
         refuse_other_options(values["plan"], fixed_options(self.plan))
+        expected, _ = self.state_dict()
+        problems = tensor_differences(tensors, expected)
+        problems += [
+            f"tensor {name} is not expected" for name in tensors if _is_of_student(name) and name not in expected
+        ]
+        if problems:
+            raise ResumeError(f"--resume: the run state does not fit this run: {'; '.join(problems)}")
         for name, parameter in self.teacher.named_parameters():
             with torch.no_grad():
                 parameter.copy_(tensors[f"teacher.{name}"])
@@ -248,6 +256,10 @@ class TeacherTrainer:
         self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
         self._life_is_spoilt = values["life_is_spoilt"]
         self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
+
+
+def _is_of_student(name: str) -> bool:
+    return name.startswith("student.")
 
 
 def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

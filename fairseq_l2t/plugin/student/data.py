@@ -52,6 +52,11 @@ class TrainBatches:
         samples = next(self._grouped)
         return [utils.move_to_cuda(sample) for sample in samples] if self._trainer.cuda else list(samples)
 
+    @property
+    def per_epoch(self) -> int:
+        """Number of micro-batches of an epoch."""
+        return len(self._epochs)
+
     def position(self) -> dict[str, Any]:
         """Return the position of the next batch, in plain types, for `seek`."""
         if self._grouped is None:
@@ -60,10 +65,18 @@ class TrainBatches:
         return {"epoch": self._epochs.epoch, "iterations_in_epoch": self._epochs.iterations_in_epoch}
 
     def seek(self, position: dict[str, Any]) -> None:
-        """Go to a `position` of a life with the same seed and data, without the callbacks of earlier epochs."""
+        """Go to a `position` of a life with the same seed and data, without the callbacks of earlier epochs.
+
+        Raises:
+            ValueError: a position beyond the end of an epoch.
+        """
         if position["iterations_in_epoch"] == 0:
             return
         batches = len(self._epochs)
+        if position["iterations_in_epoch"] > batches:
+            raise ValueError(
+                f"position of the life: batch {position['iterations_in_epoch']} of an epoch; expected at most {batches}"
+            )
         at_end = position["iterations_in_epoch"] >= batches
         start = 0 if at_end else position["iterations_in_epoch"]
         shuffle = position["epoch"] > self._trainer.cfg.dataset.curriculum

@@ -230,12 +230,18 @@ class FairseqStudent:
         """Continue the life from the result of `state_dict`.
 
         Raises:
-            ValueError: the life is that of a student of another size.
+            ValueError: the life is that of a student of another size, or of other data.
         """
         if tensors["omega"].shape != self.omega.shape:
             raise ValueError(f"student: {len(tensors['omega'])} parameters saved, {len(self.omega)} here")
         self.restart(values["seed"])
-        self._batches.seek(values["position"])
+        position = values["position"]
+        if self.options.own.allow_other_data:  # the epochs of other data may be shorter
+            position = {
+                **position,
+                "iterations_in_epoch": min(position["iterations_in_epoch"], self._batches.per_epoch),
+            }
+        self._batches.seek(position)
         self.set_omega(tensors["omega"].to(self.omega))
         self.buffers = tuple(tensors[f"buffer{i}"].to(self.omega) for i in range(len(self.buffers)))
         self.update, self._previous_lr = values["update"], values["previous_lr"]

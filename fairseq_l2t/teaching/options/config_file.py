@@ -20,7 +20,7 @@ __all__ = ["CONFIG_NAME", "arguments_of", "file_values", "naming_file", "read_co
 CONFIG_NAME = "options.yaml"
 """The resolved options of a run, in its folder."""
 
-_NOT_WRITTEN = ("config", "resume")
+_NOT_WRITTEN = ("config", "resume", "resume_or_start", "allow_other_data")
 
 _NAMED_OPTION = re.compile(r"(?:argument )?(--[a-z0-9-]+)")
 """The option at the beginning of an error's message, ours or argparse's."""

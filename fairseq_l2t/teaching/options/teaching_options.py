@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.loss.dynamic_loss import LARGEST_SCALE
-from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
 from fairseq_l2t.teaching.options.limits import (
     LARGEST_COEFFICIENT,
     LARGEST_COUNT,
@@ -120,7 +120,17 @@ class RunOptions:
             expected="a path",
         ),
     ] = None
-    resume: Annotated[bool, Option("continue the run in --save-dir", _RUN, may_change=True)] = False
+    resume: Annotated[
+        bool, Option("continue the run in --save-dir, which must contain a saved one", _RUN, may_change=True)
+    ] = False
+    resume_or_start: Annotated[
+        bool,
+        Option("continue the run in --save-dir if it contains a saved one, otherwise start one", _RUN, may_change=True),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.resume_or_start:
+            raise OptionError("--resume-or-start: given beside --resume; expected one of the two")
 
 
 @one_line_errors

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
 from fairseq_l2t.teaching.options.limits import LARGEST_COEFFICIENT, LARGEST_LIVES
 from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
 
@@ -119,6 +119,15 @@ class TranslationOptions(TranslationTeaching, RunOptions):
         ),
     ] = ()
     allow_dev_overlap: Annotated[bool, Option("accept dev pairs that are also in the training data", _STUDENT)] = False
+    allow_other_data: Annotated[
+        bool,
+        Option(
+            "continue a run although the content of its training data, dev data or initial weights has changed; the "
+            "dictionaries must be the same",
+            "run",
+            may_change=True,
+        ),
+    ] = False
     skip_quick_check: Annotated[
         bool,
         Option(
@@ -127,3 +136,8 @@ class TranslationOptions(TranslationTeaching, RunOptions):
             may_change=True,
         ),
     ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.allow_other_data and not (self.resume or self.resume_or_start):
+            raise OptionError("--allow-other-data: needs --resume or --resume-or-start")
