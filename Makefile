@@ -14,6 +14,9 @@ install: $(STAMP)
 
 # pip 24.1 and later refuse the metadata of omegaconf 2.0.x, which fairseq 0.12.2 needs.
 $(STAMP): setup.py pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c '' || { echo "make: $(PYTHON): cannot be started; install Python 3.11," \
+	    "or give its path: make install PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@if test -x $(BIN)/python; then $(BIN)/python check_setup.py; else $(PYTHON) check_setup.py; fi
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip<24.1" setuptools wheel
 	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,docs,inspection,classification]"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
 # Module -> (file in fairseq_l2t/compat, function). The function gets the name of the module before its first import.
 _PATCHES_BEFORE = {
@@ -25,11 +25,27 @@ _PATCHES_BEFORE = {
 # The functions get the module itself after it has been executed, in this order.
 _PATCHES_AFTER = {
     "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
+    "fairseq": [("plugin_registration", "register_plugin")],
     "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
-    "fairseq_cli.train": [("empty_hypotheses", "patch_validation"), ("early_stopping", "patch_resume")],
+    "fairseq_cli.generate": [("user_errors", "patch_command")],
+    "fairseq_cli.interactive": [("user_errors", "patch_command")],
+    "fairseq_cli.train": [
+        ("empty_hypotheses", "patch_validation"),
+        ("early_stopping", "patch_resume"),
+        ("hydra_architectures", "patch_configuration"),
+        ("user_errors", "patch_command"),
+    ],
+    "fairseq_cli.validate": [("user_errors", "patch_command")],
+    "fairseq.data.iterators": [("skipped_remainder", "patch_epoch_length")],
+    "fairseq.distributed.utils": [("process_spawning", "patch_call_main")],
+    "fairseq.tasks.translation": [("upsample_primary", "patch_loading")],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
+    "hydra._internal.utils": [("hydra_report", "patch_report")],
     "hydra.core.plugins": [("plugin_scan", "patch_plugin_scan")],
 }
+# The functions get every module of fairseq, its commands and its examples, wherever `--user-dir` finds these.
+_PATCHES_OF_FAIRSEQ = [("evaluated_strings", "patch_eval"), ("explicit_weights_only", "patch_loads")]
+_FAIRSEQ_PACKAGES = ("fairseq", "fairseq_cli")
 
 
 class _PatchOnImport:
@@ -37,33 +53,41 @@ class _PatchOnImport:
 
     def __init__(self) -> None:
         self._before = dict(_PATCHES_BEFORE)
-        self._asking_others = False
+        self._being_found: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        if self._asking_others:
+        if fullname in self._being_found:
             return None
         if fullname in self._before:
             # Removed first, because the patch looks up the same module and would arrive here again.
             _apply(self._before.pop(fullname), fullname)
-        if fullname in _PATCHES_AFTER and fullname not in sys.modules:
-            return self._patching_spec(fullname)
+        patches = _PATCHES_AFTER.get(fullname, [])
+        if fullname.partition(".")[0] in _FAIRSEQ_PACKAGES or _is_example(path):
+            patches = _PATCHES_OF_FAIRSEQ + patches
+        if patches and fullname not in sys.modules:
+            return self._patching_spec(fullname, patches)
         return None
 
-    def _patching_spec(self, fullname: str) -> "ModuleSpec | None":
+    def _patching_spec(self, fullname: str, patches: "Sequence[tuple[str, str]]") -> "ModuleSpec | None":
         """Return the spec that the other finders give for a module, with a loader that also patches it."""
         import importlib.util
 
-        self._asking_others = True
+        self._being_found.add(fullname)
         try:
             spec = importlib.util.find_spec(fullname)
         finally:
-            self._asking_others = False
+            self._being_found.discard(fullname)
         if spec is not None and spec.loader is not None:
-            loader = _PatchingLoader(spec.loader, _PATCHES_AFTER[fullname])
+            loader = _PatchingLoader(spec.loader, patches)
             spec.loader = loader  # type: ignore[assignment]  # a Loader by its methods; importlib.abc costs start-up time
         return spec
+
+
+def _is_example(path: "Sequence[str] | None") -> bool:
+    """Return whether the parent package of a module lies in the examples of fairseq."""
+    return path is not None and any("/fairseq/examples/" in folder for folder in path)
 
 
 class _PatchingLoader:
@@ -72,6 +96,9 @@ class _PatchingLoader:
     def __init__(self, loader: "Loader", patches: "Sequence[tuple[str, str]]") -> None:
         self._loader = loader
         self._patches = patches
+
+    def __getattr__(self, name: str) -> "object":
+        return getattr(self._loader, name)  # `python -m` asks for the code instead of executing the module
 
     def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return self._loader.create_module(spec)
@@ -83,6 +110,13 @@ class _PatchingLoader:
         self._loader.exec_module(module)
         for patch in self._patches:
             _apply(patch, module)
+
+    def get_code(self, fullname: str) -> "CodeType | None":
+        """Return what ``python -m fullname`` runs: a command is imported, and so patched, before it is called."""
+        if fullname.startswith("fairseq_cli."):
+            return compile(f"from {fullname} import cli_main\ncli_main()", f"<{fullname}>", "exec")
+        code: CodeType | None = self._loader.get_code(fullname)  # type: ignore[attr-defined]  # of loaders of source
+        return code
 
 
 def _apply(patch: "tuple[str, str]", argument: "str | ModuleType") -> None:

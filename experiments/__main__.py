@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.programs.entry import run_program
+from fairseq_l2t.cli.entry import version_of
 
 __all__ = ["main"]
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="experiments", description="Grids of experiments, for translation and images."
     )
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, allow_abbrev=False)

@@ -207,6 +207,22 @@ def test_environment_is_the_pinned_one(repository):
     assert installed == {name: version for name, version in pinned(repository).items() if name in installed}
 
 
+def test_remedies_name_packages_of_the_index(repository):
+    """`pip install 'fairseq_l2t[...]'` finds nothing: this package is on no index."""
+    declared = {text for extra in project(repository)["optional-dependencies"].values() for text in extra}
+    sources = [path.read_text(encoding="utf-8") for path in (repository / "fairseq_l2t").rglob("*.py")]
+    named = set(re.findall(r"pip install '([^']+)'", "\n".join(sources)))
+    assert {"matplotlib>=3.7", "scikit-learn>=1.3"} <= named <= declared
+
+
+def test_metadata_has_description_and_links(wheel):
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    text = wheel.read(name).decode()
+    assert "\nSummary: Learning to teach" in text and "\nProject-URL: Paper, https://arxiv.org/abs/1810.12081\n" in text
+    assert "\nDescription-Content-Type: text/markdown\n" in text and "\n# fairseq_l2t\n" in text
+    assert "\nRequires-Python: <3.13,>=3.11\n" in text
+
+
 def test_no_cuda_library_is_installed():
     names = {canonical(distribution.metadata["Name"]) for distribution in metadata.distributions()}
     assert metadata.version("torch").partition("+")[0] == "2.13.0"
@@ -233,7 +249,8 @@ def test_module_prints_the_user_dir(run_command, tmp_path):
 
 def test_console_commands_exist(repository):
     commands = project(repository)["scripts"]
-    assert set(commands) == {"l2t-train-teacher", "l2t-doctor", "l2t-inspect", "l2t-compare", "l2t-classify"}
+    names = ("train-teacher", "doctor", "inspect", "compare", "average", "classify")
+    assert set(commands) == {f"l2t-{name}" for name in names}
     assert {entry.name for entry in metadata.distribution("fairseq_l2t").entry_points} == set(commands)
     for place in commands.values():
         module, _, function = place.partition(":")

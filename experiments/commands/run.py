@@ -67,7 +67,7 @@ def run_grid(one: GridRun, options: argparse.Namespace) -> None:
             print(f"{step.name}\n  $ {shlex.join(step.command)}")
         print(f"{len(steps)} steps")
         return
-    with lock_run_folder(options.output_dir):
+    with lock_run_folder(options.output_dir, "--output-dir"):
         one.prepare(steps)
         run_steps(steps, options.jobs, on_done=one.note)
         one.report()

@@ -18,6 +18,7 @@ from experiments.grid import ImageGrid, ImageSetting
 from experiments.plan.command_lines import Words, worker
 from experiments.programs.step import Step
 from experiments.records.images import RUNS, Record, RunKey, read_records, teacher_file
+from experiments.records.training_logs import share_in_log
 from fairseq_l2t.classification.options import (
     TrainOptions,
     TrainTeacherOptions,
@@ -66,6 +67,7 @@ class ImageExperiment:
             (console_script("l2t-classify"), "train-teacher", *self.teacher_words(setting, name)),
             self.output / "logs",
             outcome=teacher_file(self.output, setting, name).exists,
+            progress=share_in_log(self.output / "logs" / f"{_teacher_step(setting, name)}.log"),
         )
 
     def _train_students(self, setting: ImageSetting, loss: str) -> Step:
@@ -85,7 +87,7 @@ class ImageExperiment:
         """Return the options of a teacher's training."""
         folder = teacher_file(self.output, setting, name).parent
         own = shlex.split(self.grid.teachers[name])
-        return (*self._shared_words(setting), *own, "--save-dir", str(folder), "--resume")
+        return (*self._shared_words(setting), *own, "--save-dir", str(folder), "--resume-or-start")
 
     def student_options(self, setting: ImageSetting, choice: str, lr: float, seed: int) -> TrainOptions:
         """Return the parsed options of a student's training; ``--teacher-path`` is a name of the grid.

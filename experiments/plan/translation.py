@@ -14,7 +14,7 @@ from experiments.plan.runs import Runs, Trial, run_of_seed
 from experiments.plan.setting import Setting
 from experiments.programs.checkpoints import mend_last_checkpoint
 from experiments.programs.step import Step
-from experiments.records.training_logs import has_diverged, lines_in_file, updates_in_log
+from experiments.records.training_logs import has_diverged, share_in_log, updates_in_log
 from fairseq_l2t.pairs.prepare import RECORD
 from fairseq_l2t.pairs.programs import console_script
 
@@ -73,16 +73,16 @@ class Experiment(Runs):
 
     def train_teacher(self, name: str) -> Step:
         """Return the step that trains a teacher."""
-        folder, data = self.setting.teacher(name), self.setting.data_bin
+        folder, data, step = self.setting.teacher(name), self.setting.data_bin, self.step_name("teacher", name)
         program = console_script("l2t-train-teacher")
         return Step(
-            self.step_name("teacher", name),
+            step,
             (program, str(data), *self.teacher_words(name), "--save-dir", str(folder)),
             self.logs,
             (data / RECORD,),
             work=folder,
-            resume=("--resume",),
-            progress=lines_in_file(folder / "teacher_log.jsonl", max(1, self.grid.teachers[name].updates)),
+            resume=("--resume-or-start",),
+            progress=share_in_log(self.logs / f"{step}.log"),
         )
 
     def _after_teacher(self, name: str) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ __all__ = ["run_steps"]
 
 _SHOWN_LINES = 20
 _POLL_SECONDS = 0.5
+_FIRST_REPORT_SECONDS = 6.0
+"""A program tells its progress after 5 seconds."""
 # glibc hands large blocks back to the system and takes them anew at every update; keeping them saves a seventh of the
 # time of a small LSTM's updates (0.20 to 0.17 s) and changes no result.
 _KEEP_MEMORY = {
@@ -54,7 +56,7 @@ def run_steps(
     waiting: list[Step] = list(steps)
     running: list[_Running] = []
     done: set[str] = set()
-    shown, known = time.monotonic(), -1
+    next_report, known = time.monotonic() + min(report_seconds, _FIRST_REPORT_SECONDS), -1
     try:
         while waiting or running:
             # What can start changes when a step ends; to ask whether a step is done may read many files.
@@ -75,9 +77,10 @@ def run_steps(
                 running.remove(one)
                 done.add(one.step.name)
                 on_done(one.step)
-            if running and time.monotonic() - shown > report_seconds:
-                shown = time.monotonic()
-                print("  ... " + "; ".join(one.describe() for one in running), flush=True)
+            if running and time.monotonic() > next_report:
+                next_report = time.monotonic() + report_seconds
+                under_way = "; ".join(one.describe() for one in running)
+                print(f"  ... {under_way}; {len(done)} of {len(steps)} steps done", flush=True)
             if running:
                 time.sleep(_POLL_SECONDS)
             elif waiting and not any(done.issuperset(step.after) for step in waiting):

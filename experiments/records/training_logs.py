@@ -12,9 +12,10 @@ from typing import Any
 
 from fairseq_l2t.pairs.parallel_text import BadInput, read_json_lines
 
-__all__ = ["Run", "has_diverged", "lines_in_file", "read_run", "teacher_lines", "updates_in_log"]
+__all__ = ["Run", "has_diverged", "read_run", "share_in_log", "teacher_lines", "updates_in_log"]
 
 _UPDATES = re.compile(r'"num_updates": "(\d+)"')
+_SHARES = re.compile(r"\| progress: ([\d.]+) %, ")
 _DIVERGED = re.compile(r"^FloatingPointError: ", re.MULTILINE)
 
 
@@ -116,10 +117,11 @@ def updates_in_log(log: Path, total: int) -> Callable[[], float]:
     return share
 
 
-def lines_in_file(path: Path, total: int) -> Callable[[], float]:
-    """Return the progress of a program that writes a line to ``path`` for each of ``total`` rounds."""
+def share_in_log(log: Path) -> Callable[[], float]:
+    """Return the progress of a teacher's training that writes its lines to ``log``, from its first seconds on."""
 
     def share() -> float:
-        return path.read_bytes().count(b"\n") / total if path.exists() else 0.0
+        found = _SHARES.findall(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
+        return float(found[-1]) / 100 if found else 0.0
 
     return share

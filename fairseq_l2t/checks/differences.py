@@ -199,7 +199,9 @@ def compare_update(
     direction = unit_direction(step.omega if phi is None else phi, seed)
 
     def along_direction(omega_bar: Tensor, phi_bar: Tensor | None) -> float:
-        return float(torch.dot(omega_bar if phi is None or phi_bar is None else phi_bar, direction))
+        # None: the gradient does not depend on Phi
+        found = omega_bar if phi is None else phi_bar
+        return 0.0 if found is None else float(torch.dot(found, direction))
 
     pulled = pull_back(student, step, cotangents.values())
     ours = {name: along_direction(*pair) for name, pair in zip(cotangents, pulled, strict=True)}

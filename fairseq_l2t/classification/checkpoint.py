@@ -6,24 +6,62 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.recipe import Recipe
 from fairseq_l2t.storage.container import ContainerError, open_container, write_container
+from fairseq_l2t.storage.schema import Count, FileValues, Sha256, Share, one_line, validated
 
-__all__ = ["CHECKPOINT_VERSION", "Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT_VERSION",
+    "Checkpoint",
+    "CheckpointError",
+    "TrainingValues",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 CHECKPOINT_VERSION = 1
 
 _KIND = "classifier"
+_LONGEST_REASON = 300
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; one line that begins with its path."""
+
+
+class _LossValues(FileValues):
+    """The options of a student's training that evaluation names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    loss: str
+    seed: Annotated[int, Field(ge=0)]
+
+
+class TrainingValues(FileValues):
+    """What a checkpoint records of the training."""
+
+    model_config = ConfigDict(extra="allow")
+
+    options: _LossValues
+    data: dict[str, Any]
+    images_sha256: Sha256
+    protocol: str | None = None
+    update: Count
+    dev_error: Share
+    state: dict[str, Share]
+
+
+class _Content(FileValues):
+    recipe: dict[str, Any]
+    training: TrainingValues
 
 
 @dataclass(frozen=True)
@@ -34,13 +72,13 @@ class Checkpoint:
         path: the file.
         recipe: of the student.
         omega: its parameters (n,).
-        training: loss, seed, data options and validation, as saved.
+        training: loss, seed, data options and validation, as saved, checked.
     """
 
     path: Path
     recipe: Recipe
     omega: Tensor
-    training: dict[str, Any]
+    training: TrainingValues
 
     def load_into(self, student: ClassifierStudent) -> None:
         """Copy the parameters into ``student``.
@@ -62,7 +100,7 @@ def save_checkpoint(path: str | os.PathLike[str], recipe: Recipe, omega: Tensor,
         path: the file.
         recipe: of the student.
         omega: its parameters (n,).
-        training: anything JSON can hold.
+        training: values of `TrainingValues`, and anything else that JSON can hold.
 
     Raises:
         OSError: the file cannot be written; a file that was there before is intact.
@@ -86,9 +124,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except ContainerError as error:
         raise CheckpointError(str(error)) from error
     try:
-        omega, recipe, training = tensors["omega"], Recipe(**content["recipe"]), dict(content["training"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: metadata: {error}") from error
-    if omega.dim() != 1 or not bool(torch.isfinite(omega).all()):
-        raise CheckpointError(f"{path}: omega of shape {tuple(omega.shape)}; expected one vector of finite numbers")
-    return Checkpoint(Path(path), recipe, omega, training)
+        values = validated(_Content, content)
+        recipe = Recipe(**values.recipe)
+    except (TypeError, ValueError) as error:  # TypeError: names that are no names of Python
+        raise CheckpointError(f"{path}: metadata: {one_line(error, _LONGEST_REASON)}") from error
+    omega = tensors.get("omega")
+    if omega is None or len(tensors) != 1 or omega.dim() != 1 or not omega.is_floating_point():
+        found = ", ".join(f"{name} {list(tensor.shape)} of {tensor.dtype}" for name, tensor in tensors.items())
+        raise CheckpointError(f"{path}: tensors {found or 'none'}; expected one vector of numbers, omega")
+    if not bool(torch.isfinite(omega).all()):
+        raise CheckpointError(f"{path}: omega holds NaN or infinity; expected finite numbers")
+    return Checkpoint(Path(path), recipe, omega, values.training)

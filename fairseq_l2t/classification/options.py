@@ -19,6 +19,7 @@ from fairseq_l2t.teaching import plan as teaching_plan
 from fairseq_l2t.teaching.options.command_line import Command, parse_command
 from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
 from fairseq_l2t.teaching.options.image_options import ImageTeaching
+from fairseq_l2t.teaching.options.limits import LARGEST_COEFFICIENT, LARGEST_COUNT
 from fairseq_l2t.teaching.options.presets import PRESETS
 from fairseq_l2t.teaching.options.teaching_options import DevOptions, LifeOptions, RunOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, life_of, resolve
@@ -69,11 +70,13 @@ class DataOptions:
         ),
     ] = None
     train_limit: Annotated[
-        int | None, Field(ge=1), Option("number of training images, the first ones", _DATA, "N", unset="all")
+        int | None,
+        Field(ge=1, le=LARGEST_COUNT),
+        Option("number of training images, the first ones", _DATA, "N", unset="all"),
     ] = None
     dev_size: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "images taken from the training set as dev set",
             _DATA,
@@ -109,7 +112,7 @@ class ImageRunOptions(RunOptions):
     tensorboard_logdir: Annotated[
         str | None,
         Option(
-            "folder for TensorBoard, which needs pip install 'fairseq_l2t[inspection]'",
+            "folder for TensorBoard, which needs pip install 'tensorboard>=2.14'",
             _RUN,
             "DIR",
             unset="none",
@@ -135,9 +138,9 @@ class LossOptions:
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1), Option("smoothing of --loss label-smoothing", _LOSS, "EPSILON")
     ] = 0.1
-    smooth_k: Annotated[float, Field(gt=0, allow_inf_nan=False), Option("K of --loss smooth-zero-one", _LOSS, "K")] = (
-        50.0
-    )
+    smooth_k: Annotated[
+        float, Field(gt=0, le=LARGEST_COEFFICIENT), Option("K of --loss smooth-zero-one", _LOSS, "K")
+    ] = 50.0
     margin: Annotated[int, Field(ge=1, le=4), Option("margin of --loss large-margin", _LOSS, "M")] = 2
     lambda_min: Annotated[
         float,
@@ -146,7 +149,7 @@ class LossOptions:
     ] = 0.001
     patience: Annotated[
         int,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option("validations without a new best that end the training; 0: never", _LOSS, "N"),
     ] = 0
 
@@ -190,7 +193,7 @@ class PlotOptions:
     ] = None
     classes: Annotated[
         tuple[str, ...],
-        Option("rows of Phi to show", "files", "CLASS", unset="up to 4", expected="names", takes_several=True),
+        Option("rows of Phi to show", "files", "CLASS", unset="all", expected="names", takes_several=True),
     ] = ()
 
 
@@ -228,11 +231,12 @@ def parse(arguments: Sequence[str]) -> ParsedCommand:
     description = "Teachers of loss functions for image classifiers, and students under them."
     name, given = parse_command("l2t-classify", description, COMMANDS, arguments)
     options = given.options
-    if isinstance(options, TrainTeacherOptions):
-        options = resolve(options, given.names)
-    elif isinstance(options, TrainOptions):
-        total, begin = life_of(options)
-        options = replace(options, total_updates=total, cross_entropy_updates=begin)
+    with given.naming_file(arguments):
+        if isinstance(options, TrainTeacherOptions):
+            options = resolve(options, given.names)
+        elif isinstance(options, TrainOptions):
+            total, begin = life_of(options)
+            options = replace(options, total_updates=total, cross_entropy_updates=begin)
     return ParsedCommand(name, options)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.limits import LARGEST_COUNT, LARGEST_RATE
 from fairseq_l2t.unroll.update_rules import NAG, SGD, Adam, StepSize, UpdateRule
 
 __all__ = ["Recipe", "RecipeOptions"]
@@ -36,14 +37,14 @@ class RecipeOptions:
     ] = "mlp"
     batch_size: Annotated[
         int,
-        Field(ge=2),
+        Field(ge=2, le=LARGEST_COUNT),
         Option("images of an update; the last, smaller batch of an epoch is left out", _RECIPE, "N"),
     ] = 64
     optimizer: Annotated[
         Literal["sgd", "nag", "adam"],
         Option("optimizer; sgd has momentum and coupled weight decay", _RECIPE),
     ] = "sgd"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False), Option("learning rate at the start", _RECIPE, "LR")] = 0.1
+    lr: Annotated[float, Field(gt=0, le=LARGEST_RATE), Option("learning rate at the start", _RECIPE, "LR")] = 0.1
     lr_scheduler: Annotated[
         Literal["fixed", "cosine", "step"],
         Option(
@@ -55,7 +56,7 @@ class RecipeOptions:
     momentum: Annotated[float, Field(ge=0, lt=1), Option("momentum of sgd and nag", _RECIPE, "M")] = 0.9
     weight_decay: Annotated[
         float,
-        Field(ge=0, allow_inf_nan=False),
+        Field(ge=0, le=LARGEST_RATE),
         Option("weight decay on weights, scales and shifts; never on running statistics", _RECIPE, "W"),
     ] = 0.0
     augment: Annotated[bool, Option("pad images by 4 pixels and crop them at random, flip half of them", _RECIPE)] = (

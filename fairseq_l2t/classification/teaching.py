@@ -76,6 +76,7 @@ class ImageStudents:
     def __init__(self, options: TrainTeacherOptions, student: ClassifierStudent) -> None:
         self._options, self.student = options, student
         self.vocabulary = classes_of(student.splits.train.classes)
+        self.fingerprints: dict[str, str] = {}  # the digest of the images is among the options that are compared
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
         """Return the initial teacher."""
@@ -120,7 +121,7 @@ class ImageObjective:
     """
 
     def __init__(self, options: TrainTeacherOptions, student: ClassifierStudent) -> None:
-        if not student.holdout:
+        if student.dev_holdout and not student.holdout:
             raise OptionError(
                 f"--dev-holdout: {student.dev_holdout} of {len(student.splits.dev)} dev images (--dev-size) is none; "
                 "expected a share above 0 that leaves some to choose the teacher by"

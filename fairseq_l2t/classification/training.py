@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.storage.run_state import tensor_differences
 from fairseq_l2t.unroll.trajectory import advance
 
 __all__ = ["StudentTraining", "Validation"]
@@ -29,6 +30,10 @@ class Validation:
     update: int
     dev_error: float
     state: dict[str, float]
+
+    def in_percent(self) -> dict[str, Any]:
+        """Return the measures as logs, checkpoints and ``l2t-classify evaluate`` give them: errors in percent."""
+        return {**asdict(self), "dev_error": round(100 * self.dev_error, 4)}
 
 
 class StudentTraining:
@@ -93,13 +98,16 @@ class StudentTraining:
             raise ValueError("no validation yet; expected at least one update")
         return self.best
 
-    def run_to_validation(self) -> Validation:
-        """Make the updates to the next multiple of the interval, or to the end, and validate."""
+    def run_to_validation(self, after_update: Callable[[], None] = lambda: None) -> Validation:
+        """Make the updates to the next multiple of the interval, or to the end, and validate.
+
+        ``after_update`` is called after every update.
+        """
         student = self.student
         left = student.recipe.total_updates - student.update
         updates = min(self._every - student.update % self._every, left)
         # Without a teacher every update is plain cross-entropy, which asks none.
-        advance(student, self._teacher, updates)  # type: ignore[arg-type]  # None only where no teacher is asked
+        advance(student, self._teacher, updates, after_update)  # type: ignore[arg-type]  # None: no teacher is asked
         student.observe_dev()
         found = Validation(student.update, 1 - student.accuracy(student.splits.dev), student.state.state_dict())
         least = math.inf if self.best is None else self.best.dev_error
@@ -127,6 +135,11 @@ class StudentTraining:
         Raises:
             ValueError: the training of a student of another size.
         """
+        expected = {**self.student.state_dict()[0], "best_omega": self.student.omega}
+        problems = tensor_differences(tensors, expected)
+        problems += [f"tensor {name} is not expected" for name in tensors if name not in expected]
+        if problems:
+            raise ValueError(f"--resume: the run state does not fit this student: {'; '.join(problems)}")
         self.student.load_state_dict(tensors, values)
         self.best, self.best_omega = Validation(**values["best"]), tensors["best_omega"]
         self._without_best = values["without_best"]

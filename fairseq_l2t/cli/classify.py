@@ -20,7 +20,9 @@ _NAME = "l2t-classify"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (0; 1 the run failed; 2 bad options or files; 128 + signal)."""
-    return run_command(_NAME, _run, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # The output of `evaluate` is read by programs.
+    return run_command(_NAME, _run, given, log_to=sys.stderr if "evaluate" in given[:1] else sys.stdout)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -60,11 +62,16 @@ def _evaluate(options: EvaluateOptions) -> None:
         groups.setdefault(key, []).append(found["test_error"])
     for (data, protocol, student, loss), errors in groups.items():
         interval = interval_of(errors)
-        print(f"{data} ({protocol}), {student}, {loss}: {interval} % of the test images wrong, seeds: {interval.count}")
+        # For people, so on stderr: stdout has JSON lines alone.
+        summary = f"{data} ({protocol}), {student}, {loss}: {interval} % of the test images wrong"
+        print(f"{summary}, seeds: {interval.count}", file=sys.stderr)
 
 
 def _plot(options: PlotOptions) -> None:
-    from fairseq_l2t.inspection.classifier_plots import plot_run
+    try:
+        from fairseq_l2t.inspection.classifier_plots import plot_run
+    except ImportError as error:
+        raise ValueError(f"plot: matplotlib cannot be imported ({error}); pip install 'matplotlib>=3.7'") from error
 
     for path in plot_run(options.run, options.output_dir or options.run, list(options.classes) or None):
         print(path)

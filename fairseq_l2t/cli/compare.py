@@ -20,7 +20,9 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest, Result
 from tabulate import tabulate
 
+from fairseq_l2t.cli.entry import version_of
 from fairseq_l2t.cli.one_line_parser import OneLineParser
+from fairseq_l2t.objectives.bleu_tokenizers import why_unfit, why_unusable
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.storage.atomic import write_atomically
 
@@ -55,25 +57,35 @@ def read_segments(path: str) -> list[str]:
 
 
 def compare(
-    reference: Sequence[str],
+    references: Sequence[Sequence[str]],
     named_systems: Sequence[tuple[str, Sequence[str]]],
     samples: int = _SAMPLES,
     seed: int = _SEED,
+    tokenize: str = BLEU.TOKENIZER_DEFAULT,
 ) -> dict[str, Any]:
     """Score systems and test each against the first, the baseline.
 
     Args:
-        reference: the reference segments.
+        references: one or more sets of reference segments, each with one segment for each segment of a system.
         named_systems: (name, segments) of the baseline, then of the other systems; names are distinct.
         samples: number of bootstrap resamples, at least 1.
         seed: seed of the resampling, at least 1 (sacrebleu takes 0 as a random seed).
+        tokenize: sacrebleu's tokenizer for BLEU; chrF uses none.
 
     Returns:
         ``{"signatures": {metric: text}, "systems": [{"name": ..., metric: {"score", "p_value", "mean",
         "confidence"}}]}``; the baseline's ``p_value`` is None, mean and half-width of the 95 % confidence
         interval are over the resamples.
+
+    Raises:
+        ValueError: a set of references of another length than a system; sacrebleu would leave the rest out.
     """
-    metrics = {"BLEU": BLEU(references=[reference]), "CHRF": CHRF(references=[reference])}
+    lengths = [len(segments) for segments in [*references, *(segments for _, segments in named_systems)]]
+    if len(set(lengths)) > 1 or any(isinstance(one, str) for one in references):
+        raise ValueError(
+            f"references, systems: {', '.join(map(str, lengths))} segments; expected sets of segments, all equally long"
+        )
+    metrics = {"BLEU": BLEU(references=references, tokenize=tokenize), "CHRF": CHRF(references=references)}
     with _sacrebleu_seed(seed):
         test = PairedTest(
             [(name, list(segments)) for name, segments in named_systems],
@@ -134,23 +146,45 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
             os.environ[_SEED_VARIABLE] = before
 
 
-def _read_all(options: argparse.Namespace) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the reference and the named systems, all with the same number of segments."""
+def _read_all(options: argparse.Namespace) -> tuple[list[list[str]], list[tuple[str, list[str]]]]:
+    """Return the sets of references and the named systems, all with the same number of segments."""
     if options.samples < 1:
         raise BadInput(f"--samples: {options.samples}, expected at least 1")
     if options.seed < 1:
         raise BadInput(f"--seed: {options.seed}, expected at least 1 (sacrebleu takes 0 as a random seed)")
-    reference = read_segments(options.ref)
-    if not any(line.strip() for line in reference):
-        raise BadInput(f"{options.ref}: only blank lines, expected one reference per line")
+    references = _read_references(options.ref, options.num_refs)
     paths = [options.baseline, *options.systems]
     systems = [read_segments(path) for path in paths]
-    for path, segments in zip(paths, systems, strict=True):
-        if len(segments) != len(reference):
+    _require_equal_lengths([options.ref[0], *paths], [references[0], *systems])
+    return references, list(zip(_names(paths), systems, strict=True))
+
+
+def _read_references(paths: Sequence[str], count: int) -> list[list[str]]:
+    """Return the sets of references: one for each file, or ``count``, from the columns of one file."""
+    if count < 1:
+        raise BadInput(f"--num-refs: {count}, expected at least 1")
+    if count > 1 and len(paths) > 1:
+        raise BadInput(f"--num-refs: {count}, expected one file of references, {len(paths)} are given (--ref)")
+    files = [read_segments(path) for path in paths]
+    for path, lines in zip(paths, files, strict=True):
+        if not any(line.strip() for line in lines):
+            raise BadInput(f"{path}: only blank lines, expected one reference per line")
+    _require_equal_lengths(paths, files)
+    if count == 1:
+        return files
+    rows = [line.rstrip().split("\t", count - 1) for line in files[0]]
+    for number, row in enumerate(rows, 1):
+        if len(row) != count:
+            raise BadInput(f"{paths[0]}: line {number} has {len(row)} references, expected {count} (--num-refs)")
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _require_equal_lengths(paths: Sequence[str], files: Sequence[Sequence[str]]) -> None:
+    for path, lines in zip(paths, files, strict=True):
+        if len(lines) != len(files[0]):
             raise BadInput(
-                f"{options.ref} has {len(reference)} lines, {path} has {len(segments)}; expected equal numbers of lines"
+                f"{paths[0]} has {len(files[0])} lines, {path} has {len(lines)}; expected equal numbers of lines"
             )
-    return reference, list(zip(_names(paths), systems, strict=True))
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -172,10 +206,31 @@ def _parser() -> argparse.ArgumentParser:
         description="Compare systems with a baseline by BLEU and chrF (sacrebleu), with signatures and p-values of "
         "the paired bootstrap test.",
     )
-    parser.add_argument("--ref", required=True, metavar="FILE", help="references, one segment per line")
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
+    parser.add_argument(
+        "--ref",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="references, one segment per line; several files are several references of each segment",
+    )
+    parser.add_argument(
+        "--num-refs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of references in each line of the file of references, separated by tabs (default: %(default)s)",
+    )
     parser.add_argument("--baseline", required=True, metavar="FILE", help="detokenised hypotheses of the baseline")
     parser.add_argument(
         "--systems", required=True, nargs="+", metavar="FILE", help="detokenised hypotheses of the other systems"
+    )
+    parser.add_argument(
+        "--tokenize",
+        choices=list(BLEU.TOKENIZERS),
+        default=BLEU.TOKENIZER_DEFAULT,
+        help="sacrebleu's tokenizer for BLEU: zh for Chinese, ja-mecab for Japanese, ko-mecab for Korean, char for "
+        "other scripts without spaces (default: %(default)s)",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the unrounded numbers to FILE")
     parser.add_argument(
@@ -190,8 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        reference, systems = _read_all(options)
-        comparison = compare(reference, systems, options.samples, options.seed)
+        references, systems = _read_all(options)
+        if reason := why_unusable(options.tokenize):
+            raise BadInput(f"--tokenize: {options.tokenize} {reason}")
+        if reason := why_unfit(options.tokenize, references[0]):
+            print(f"{parser.prog}: warning: --tokenize {reason}; its BLEU says little", file=sys.stderr)
+        comparison = compare(references, systems, options.samples, options.seed, options.tokenize)
         print(table(comparison))
         if options.json:
             write_atomically(options.json, [json.dumps(comparison, indent=2).encode() + b"\n"])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 
-from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail
+from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail, print_own_help, run_command
 
 __all__ = ["main"]
 
@@ -21,16 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line per check; return the exit code (0; 1 a check failed; 2 bad options or data; 128 + signal)."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of PyTorch and fairseq, between the lines of the checks
-    logging.basicConfig(level=os.environ.get("LOGLEVEL", "WARNING").upper(), stream=sys.stderr)
-    try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
-        print(f"{_NAME}: stopped by SIGINT", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return run_command(_NAME, _run, arguments, log_to=sys.stderr, log_level="WARNING")
 
 
 def _run(arguments: Sequence[str]) -> int:
-    # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
+    if print_own_help(_NAME, arguments):
+        return 0
+    # fairseq takes seconds to import.
     from fairseq_l2t.plugin.doctor.doctor import Doctor
     from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
     from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions

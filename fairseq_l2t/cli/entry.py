@@ -6,33 +6,91 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
-__all__ = ["RUN_ERROR", "USAGE_ERROR", "fail", "run_command", "run_training"]
+from fairseq_l2t import __version__
+
+__all__ = ["RUN_ERROR", "USAGE_ERROR", "fail", "print_own_help", "run_command", "run_training", "version_of"]
 
 USAGE_ERROR, RUN_ERROR = 2, 1
 
 
-def run_command(name: str, run: Callable[[Sequence[str]], int], arguments: Sequence[str] | None) -> int:
-    """Return the exit code of ``run``, or 128 + SIGINT; logs go to stdout, fairseq's way.
+def run_command(
+    name: str,
+    run: Callable[[Sequence[str]], int],
+    arguments: Sequence[str] | None,
+    *,
+    log_to: TextIO | None = None,
+    log_level: str = "INFO",
+) -> int:
+    """Return the exit code of ``run``, or 128 + the number of a signal; answer ``--version``.
 
     Args:
         name: of the command.
         run: is called with the arguments.
         arguments: those of the command; None: the program's own.
+        log_to: stream of the log; None: stdout, fairseq's way.
+        log_level: level of the log without the environment variable LOGLEVEL.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    if "--version" in given:
+        print(version_of(name))
+        return 0
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
         # Of the processes that torchrun starts, the first one tells what all do.
-        level=os.environ.get("LOGLEVEL", "INFO").upper() if rank_of_torchrun() == 0 else logging.ERROR,
-        stream=sys.stdout,
+        level=os.environ.get("LOGLEVEL", log_level).upper() if rank_of_torchrun() == 0 else logging.ERROR,
+        stream=log_to or sys.stdout,
     )
     try:
-        return run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:  # outside of updates: those handle the signal themselves
-        print(f"{name}: stopped by SIGINT outside of an update", file=sys.stderr)
-        return 128 + signal.SIGINT
+        with _terminable():
+            return run(given)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (KeyboardInterrupt, _Terminated) as stop:  # outside of updates: those handle the signal themselves
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        print(f"{name}: stopped by {number.name} outside of an update", file=sys.stderr)
+        return 128 + number
+
+
+def print_own_help(name: str, arguments: Sequence[str]) -> bool:
+    """Print our options if ``--help`` is given, without the seconds that the import of fairseq takes; return whether.
+
+    ``--help-all`` needs fairseq, whose options it prints too: it is left to the parser.
+    """
+    from fairseq_l2t.teaching.options.teacher_help import HELP_ALL, asks_for_help, teacher_help
+
+    if not asks_for_help(arguments) or HELP_ALL in arguments:
+        return False
+    print(teacher_help(name), flush=True)
+    return True
+
+
+def version_of(name: str) -> str:
+    """Return the line that ``--version`` prints."""
+    return f"{name} (fairseq_l2t {__version__})"
+
+
+class _Terminated(BaseException):
+    """SIGTERM; like `KeyboardInterrupt`, no error."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `_Terminated` at SIGTERM, which otherwise ends a program without a word."""
+
+    def on_signal(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_training(name: str, train: Callable[[], object]) -> int:

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from fairseq_l2t.cli.entry import version_of
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.inspection import (
     InspectionError,
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="l2t-inspect",
         description="Show the target words with the highest and lowest weights at stages of a student's life.",
     )
+    parser.add_argument("--version", action="version", version=version_of(parser.prog))
     parser.add_argument("teacher", metavar="FILE", help="teacher file of l2t-train-teacher")
     parser.add_argument("--dict", required=True, metavar="FILE", help="target dictionary, for example dict.en.txt")
     parser.add_argument(
@@ -140,7 +142,7 @@ def _import_plots() -> ModuleType:
         from fairseq_l2t.inspection import plots  # takes a second, so it is imported only for plots
     except ImportError as error:
         raise InspectionError(
-            f"--plots: matplotlib cannot be imported ({error}); pip install 'fairseq_l2t[inspection]'"
+            f"--plots: matplotlib cannot be imported ({error}); pip install 'matplotlib>=3.7'"
         ) from error
     return plots
 
@@ -163,7 +165,10 @@ def _plot(
     plots.plot_words(folder / "words_over_progress.png", weights, words=options.top)
     written = ["phi_over_progress.png", "words_over_progress.png"]
     if log is not None:
-        plots.plot_training(folder / "teacher_training.png", log)
+        lives = (settings.extra.get("plan") or {}).get("holdout_lives", 1)
+        from fairseq_l2t.inspection.training_plot import plot_training
+
+        plot_training(folder / "teacher_training.png", log, judged_after=lives > 0)
         written.append("teacher_training.png")
     for name in written:
         _print(f"Plot: {folder / name}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from fairseq_l2t.cli.entry import run_command, run_training
+from fairseq_l2t.cli.entry import print_own_help, run_command, run_training
 
 __all__ = ["main"]
 
@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    # fairseq takes seconds to import; a console script's --help must not pay for our other commands.
+    if print_own_help(_NAME, arguments):
+        return 0
+    # fairseq takes seconds to import.
     from fairseq_l2t.plugin.teacher_run import train_teacher
 
     return run_training(_NAME, lambda: train_teacher(arguments))

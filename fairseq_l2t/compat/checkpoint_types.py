@@ -6,7 +6,8 @@ fairseq-interactive fail with ``UnpicklingError: Weights only load failed``.
 Link: https://github.com/facebookresearch/fairseq/issues/5610.
 Without it fails: tests/compat/test_checkpoint_types.py::test_checkpoint_of_eval_bleu_loads.
 
-``weights_only`` stays True: loading still cannot run code, it may only build a few more kinds of plain data.
+``weights_only`` stays True: unpickling still cannot run code, it may only build a few more kinds of plain data. fairseq
+also evaluates texts that the data contain, when it builds the model: see `evaluated_strings`.
 This file is loaded by path, before the package may be imported.
 """
 

@@ -1,4 +1,4 @@
-"""Tables and plots from saved files. Only `plots` and `classifier_plots` import matplotlib."""
+"""Tables and plots from saved files. Only `plots`, `training_plot` and `classifier_plots` import matplotlib."""
 
 from fairseq_l2t.inspection.dictionary import TargetDictionary, read_dictionary
 from fairseq_l2t.inspection.errors import InspectionError

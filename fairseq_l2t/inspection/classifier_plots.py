@@ -9,19 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axis import Axis
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from fairseq_l2t.inspection.errors import InspectionError
-from fairseq_l2t.inspection.plots import finish_axes, plot_training, save_figure, shown_word
+from fairseq_l2t.inspection.plots import save_figure, shown_word
 from fairseq_l2t.inspection.training_log import TrainingLog, read_training_log
+from fairseq_l2t.inspection.training_plot import plot_training
+from fairseq_l2t.inspection.weights import Floats
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.storage import load_teacher
 
 __all__ = ["plot_rows", "plot_run", "stages_of"]
 
-_MOST_CLASSES = 4
 _STAGES = 3
-_COLORS = ("#56B4E9", "#E69F00", "#0072B2")
+_MOST_NAMES = 25
+"""Most names of classes at an axis."""
 
 
 def plot_run(
@@ -32,7 +36,7 @@ def plot_run(
     Args:
         folder: folder of the run.
         output: folder of the figures, created if absent.
-        classes: names of the classes whose rows of Phi are shown; None: the first four.
+        classes: names of the classes whose rows of Phi are shown; None: all.
 
     Raises:
         InspectionError, TeacherFileError: a file of the run cannot be read, or the run has no such class.
@@ -43,7 +47,7 @@ def plot_run(
     names = file.settings.extra.get("classes")
     if not isinstance(names, list) or len(names) != file.teacher.entries:
         raise InspectionError(f"{file.path}: no class names; expected a file of l2t-classify train-teacher")
-    wanted = list(names[:_MOST_CLASSES] if classes is None else classes)
+    wanted = list(names if classes is None else classes)
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise InspectionError(f"--classes: {', '.join(unknown)}; expected names among {', '.join(names)}")
@@ -61,8 +65,11 @@ def plot_run(
     paths = [output / "phi.png"]
     plot_rows(paths[0], file.teacher, names, [names.index(name) for name in wanted], states)
     if log is not None:
+        judged = (file.settings.extra.get("plan") or {}).get("holdout_lives", 1) > 0
         paths.append(output / "training.png")
-        plot_training(paths[1], log, entry="coefficient", pair="image")
+        plot_training(
+            paths[1], log, entry="coefficient", pair="image", beside="Phi, mean off the diagonal", judged_after=judged
+        )
     return paths
 
 
@@ -94,9 +101,10 @@ def plot_rows(
     rows: Sequence[int],
     states: Sequence[dict[str, float]],
 ) -> None:
-    """Draw Phi_t(i, j) for chosen classes i against all j, one colour per stage (Wu et al. 2018, Figure 4).
+    """Draw Phi_t(i, j) for chosen classes i against all j, a heat map per stage (Wu et al. 2018, Figure 4).
 
-    The diagonal entry is more than ten times the others, so it is written above each panel instead of drawn.
+    The diagonal Phi(i, i) is ten and more times the others: it has a heat map and a scale of its own, with a column per
+    stage, and is grey in the others.
 
     Args:
         path: the PNG file, written atomically.
@@ -105,31 +113,42 @@ def plot_rows(
         rows: indices i of the classes shown.
         states: one state per stage, by feature name, in order of progress.
     """
-    columns = min(2, len(rows))
-    figure = Figure(figsize=(5.2 * columns + 0.5, 2.6 * -(-len(rows) // columns) + 0.6), layout="constrained")
-    panels = list(figure.subplots(-(-len(rows) // columns), columns, squeeze=False).flat)
-    places, width = np.arange(len(names)), 0.8 / len(states)
-    diagonals: dict[int, list[str]] = {row: [] for row in rows}
-    for stage, (state, color) in enumerate(zip(states, _COLORS, strict=False)):
-        vector = torch.tensor([state[name] for name in teacher.features]).to(teacher.queries)
-        with torch.no_grad():
-            phi = teacher(vector).view(len(names), len(names)).double().numpy()
-        for row, axes in zip(rows, panels, strict=False):
-            diagonals[row].append(f"{phi[row, row]:.3g}")
-            phi[row, row] = np.nan
-            label = f"progress {state['progress']:.0%}" if row == rows[0] else None
-            axes.bar(places + (stage - (len(states) - 1) / 2) * width, phi[row], width, color=color, label=label)
-    for number, axes in enumerate(panels):
-        if number >= len(rows):
-            axes.set_visible(False)
-            continue
-        axes.axhline(0, color="black", linewidth=0.8)
-        finish_axes(axes, "class", "Phi")
-        axes.set_xlim(-0.6, len(names) - 0.4)  # also if the first or last class is the label and has no bar
-        rotation = 0 if len(names) <= 10 else 90
-        axes.set_xticks(places, [shown_word(name) for name in names], rotation=rotation, fontsize=7)
-        own = ", ".join(diagonals[rows[number]])
-        axes.set_title(f"label {shown_word(names[rows[number]])}; its own Phi: {own}", loc="left", fontsize=10)
-    figure.suptitle("Coefficients of each class's log-probability, early and late in a student's life", fontsize=11)
-    figure.legend(loc="outside lower center", ncols=len(states), fontsize=8, frameon=False)
+    phi = np.stack([_phi(teacher, state)[list(rows)] for state in states])
+    own = phi[:, np.arange(len(rows)), list(rows)]
+    phi[:, np.arange(len(rows)), list(rows)] = np.nan
+    stages, shown = [f"{state['progress']:.0%}" for state in states], [shown_word(name) for name in names]
+    figure = Figure(figsize=(3.4 * len(states) + 3.2, 1.7 + max(1.6, min(5.0, 0.32 * len(rows)))), layout="constrained")
+    ratios = [*[1.0] * len(states), 0.4]
+    *panels, last = figure.subplots(1, len(states) + 1, width_ratios=ratios, squeeze=False)[0]
+    limit = max(float(np.nanmax(np.abs(phi), initial=0)), 1e-9)  # a scale needs an extent
+    for axes, values, stage in zip(panels, phi, stages, strict=True):
+        axes.set_facecolor("0.8")
+        image = axes.imshow(values, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, -limit, limit), aspect="auto")
+        axes.set_title(f"progress {stage}", fontsize=10)
+        axes.set_xlabel("class j")
+        _name_ticks(axes.xaxis, shown, is_upright=max(map(len, shown)) > 2)
+        _name_ticks(axes.yaxis, [shown[row] for row in rows])
+    panels[0].set_ylabel("label i")
+    figure.colorbar(image, ax=panels, location="bottom", label="Phi(i, j), j other than i", aspect=50, shrink=0.6)
+    diagonal = last.imshow(own.T, cmap="viridis", aspect="auto")
+    last.set_title("diagonal Phi(i, i)", fontsize=10)
+    last.set_xlabel("progress")
+    last.set_xticks(range(len(stages)), stages, fontsize=7)
+    _name_ticks(last.yaxis, [shown[row] for row in rows])
+    figure.colorbar(diagonal, ax=last, location="bottom", aspect=12)
+    figure.suptitle("Coefficients of the log-probabilities of classes, by label, over a student's life", fontsize=11)
     save_figure(figure, path)
+
+
+def _phi(teacher: Teacher, state: dict[str, float]) -> Floats:
+    """Return the matrix Phi (classes, classes) at a state."""
+    vector = torch.tensor([state[name] for name in teacher.features]).to(teacher.queries)
+    with torch.no_grad():
+        phi: Floats = teacher(vector).view(teacher.entries, teacher.entries).double().numpy()
+    return phi
+
+
+def _name_ticks(axis: Axis, names: Sequence[str], *, is_upright: bool = False) -> None:
+    """Write the names of classes, of many only some."""
+    step = -(-len(names) // _MOST_NAMES)
+    axis.set_ticks(range(0, len(names), step), list(names[::step]), fontsize=7, rotation=90 if is_upright else 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from fairseq_l2t.inspection.errors import InspectionError
+from fairseq_l2t.inspection.errors import InspectionError, require_moderate_size
 from fairseq_l2t.storage import TeacherFile, Vocabulary
 
 __all__ = ["NEVER_TARGETS", "TargetDictionary", "read_dictionary", "require_dictionary_of"]
@@ -18,6 +18,8 @@ NEVER_TARGETS = ("<s>", "<pad>")
 """No target sentence contains the first; the loss ignores the second."""
 
 _OVERWRITE = "#fairseq:overwrite"
+_MOST_DIGITS = 20
+"""Of a count: 2^64 has 20."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def read_dictionary(path: str | os.PathLike[str]) -> TargetDictionary:
         InspectionError: the file is unreadable or not UTF-8, or a line is not ``<symbol> <count>``.
     """
     try:
+        require_moderate_size(path)
         with open(path, encoding="utf-8") as file:
             lines = file.readlines()
     except OSError as error:
@@ -89,6 +92,6 @@ def _parse(line: str, place: str) -> tuple[str, int, bool]:
     overwrite = field == _OVERWRITE
     if overwrite:
         symbol, _, field = symbol.rpartition(" ")
-    if not symbol or not field.lstrip("-").isdecimal():
+    if not symbol or not field.removeprefix("-").isdecimal() or len(field) > _MOST_DIGITS:
         raise InspectionError(f"{place}: {line.rstrip()[:60]!r}; expected '<symbol> <count>'")
     return symbol, int(field), overwrite

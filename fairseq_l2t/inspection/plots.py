@@ -1,4 +1,4 @@
-"""PNG plots of a teacher and of its training."""
+"""PNG plots of a teacher's coefficients, and what all plots share."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from fairseq_l2t.inspection.text_table import printable
-from fairseq_l2t.inspection.training_log import TrainingLog
 from fairseq_l2t.inspection.weights import Floats, WordWeights
 from fairseq_l2t.storage import write_atomically
 
-__all__ = ["finish_axes", "plot_coefficients", "plot_training", "plot_words", "save_figure", "shown_word"]
+__all__ = ["DOWN", "GREY", "UP", "finish_axes", "plot_coefficients", "plot_words", "save_figure", "shown_word"]
 
 # Colours of the Okabe-Ito palette, which readers without red-green vision can distinguish.
-_UP = ("#0072B2", "#56B4E9", "#009E73", "#004D73")
-_DOWN = ("#D55E00", "#E69F00", "#CC79A7", "#8C3B00")
-_GREY = "#444444"
+UP = ("#0072B2", "#56B4E9", "#009E73", "#004D73")
+DOWN = ("#D55E00", "#E69F00", "#CC79A7", "#8C3B00")
+GREY = "#444444"
 _DOTS_PER_INCH = 130
 _LABEL_GAP = 0.045
 """Smallest distance of two labels, as a share of the height of the axes."""
@@ -45,18 +44,20 @@ def plot_coefficients(
     Raises:
         OSError: the file could not be written.
     """
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(9, 5.2 if weights.smoothing is None else 7), layout="constrained")
+    if weights.smoothing is None:
+        axes = lowest = figure.add_subplot()
+    else:
+        axes, lowest = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        _draw_smoothing(lowest, weights.progress, weights.smoothing)
     phi, progress = weights.coefficients, weights.progress
     for low, high, alpha in ((5, 95, 0.15), (25, 75, 0.3)):
         below, above = np.percentile(phi, [low, high], axis=1)
         label = f"{high - low} % of the words"
-        axes.fill_between(progress, below, above, color=_GREY, alpha=alpha, linewidth=0, label=label)
+        axes.fill_between(progress, below, above, color=GREY, alpha=alpha, linewidth=0, label=label)
     axes.plot(progress, phi.mean(axis=1), color="black", linewidth=2, label="mean over the words")
-    if weights.smoothing is not None:
-        axes.plot(progress, weights.smoothing, color="black", linewidth=2, linestyle="--", label="psi, of all words")
     ends, labels = [], []
-    for order, colors in zip(weights.ranked(weights.change, words), (_UP, _DOWN), strict=True):
+    for order, colors in zip(weights.ranked(weights.change, words), (UP, DOWN), strict=True):
         for index, color in zip(order, colors, strict=False):
             axes.plot(progress, phi[:, index], color=color, linewidth=1.4)
             ends.append(phi[-1, index])
@@ -66,10 +67,20 @@ def plot_coefficients(
     if cross_entropy_until > 0:
         label = "plain cross-entropy instead"
         axes.axvspan(0, cross_entropy_until, fill=False, hatch="//", edgecolor="0.75", linewidth=0, label=label)
-    finish_axes(axes, "progress of the student's life", "coefficient Phi")
-    axes.set_title("Coefficients of words over a student's life", loc="left", fontsize=11)
+    finish_axes(axes, "", "coefficient Phi")
+    axes.set_title("Phi: coefficients of words over a student's life", loc="left", fontsize=11)
+    lowest.set_xlabel("progress of the student's life")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     save_figure(figure, path)
+
+
+def _draw_smoothing(axes: Axes, progress: Floats, smoothing: Floats) -> None:
+    """Draw psi on axes of its own: on those of Phi, which is several times as large, it would flatten the words."""
+    axes.plot(progress, smoothing, color="black", linewidth=2)
+    axes.set_title("psi: coefficient of the mean log-probability of all words", loc="left", fontsize=11)
+    if smoothing.min() >= 0:
+        axes.set_ylim(0, 1.1 * max(float(smoothing.max()), 1e-9))
+    finish_axes(axes, "", "coefficient psi")
 
 
 def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int = 15) -> None:
@@ -98,81 +109,6 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     axes.set_title(title, loc="left", fontsize=11)
     figure.colorbar(mesh, ax=axes, label="weight minus the mean weight", pad=0.02)
     save_figure(figure, path)
-
-
-def plot_training(path: str | os.PathLike[str], log: TrainingLog, *, entry: str = "word", pair: str = "pair") -> None:
-    """Draw the training of a teacher from its log: measures, hypergradient norm, range of Phi.
-
-    Args:
-        path: the PNG file, written atomically.
-        log: the log.
-        entry: name of the unit that has a coefficient.
-        pair: name of the unit of the dev set.
-
-    Raises:
-        OSError: the file could not be written.
-    """
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    measure, norms, phi = figure.subplots(3, 1, sharex=True)
-    updates = log.column("teacher_update")
-    for axes in (measure, norms, phi):
-        _mark_lives(axes, log, updates)
-    _draw(measure, log, "measure", f"measure on the dev {pair}s for training", _UP[1])
-    _draw(measure, log, "holdout_measure", f"measure on the held-out dev {pair}s", _DOWN[0], marker="o")
-    _draw_means(measure, log, updates)
-    _draw(norms, log, "hypergradient_norm", "hypergradient (d measure / d theta)", _UP[0])
-    _draw(norms, log, "adjoint_norm", "adjoint (d measure / d omega)", _DOWN[1])
-    values = np.concatenate([log.column("hypergradient_norm"), log.column("adjoint_norm")])
-    if np.any(np.isfinite(values)) and np.all(values[np.isfinite(values)] > 0):
-        norms.set_yscale("log")
-    low, high = log.column("phi_min"), log.column("phi_max")
-    phi.fill_between(updates, low, high, color=_GREY, alpha=0.2, linewidth=0, label=f"lowest to highest {entry}")
-    _draw(phi, log, "phi_mean", f"mean over the {entry}s", "black")
-    _draw(phi, log, "phi_off_diagonal", "mean off the diagonal", _UP[0])
-    for axes, label in ((measure, "measure"), (norms, "norm"), (phi, "coefficient Phi")):
-        finish_axes(axes, "", label)
-        # Above the panel, because inside it would cover a curve.
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": 3}
-        if axes.get_legend_handles_labels()[0]:  # a log may lack all fields of a panel
-            axes.legend(**place, fontsize=8, frameon=False)
-    phi.set_xlabel("teacher update (dotted: a new student begins)")
-    figure.suptitle("Training of the teacher", fontsize=11)
-    save_figure(figure, path)
-
-
-def _draw(axes: Axes, log: TrainingLog, name: str, label: str, color: str, marker: str | None = None) -> None:
-    """Draw one field of the log, one line per student life, so that no line joins two students."""
-    x, y, lives = log.column("teacher_update"), log.column(name), log.column("student_life")
-    known = np.isfinite(y)
-    x, y, lives = x[known], y[known], lives[known]
-    breaks = np.flatnonzero(np.diff(lives) != 0) + 1
-    for number, part in enumerate(np.split(np.arange(len(x)), breaks)):
-        if len(part):
-            # A single point has no line.
-            own_marker = marker or ("o" if len(part) == 1 else None)
-            own_label = label if number == 0 else None
-            axes.plot(x[part], y[part], color=color, label=own_label, linewidth=1.4, marker=own_marker, markersize=4)
-
-
-def _draw_means(axes: Axes, log: TrainingLog, updates: Floats) -> None:
-    """Draw the mean measure of each student life of several windows; it rises as the teacher improves."""
-    measures, lives = log.column("measure"), log.column("student_life")
-    label: str | None = "mean of the training measure over a student's life"
-    for life in np.unique(lives[np.isfinite(lives)]):
-        own = (lives == life) & np.isfinite(measures)
-        if own.sum() > 1:  # the mean of one point would hide it
-            ends = [updates[own].min() - 0.4, updates[own].max() + 0.4]
-            axes.plot(ends, [measures[own].mean()] * 2, color="black", linewidth=2, label=label)
-            label = None
-
-
-def _mark_lives(axes: Axes, log: TrainingLog, updates: Floats) -> None:
-    lives = log.column("student_life")
-    starts = updates[1:][np.diff(lives) != 0]
-    # With very many lives the lines would hide the curves.
-    if len(starts) <= 60:
-        for start in starts:
-            axes.axvline(start - 0.5, color="0.8", linewidth=0.8, linestyle=":", zorder=0)
 
 
 def _second_scale(axes: Axes, weights: WordWeights) -> None:

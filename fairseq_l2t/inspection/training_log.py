@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_l2t.inspection.errors import InspectionError
+from fairseq_l2t.inspection.errors import InspectionError, require_moderate_size
+from fairseq_l2t.storage.json_log import LogLines, TeacherLogRecord, read_log_lines
 
 __all__ = ["TrainingLog", "read_training_log"]
+
+_MOST_LINES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -43,41 +45,32 @@ class TrainingLog:
 
 
 def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a log. A resumed run repeats updates: of several lines for one update, the last counts.
+    """Read a log. Of several lines for one update the last counts; lines that are not records are noted and left out.
 
     Raises:
-        InspectionError: the file is unreadable or empty, or a line is not a JSON object. The last line may be
-            incomplete, as a run may be killed while it writes.
+        InspectionError: the file is unreadable, or no line is a record of a teacher update.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        require_moderate_size(path)
+        lines = read_log_lines(path, TeacherLogRecord, "teacher_update")
     except OSError as error:
         raise InspectionError(f"--log {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InspectionError(f"--log {path}: not UTF-8 ({error.reason})") from error
-    by_update: dict[int, dict[str, Any]] = {}
-    notes = []
-    rows = text.split("\n")
-    for number, row in enumerate(rows, start=1):
-        try:
-            line = json.loads(row) if row.strip() else {}
-        except (ValueError, RecursionError) as error:
-            if number < len(rows):
-                raise InspectionError(f"--log {path}, line {number}: {error}") from error
-            notes.append(f"line {number} is incomplete and was left out")
-            continue
-        if not isinstance(line, dict):
-            raise InspectionError(f"--log {path}, line {number}: {type(line).__name__}; expected a JSON object")
-        if type(line.get("teacher_update")) is int:
-            by_update[line["teacher_update"]] = line
-    if not by_update:
-        raise InspectionError(f"--log {path}: no line with a teacher_update")
-    return TrainingLog(path, tuple(_in_order(by_update)), tuple(notes))
+    if not lines.records:
+        raise InspectionError(f"--log {path}: no line with a teacher_update; expected a log of l2t-train-teacher")
+    return TrainingLog(path, tuple(lines.records.values()), tuple(_notes(lines)))
 
 
-def _in_order(by_update: dict[int, dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    return (by_update[update] for update in sorted(by_update))
+def _notes(lines: LogLines) -> Iterator[str]:
+    if lines.foreign:
+        numbers = ", ".join(map(str, lines.foreign[:_MOST_LINES_NAMED]))
+        more = ", ..." if len(lines.foreign) > _MOST_LINES_NAMED else ""
+        yield (
+            f"left out {len(lines.foreign)} of the lines, because they are not records of teacher updates: "
+            f"line {numbers}{more}"
+        )
+    if lines.incomplete is not None:
+        yield f"line {lines.incomplete} is incomplete and was left out"
 
 
 def _number(value: Any) -> float:

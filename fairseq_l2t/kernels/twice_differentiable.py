@@ -6,7 +6,10 @@ Measured defects (PyTorch 2.13, fairseq 0.12.2), each silent or an error in doub
 - cuDNN recurrent networks have none either: cuDNN is switched off;
 - the fused weight normalisation returns a wrong second derivative: it is composed from differentiable parts;
 - with a node that only scales gradients (fairseq's ``GradMultiply``) the update is not the gradient of any scalar;
-  double backward through it scales the *forward* path as well. `ScaledGradient` does not.
+  double backward through it scales the *forward* path as well. `ScaledGradient` does not;
+- an embedding with ``padding_idx`` is such a node for one row: the row's gradient is 0, but padded positions read the
+  row. Where it moves, because the output layer shares it, double backward takes it for a constant. `_embedding` does
+  not.
 
 LSTMs and layer normalisation have correct but slow second derivatives; nodes with hand-written ones replace them
 (`kernels.lstm`, `kernels.layer_norm`).
@@ -15,7 +18,7 @@ LSTMs and layer normalisation have correct but slow second derivatives; nodes wi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -50,6 +53,7 @@ VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
 """torch.nn classes whose double backward is tested here against float64 finite differences."""
 
 
+_EMBEDDING = nn.functional.embedding
 _FUSED_LSTM = fused_lstm(torch._VF.lstm)
 _FUSED_LAYER_NORM = fused_layer_norm(nn.functional.layer_norm)
 
@@ -98,6 +102,48 @@ class ScaledGradient(torch.autograd.Function):
         return (cotangent if _CURRENT_PASS.outer else cotangent * ctx.scale), None
 
 
+class _PaddedEmbedding(torch.autograd.Function):
+    """Look up rows; the gradient of the padding row is 0 in the inner gradient only.
+
+    With P the projection that drops the padding row, the update's part is ``P H`` (H the gradient of a scalar), and its
+    adjoint is ``J^T v = H' P v``. P belongs to the inner gradient, where it is differentiated with the rest. The outer
+    gradient is that of a plain look-up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, tokens: Tensor, padding: int) -> Tensor:
+        """Return the rows (..., width) of ``weight`` (entries, width) at ``tokens`` (...)."""
+        ctx.save_for_backward(tokens)
+        ctx.entries, ctx.padding = len(weight), padding
+        return torch.embedding(weight, tokens)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        """Return the cotangent of the rows, without that of the padding row except within `outer_gradient`."""
+        (tokens,) = ctx.saved_tensors
+        left_out = -1 if _CURRENT_PASS.outer else ctx.padding
+        found: Tensor = torch.ops.aten.embedding_dense_backward(cotangent, tokens, ctx.entries, left_out, False)
+        return found, None, None
+
+
+_padded_embedding: Callable[[Tensor, Tensor, int], Tensor] = _PaddedEmbedding.apply
+
+
+def _embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Replace ``torch.nn.functional.embedding``; arguments and result as there."""
+    if padding_idx is None or max_norm is not None or scale_grad_by_freq or sparse:
+        return _EMBEDDING(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+    return _padded_embedding(weight, input, padding_idx % len(weight))
+
+
 @contextmanager
 def attribute_replaced(owner: object, name: str, value: object) -> Iterator[None]:
     """Set ``owner.name`` to ``value`` during the block; restore the attribute, or the class's method, afterwards."""
@@ -125,6 +171,7 @@ def twice_differentiable(*, fused: bool = True) -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(attribute_replaced(weight_norm_module, "_weight_norm", _composed_weight_norm))
+        stack.enter_context(attribute_replaced(nn.functional, "embedding", _embedding))
         if fused:
             stack.enter_context(attribute_replaced(torch._VF, "lstm", _FUSED_LSTM))
             stack.enter_context(attribute_replaced(nn.functional, "layer_norm", _FUSED_LAYER_NORM))
@@ -140,14 +187,13 @@ def uses_fused_nodes() -> bool:
 def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[tuple[str, str]]:
     """Return (path, full class name) of every part of ``module`` whose second derivatives are not verified.
 
+    An embedding whose gradient is not that of a look-up is named with the setting: ``...Embedding:max_norm``.
+
     Args:
         module: the student's model.
         vouched: full class names (``module.ClassName``) accepted in addition to `VOUCHED_TORCH_MODULES`.
     """
-    named = [
-        (path or "(the model)", f"{type(part).__module__}.{type(part).__qualname__}")
-        for path, part in module.named_modules()
-    ]
+    named = [(path or "(the model)", _kind_of(part)) for path, part in module.named_modules()]
     return [(path, name) for path, name in named if name not in VOUCHED_TORCH_MODULES and name not in vouched]
 
 
@@ -160,6 +206,13 @@ def refuse_unvouched(module: nn.Module, vouched: Collection[str] = ()) -> None:
     unknown = [f"{path} ({name})" for path, name in unvouched_modules(module, vouched)]
     if unknown:
         raise NotTwiceDifferentiableError("second derivatives are not verified in: " + "; ".join(unknown))
+
+
+def _kind_of(part: nn.Module) -> str:
+    """Return the full class name, for an embedding followed by the settings that change its gradient alone."""
+    name = f"{type(part).__module__}.{type(part).__qualname__}"
+    settings = ("max_norm", "scale_grad_by_freq", "sparse") if isinstance(part, nn.Embedding) else ()
+    return ":".join([name, *(setting for setting in settings if getattr(part, setting))])
 
 
 def _composed_weight_norm(direction: Tensor, magnitude: Tensor, dim: int) -> Tensor:

@@ -15,13 +15,16 @@ a linear function in place of the sigmoid the loss would be cross-entropy with l
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["LOSS_LEVELS", "LossShape", "dynamic_loss"]
+__all__ = ["LARGEST_SCALE", "LOSS_LEVELS", "LossShape", "dynamic_loss"]
+
+LARGEST_SCALE = 1e7
+"""Largest factor of the sigmoid loss: a sum over a million tokens stays finite in float32, and so do its squares in
+an optimizer."""
 
 LOSS_LEVELS = ("token", "sentence")
 """Granularity of the sigmoid: one per token or one per sentence."""
@@ -39,7 +42,7 @@ class LossShape:
         level: one of `LOSS_LEVELS`: one sigmoid per token (as in the paper), or per sentence.
 
     Raises:
-        ValueError: a scale that is not positive and finite, a share outside [0, 1], or an unknown level.
+        ValueError: a scale outside (0, `LARGEST_SCALE`], a share outside [0, 1], or an unknown level.
     """
 
     scale: float = 1.0
@@ -47,8 +50,8 @@ class LossShape:
     level: str = "token"
 
     def __post_init__(self) -> None:
-        if not (self.scale > 0 and math.isfinite(self.scale)):
-            raise ValueError(f"--loss-scale: {self.scale}; expected a finite number above 0")
+        if not 0 < self.scale <= LARGEST_SCALE:
+            raise ValueError(f"--loss-scale: {self.scale}; expected a number above 0 and at most {LARGEST_SCALE:.0f}")
         if not 0 <= self.cross_entropy_mix <= 1:
             raise ValueError(f"--cross-entropy-mix: {self.cross_entropy_mix}; expected a number in [0, 1]")
         if self.level not in LOSS_LEVELS:

@@ -11,13 +11,14 @@ from fairseq import metrics, utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
-from fairseq.tasks import FairseqTask
+from fairseq.tasks import TASK_REGISTRY, FairseqTask
 from omegaconf import II
 from torch import Tensor
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher, required_teacher
 from fairseq_l2t.plugin.token_loss import token_loss
+from fairseq_l2t.teaching.options.declaration import OptionError
 
 __all__ = ["DynamicTeacherLoss", "DynamicTeacherLossConfig"]
 
@@ -57,7 +58,7 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
         sentence_avg: whether the sample size is the number of sentences instead of target tokens.
 
     Raises:
-        ValueError: another task, or ``loss_scale``, ``cross_entropy_mix`` or ``loss_level`` out of range.
+        OptionError: another task, or ``loss_scale``, ``cross_entropy_mix`` or ``loss_level`` out of range.
     """
 
     def __init__(
@@ -70,7 +71,10 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
     ) -> None:
         super().__init__(task)
         if not hasattr(task, "frozen_teacher"):
-            raise ValueError(f"--criterion dynamic_teacher_loss: task {type(task).__name__}; needs --task l2t_dlf")
+            raise OptionError(
+                f"--task: {_name_of(task)}; --criterion dynamic_teacher_loss needs --task l2t_dlf, or a task "
+                "of your own that is derived from it (docs/train-a-student.md)"
+            )
         self.sentence_avg = sentence_avg
         self._options = {"scale": loss_scale, "cross_entropy_mix": cross_entropy_mix, "level": loss_level}
         if task.frozen_teacher is not None:
@@ -87,7 +91,8 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
             reduce: True.
 
         Raises:
-            ValueError: ``reduce`` is False, or the model is in training and no teacher was given.
+            ValueError: ``reduce`` is False.
+            OptionError: the model is in training and no teacher was given.
         """
         if not reduce:
             raise ValueError("dynamic_teacher_loss: reduce=False; only the summed loss is supported")
@@ -115,7 +120,10 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
 
     def _shape(self) -> LossShape:
         given: dict[str, Any] = {name: value for name, value in self._options.items() if value is not None}
-        return replace(self._teacher().loss_shape, **given)
+        try:
+            return replace(self._teacher().loss_shape, **given)
+        except ValueError as error:
+            raise OptionError(str(error)) from error
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
@@ -138,3 +146,8 @@ class DynamicTeacherLoss(FairseqCriterion):  # type: ignore[misc]  # fairseq has
 
 def _summed_keys(logging_outputs: list[dict[str, Any]]) -> set[str]:
     return {key for log in logging_outputs for key in log}
+
+
+def _name_of(task: FairseqTask) -> str:
+    """Return the name of a task as ``--task`` takes it."""
+    return next((name for name, kind in TASK_REGISTRY.items() if kind is type(task)), type(task).__name__)

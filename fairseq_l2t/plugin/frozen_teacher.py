@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,11 +13,29 @@ from torch import Tensor
 from fairseq_l2t.loss.student_state import BLEU_FEATURE, StudentState, require_same_features
 from fairseq_l2t.plugin.corpus_bleu import corpus_bleu_of_counts
 from fairseq_l2t.storage import TeacherFile
+from fairseq_l2t.storage.schema import Count, FileValues, Sha256, Share, one_line, validated
+from fairseq_l2t.teaching.options.comparison import ResumeError
+from fairseq_l2t.teaching.options.declaration import OptionError
 
 __all__ = ["FrozenTeacher", "required_teacher"]
 
+logger = logging.getLogger(__name__)
+
 _SAVED_VERSION = 1
 """Version of the ``teaching`` entry of a checkpoint's task state."""
+
+_DIGITS = 12
+"""Digits of a fingerprint in a message."""
+
+
+class _SavedTeaching(FileValues):
+    """The ``teaching`` entry; those of earlier versions name no teacher and no length of life."""
+
+    version: int
+    measures: dict[str, Share]
+    teacher_sha256: Sha256 | None = None
+    total_updates: Count | None = None
+    cross_entropy_updates: Count | None = None
 
 
 class FrozenTeacher:
@@ -32,22 +52,33 @@ class FrozenTeacher:
         total_updates: length of the student's life, for ``progress``.
         cross_entropy_updates: updates of plain cross-entropy at its start.
         bleu_is_measured: whether validation computes BLEU (``--eval-bleu``).
+        allow_other_teacher: whether a checkpoint that another teacher taught is continued (``--allow-other-teacher``).
 
     Raises:
-        ValueError: a feature of the teacher is dev BLEU and validation does not compute it, or its features are not
+        OptionError: a feature of the teacher is dev BLEU and validation does not compute it, or its features are not
             those of a translation student.
     """
 
     def __init__(
-        self, file: TeacherFile, *, total_updates: int, cross_entropy_updates: int, bleu_is_measured: bool
+        self,
+        file: TeacherFile,
+        *,
+        total_updates: int,
+        cross_entropy_updates: int,
+        bleu_is_measured: bool,
+        allow_other_teacher: bool = False,
     ) -> None:
-        self._teacher = file.teacher
+        self._teacher, self._file, self._allow_other_teacher = file.teacher, file, allow_other_teacher
+        self._total_updates = total_updates
         with_bleu = BLEU_FEATURE in file.teacher.features
         if with_bleu and not bleu_is_measured:
-            raise ValueError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
+            raise OptionError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
         self.loss_shape = file.settings.loss_shape
         self._state = StudentState(file.teacher.entries, total_updates, with_bleu=with_bleu)
-        require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
+        try:
+            require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
+        except ValueError as error:
+            raise OptionError(str(error)) from error
         self._cross_entropy_updates = cross_entropy_updates
         self._prepared: int | None = None
         self._dev_sums: dict[str, float] = {}
@@ -98,30 +129,72 @@ class FrozenTeacher:
             self._state.observe_dev(sums["nll_loss"] / tokens, sums["n_correct"] / tokens, corpus_bleu_of_counts(sums))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all values that determine the next Phi, in plain types."""
+        """Return all values that determine the next Phi, and the fingerprint of the teacher, in plain types."""
         self._fold_dev()
-        return {"version": _SAVED_VERSION, "measures": self._state.state_dict()}
+        return {
+            "version": _SAVED_VERSION,
+            "measures": self._state.state_dict(),
+            "teacher_sha256": self._file.sha256,
+            "total_updates": self._total_updates,
+            "cross_entropy_updates": self._cross_entropy_updates,
+        }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned.
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned. A life of another length is logged; it changes the student's progress.
 
         Raises:
-            ValueError: another version, or measures of other names.
+            ResumeError: another teacher, unless ``allow_other_teacher``.
+            OptionError: another version, or measures of other names or out of range.
         """
-        if saved.get("version") != _SAVED_VERSION:
-            raise ValueError(f"teaching state: version {saved.get('version')}; this release reads {_SAVED_VERSION}")
-        self._state.load_state_dict(saved["measures"])
+        version = saved.get("version") if isinstance(saved, Mapping) else None
+        if version != _SAVED_VERSION:
+            raise OptionError(f"teaching state: version {one_line(version)}; this release reads {_SAVED_VERSION}")
+        try:
+            values = validated(_SavedTeaching, dict(saved), "teaching state")
+        except ValueError as error:
+            raise OptionError(str(error)) from error
+        self._compare_teacher(values.teacher_sha256)
+        for name, then, now in (
+            ("total_updates", values.total_updates, self._total_updates),
+            ("cross_entropy_updates", values.cross_entropy_updates, self._cross_entropy_updates),
+        ):
+            if then not in (None, now):
+                logger.warning(
+                    "--%s: %d then, %d now; the coefficients of this student change in the middle of its life",
+                    name.replace("_", "-"),
+                    then,
+                    now,
+                )
+        try:
+            self._state.load_state_dict(values.measures)
+        except ValueError as error:
+            raise OptionError(str(error)) from error
         self._prepared = None
+
+    def _compare_teacher(self, then: str | None) -> None:
+        if then is None:
+            logger.warning("the checkpoint of an earlier version does not identify its teacher; it was not compared")
+        elif then != self._file.sha256:
+            told = (
+                f"{self._file.path} is another teacher than the one of the checkpoint "
+                f"(SHA-256 {self._file.sha256[:_DIGITS]} now, {then[:_DIGITS]} then)"
+            )
+            if not self._allow_other_teacher:
+                raise ResumeError(
+                    f"--teacher-path: {told}; give the teacher of the checkpoint, --allow-other-teacher to continue "
+                    "under this one, or --reset-optimizer to begin a new life with the weights of the checkpoint"
+                )
+            logger.warning("--allow-other-teacher: %s", told)
 
 
 def required_teacher(teacher: FrozenTeacher | None) -> FrozenTeacher:
     """Return the teacher of a task that trains.
 
     Raises:
-        ValueError: the task has no teacher, because it was built for decoding.
+        OptionError: the task has no teacher, because it was built for decoding.
     """
     if teacher is None:
-        raise ValueError("--teacher-path: not given; --task l2t_dlf needs a teacher file for training")
+        raise OptionError("--teacher-path: not given; --task l2t_dlf needs a teacher file for training")
     return teacher
 
 

@@ -6,21 +6,29 @@ Options that cannot be unrolled and differentiated exactly are refused here by n
 from __future__ import annotations
 
 import argparse
-import math
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from fairseq.data.data_utils import infer_language_pair
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from omegaconf import open_dict
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models.lstm import LSTMModel
+from fairseq.registry import REGISTRIES
+from omegaconf import OmegaConf, open_dict
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
+from fairseq_l2t.objectives.bleu_tokenizers import tokenizer_of, why_unusable
 from fairseq_l2t.plugin.fairseq_options import parse_fairseq_options, print_help
-from fairseq_l2t.teaching.options.command_line import parse_options
-from fairseq_l2t.teaching.options.declaration import OptionError
+from fairseq_l2t.plugin.option_ranges import refuse_out_of_range
+from fairseq_l2t.plugin.schedule_check import refuse_schedule
+from fairseq_l2t.plugin.student.optimizers import SUPPORTED, WITHOUT_ADJOINT
+from fairseq_l2t.teaching.options.command_line import Given, parse_options
+from fairseq_l2t.teaching.options.declaration import OptionError, flag_of
 from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
+from fairseq_l2t.teaching.options.teacher_help import asks_for_help
 from fairseq_l2t.teaching.options.translation_options import TranslationOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
 
@@ -28,13 +36,15 @@ __all__ = ["OptionError", "StudentOptions", "parse_student_options"]
 
 _PRESETS = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
 
-_LARGEST_SEED = 2**31 - 1
-"""Largest ``--seed``: fairseq seeds NumPy, which accepts 32 bits, for the data order, and lives count up from it."""
-
 _CRITERIA = ("cross_entropy", "dynamic_teacher_loss")
 """Allowed values of ``--criterion``, for a command line shared with ``fairseq-train``; others would be ignored."""
 
+_STARTING_WEIGHTS = ("restore_file", "finetune_from_model", "continue_once")
+"""fairseq's options for the checkpoint of one training run; a teacher is trained with many students."""
+
 _SCHEDULES_WITHOUT_REPLAY = ("reduce_lr_on_plateau", "pass_through")
+
+_JSON_EXAMPLES = {"eval_bleu_args": """'{"beam": 4}'""", "eval_bleu_detok_args": """'{"target_lang": "en"}'"""}
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ class StudentOptions:
         return self.plan.loss_shape(self.own.loss_level)
 
     @property
+    def bleu_tokenizer(self) -> str:
+        """sacrebleu's tokenizer for the reward of ``expected-bleu``."""
+        return self.own.bleu_tokenizer or "13a"
+
+    @property
     def total_updates(self) -> int:
         """Length of a student's life in updates."""
         return self.plan.total_updates
@@ -73,7 +88,7 @@ class StudentOptions:
         return self.plan.cross_entropy_updates
 
 
-def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> StudentOptions:
+def parse_student_options(arguments: Sequence[str], preset: str = "short-windows") -> StudentOptions:
     """Parse our options and fairseq's training options, and refuse those without an exact hypergradient.
 
     Args:
@@ -84,80 +99,82 @@ def parse_student_options(arguments: Sequence[str], preset: str = "paper") -> St
         OptionError: names the option, its value and the values allowed.
         SystemExit: ``--help`` was asked for.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help()
+    if asks_for_help(arguments):
+        print_help(arguments)
     given = parse_options(TranslationOptions, arguments, _PRESETS, preset)
+    with given.naming_file(arguments):
+        return _checked(given)
+
+
+def _checked(given: Given[TranslationOptions]) -> StudentOptions:
     namespace, of_fairseq = parse_fairseq_options(given)
     if namespace.criterion not in _CRITERIA:
         raise OptionError(f"--criterion: {namespace.criterion}; expected {' or '.join(_CRITERIA)}")
-    # The student's loss is ours and so is its teacher: fairseq's Trainer is built around plain translation.
-    namespace.criterion = "cross_entropy"
-    namespace.task = "translation" if namespace.task == "l2t_dlf" else namespace.task
-    _refuse_precision(namespace)
-    namespace.tpu = False  # fairseq 0.12.2 sets it for --bf16
-    cfg = convert_namespace_to_omegaconf(namespace)
-    _refuse_unsupported(cfg, namespace)
-    _refuse_numbers(cfg)
+    _refuse_unsupported(namespace)
+    refuse_out_of_range(of_fairseq, vars(namespace))
     _refuse_heads(namespace)
+    _refuse_starting_weights(of_fairseq)
+    _refuse_evaluation(namespace)
+    own = resolve(
+        given.options,
+        given.names,
+        max_update=namespace.max_update or None,
+        warmup_updates=int(namespace.warmup_updates) if of_fairseq.get("warmup_updates") else None,
+    )
+    _set_for_teaching(namespace, own)
+    cfg = convert_namespace_to_omegaconf(namespace)
+    refuse_schedule(cfg, of_fairseq)
+    _refuse_padded_items(cfg, namespace.arch)
     if cfg.task._name == "translation":  # any other task is refused later, by name
         _refuse_data(cfg)
     with open_dict(cfg):
         # In the main process and without a reader thread: the same batches, and nothing beside us draws numbers.
         cfg.dataset.num_workers, cfg.dataset.data_buffer_size = 0, 0
         cfg.distributed_training.distributed_world_size = 1
-    own = resolve(
-        given.options,
-        given.names,
-        max_update=cfg.optimization.max_update or None,
-        warmup_updates=int(namespace.warmup_updates) if of_fairseq.get("warmup_updates") else None,
-    )
+    own = _with_tokenizer(own, OmegaConf.to_container(cfg.task))
     vars(namespace).update({field.name: getattr(own, field.name) for field in fields(own)})
     return StudentOptions(cfg, namespace, own, plan_of(own, cfg.common.seed), given.names, of_fairseq)
 
 
-def _refuse_precision(namespace: argparse.Namespace) -> None:
-    for name in ("fp16", "memory_efficient_fp16", "amp"):
-        if vars(namespace).get(name):
-            raise OptionError(
-                f"--{name.replace('_', '-')}: second derivatives in half precision are not accurate; "
-                "use --bf16 or float32 (neither option)"
-            )
-    if vars(namespace).get("memory_efficient_bf16"):
-        raise OptionError("--memory-efficient-bf16: not supported; use --bf16 or float32 (neither option)")
+def _set_for_teaching(namespace: argparse.Namespace, own: TranslationOptions) -> None:
+    """Set the options of fairseq that teacher training determines."""
+    # The student's loss is ours and so is its teacher: fairseq's Trainer is built around plain translation.
+    namespace.criterion = "cross_entropy"
+    namespace.task = "translation" if namespace.task == "l2t_dlf" else namespace.task
+    namespace.tpu = False  # fairseq 0.12.2 sets it for --bf16
+    namespace.tokenizer = namespace.bpe = None  # they are for decoding; fairseq needs their files even so
+    # The default of schedules that need the length of training is that of a life.
+    namespace.max_update = namespace.max_update or own.total_updates
+    if "total_num_update" in namespace and namespace.total_num_update is None:
+        namespace.total_num_update = namespace.max_update
 
 
-def _refuse_unsupported(cfg: Any, namespace: argparse.Namespace) -> None:
-    if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
+def _with_tokenizer(own: TranslationOptions, task: Any) -> TranslationOptions:
+    """Return the options with the tokenizer of the reward; refuse one that is needed and not installed."""
+    language = task.get("target_lang") or ""
+    if not language and task["_name"] == "translation":
+        language = infer_language_pair(task["data"].split(":")[0])[1]
+    of_language = "none" if task.get("eval_tokenized_bleu") else tokenizer_of(language)
+    chosen: Any = own.bleu_tokenizer or of_language
+    if own.objective == "expected-bleu" and (reason := why_unusable(chosen)):
+        known = "" if own.bleu_tokenizer else f" (of target language {language})"
+        raise OptionError(f"--bleu-tokenizer: {chosen}{known} {reason}")
+    return replace(own, bleu_tokenizer=chosen)
+
+
+def _refuse_unsupported(namespace: argparse.Namespace) -> None:
+    if namespace.optimizer is None or namespace.optimizer in WITHOUT_ADJOINT:
+        shown = "not given" if namespace.optimizer is None else f"{namespace.optimizer} has no adjoint"
+        raise OptionError(f"--optimizer: {shown}; expected {SUPPORTED}")
+    if namespace.max_tokens is None and namespace.batch_size is None:
         raise OptionError("--max-tokens / --batch-size: neither given; expected at least one")
-    if cfg.lr_scheduler._name in _SCHEDULES_WITHOUT_REPLAY:
+    if vars(namespace).get("num_batch_buckets") and namespace.max_tokens is None:
+        raise OptionError(f"--num-batch-buckets: {namespace.num_batch_buckets}; needs --max-tokens")
+    if namespace.lr_scheduler in _SCHEDULES_WITHOUT_REPLAY:
         raise OptionError(
-            f"--lr-scheduler: {cfg.lr_scheduler._name}; the unroll needs a schedule that depends only on the update "
+            f"--lr-scheduler: {namespace.lr_scheduler}; the unroll needs a schedule that depends only on the update "
             "number, such as fixed, inverse_sqrt, cosine, polynomial_decay, triangular or tri_stage"
         )
-    for name in ("grouped_shuffling", "update_epoch_batch_itr", "update_ordered_indices_seed"):
-        if cfg.dataset[name]:
-            raise OptionError(f"--{name.replace('_', '-')}: not supported; the unroll shuffles without it")
-    given = vars(namespace)
-    for name in ("encoder_layerdrop", "decoder_layerdrop", "quant_noise_pq", "quant_noise_scalar"):
-        if given.get(name):
-            raise OptionError(f"--{name.replace('_', '-')}: {given[name]}; expected 0 under a teacher")
-    for name in ("checkpoint_activations", "use_bmuf", "store_ema"):
-        if given.get(name):
-            raise OptionError(f"--{name.replace('_', '-')}: {given[name]}; not supported under a teacher")
-
-
-def _refuse_numbers(cfg: Any) -> None:
-    """Refuse numbers that fairseq accepts without a check, although it then fails late or trains on no data."""
-    for name, value in (("--max-tokens", cfg.dataset.max_tokens), ("--batch-size", cfg.dataset.batch_size)):
-        if value is not None and value < 1:
-            raise OptionError(f"{name}: {value}; expected at least 1")
-    if not 0 <= cfg.common.seed <= _LARGEST_SEED:
-        raise OptionError(f"--seed: {cfg.common.seed}; expected 0 to {_LARGEST_SEED}")
-    if not (cfg.optimization.clip_norm >= 0 and math.isfinite(cfg.optimization.clip_norm)):
-        raise OptionError(f"--clip-norm: {cfg.optimization.clip_norm}; expected a finite number of at least 0 (0: off)")
-    for lr in cfg.optimization.lr:
-        if not (lr > 0 and math.isfinite(lr)):
-            raise OptionError(f"--lr: {lr}; expected finite numbers above 0")
 
 
 def _refuse_heads(namespace: argparse.Namespace) -> None:
@@ -169,6 +186,22 @@ def _refuse_heads(namespace: argparse.Namespace) -> None:
             raise OptionError(f"--{side}-attention-heads: {heads}; expected a divisor of --{side}-embed-dim {width}")
 
 
+def _refuse_evaluation(namespace: argparse.Namespace) -> None:
+    """Refuse options of BLEU on dev that fairseq reads too late, and without naming them."""
+    given = vars(namespace)
+    for name in ("eval_bleu_args", "eval_bleu_detok_args"):
+        text = given.get(name) or "{}"
+        try:
+            is_object = isinstance(json.loads(text), dict)
+        except json.JSONDecodeError:
+            is_object = False
+        if not is_object:
+            raise OptionError(f"{flag_of(name)}: {text}; expected a JSON object such as {_JSON_EXAMPLES[name]}")
+    detokenizers = REGISTRIES["tokenizer"]["registry"]
+    if given.get("eval_bleu_detok") and given["eval_bleu_detok"] not in detokenizers:
+        raise OptionError(f"--eval-bleu-detok: {given['eval_bleu_detok']}; expected one of {', '.join(detokenizers)}")
+
+
 def _refuse_data(cfg: Any) -> None:
     folder = cfg.task.data.split(":")[0]
     if not Path(folder).is_dir():
@@ -178,3 +211,24 @@ def _refuse_data(cfg: Any) -> None:
             f"data: {folder} has no file such as train.de-en.de.idx; expected a folder that fairseq-preprocess has "
             "written, or --source-lang and --target-lang"
         )
+
+
+def _refuse_starting_weights(of_fairseq: Mapping[str, Any]) -> None:
+    for name in _STARTING_WEIGHTS:
+        if name in of_fairseq:
+            raise OptionError(
+                f"--{name.replace('_', '-')}: {of_fairseq[name]}; students of a teacher start with random weights or "
+                "with those of --student-init CHECKPOINT"
+            )
+
+
+def _refuse_padded_items(cfg: Any, arch: str) -> None:
+    """Refuse what ends in an ``assert`` of fairseq without a message, or is dropped by ``python -O``."""
+    buckets, multiple = cfg.task.get("num_batch_buckets") or 0, cfg.dataset.required_seq_len_multiple
+    for name, value, least in (("--num-batch-buckets", buckets, 0), ("--required-seq-len-multiple", multiple, 1)):
+        if value < least:
+            raise OptionError(f"{name}: {value}; expected at least {least} ({least}: off)")
+        if value > least and issubclass(ARCH_MODEL_REGISTRY[arch], LSTMModel):
+            raise OptionError(f"{name}: {value}; --arch {arch} takes {least} only: its encoder refuses more padding")
+    if buckets and cfg.dataset.max_tokens is None:
+        raise OptionError(f"--num-batch-buckets: {buckets}; expected together with --max-tokens")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+import fairseq.utils
+import torch
 from fairseq.criterions import FairseqCriterion
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -18,9 +20,12 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 from torch import Tensor
 
+from fairseq_l2t.compat.checkpoint_config import patch_checkpoint_config
 from fairseq_l2t.compat.task_state import restore_task_state
 from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher, required_teacher
+from fairseq_l2t.plugin.stock_names import with_stock_names
 from fairseq_l2t.storage import Vocabulary, load_teacher
+from fairseq_l2t.teaching.options.declaration import OptionError
 
 __all__ = ["L2TConfig", "L2TTask", "vocabulary_of"]
 
@@ -49,7 +54,16 @@ class L2TConfig(TranslationConfig):  # type: ignore[misc]  # fairseq has no type
             "(default: the same share of the life as in the training of the teacher)"
         },
     )
+    allow_other_teacher: bool = field(
+        default=False,
+        metadata={"help": "continue a checkpoint under another teacher than the one that taught it so far"},
+    )
     max_update: int = II("optimization.max_update")
+    cpu: bool = II("common.cpu")
+    fp16: bool = II("common.fp16")
+    memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
+    bf16: bool = II("common.bf16")
+    amp: bool = II("common.amp")
 
 
 def vocabulary_of(dictionary: Dictionary) -> Vocabulary:
@@ -61,6 +75,9 @@ def vocabulary_of(dictionary: Dictionary) -> Vocabulary:
 class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
     """Translation under a frozen teacher.
 
+    A task derived from it and from another subclass of ``TranslationTask``, in this order, trains that other task
+    under a teacher (docs/train-a-student.md).
+
     Decoding and validation need no teacher, so that a checkpoint can be used without its teacher file. Training reads
     the file before it builds the model or reads data. The student's state is saved in the checkpoint (``task_state``).
     """
@@ -69,31 +86,45 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         super().__init__(cfg, src_dict, tgt_dict)
         self.frozen_teacher: FrozenTeacher | None = None
         restore_task_state()
+        patch_checkpoint_config()
 
     def build_model(self, cfg: FairseqDataclass, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the student; to train it, read the teacher first.
 
         Raises:
-            ValueError: no teacher, a teacher of another vocabulary or with features that are not measured here, or no
-                length of the student's life.
-            TeacherFileError: an invalid teacher file.
+            OptionError: no teacher, a teacher with features that are not measured here, no length of the student's
+                life, or half precision without a GPU.
+            TeacherFileError: an invalid teacher file, or one of another vocabulary.
         """
         if not from_checkpoint:
+            self._refuse_half_precision_on_a_cpu()
             self.frozen_teacher = self._load_teacher()
         return super().build_model(cfg, from_checkpoint)
+
+    def _refuse_half_precision_on_a_cpu(self) -> None:
+        """Refuse what fairseq cannot do without a GPU (it crashes), or does not do (``--amp``)."""
+        if torch.cuda.is_available() and not self.cfg.cpu:
+            return
+        chosen = {"--fp16": self.cfg.fp16 and not self.cfg.memory_efficient_fp16, "--amp": self.cfg.amp}
+        # Without a GPU fairseq takes --bf16 for a request for a TPU.
+        chosen["--bf16"] = self.cfg.bf16 and fairseq.utils.xm is None
+        for option in (name for name, is_chosen in chosen.items() if is_chosen):
+            raise OptionError(
+                f"{option}: fairseq-train needs a GPU for it, and uses none here; leave it out to train in float32"
+            )
 
     def _load_teacher(self) -> FrozenTeacher:
         if not self.cfg.teacher_path:
             return required_teacher(None)
         total = self.cfg.total_updates or self.cfg.max_update
         if total < 1:
-            raise ValueError(f"--total-updates: {total}; give --max-update or --total-updates, at least 1")
+            raise OptionError(f"--total-updates: {total}; give --max-update or --total-updates, at least 1")
         file = load_teacher(Path(self.cfg.teacher_path), vocabulary=vocabulary_of(self.tgt_dict))
         warmup = self.cfg.cross_entropy_updates
         if warmup < 0:
             warmup = round(total * file.settings.cross_entropy_updates / file.settings.total_updates)
         if not warmup < total:
-            raise ValueError(
+            raise OptionError(
                 f"--cross-entropy-updates: {warmup}; expected less than the student's life of {total} updates; "
                 "no update would use the teacher"
             )
@@ -105,18 +136,26 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
             total,
             warmup,
         )
+        logger.info(
+            "the training loss is negative where the teacher sets it, -scale * sigmoid(Phi * log p); lower is better; "
+            "nll_loss, ppl and all validation losses are those of cross-entropy"
+        )
         return FrozenTeacher(
-            file, total_updates=total, cross_entropy_updates=warmup, bleu_is_measured=bool(self.cfg.eval_bleu)
+            file,
+            total_updates=total,
+            cross_entropy_updates=warmup,
+            bleu_is_measured=bool(self.cfg.eval_bleu),
+            allow_other_teacher=self.cfg.allow_other_teacher,
         )
 
     def build_criterion(self, cfg: FairseqDataclass) -> FairseqCriterion:
         """Build the criterion.
 
         Raises:
-            ValueError: a criterion other than ``dynamic_teacher_loss``, the only one that uses the teacher.
+            OptionError: a criterion other than ``dynamic_teacher_loss``, the only one that uses the teacher.
         """
         if self.frozen_teacher is not None and cfg._name != "dynamic_teacher_loss":
-            raise ValueError(f"--criterion: {cfg._name}; --task l2t_dlf trains with --criterion dynamic_teacher_loss")
+            raise OptionError(f"--criterion: {cfg._name}; --task l2t_dlf trains with --criterion dynamic_teacher_loss")
         return super().build_criterion(cfg)
 
     def train_step(
@@ -131,7 +170,7 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         """Run fairseq's step with the coefficients of ``update_num``, the same for all its micro-batches.
 
         Raises:
-            ValueError: the task was built without a teacher.
+            OptionError: the task was built without a teacher.
         """
         parameter = next(model.parameters())
         required_teacher(self.frozen_teacher).prepare(update_num, parameter.device, parameter.dtype)
@@ -159,8 +198,20 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
             return entries
         return {**entries, _CHECKPOINT_KEY: self.frozen_teacher.state_dict()}
 
+    def checkpoint_entries(self, entries: dict[str, Any]) -> dict[str, Any]:
+        """Return a checkpoint's entries with names of stock fairseq, so that its programs load it without this plugin.
+
+        A task that is derived from this one keeps its own name: only its plugin knows how it differs.
+        """
+        is_own = type(self) is L2TTask and self.frozen_teacher is not None
+        return with_stock_names(entries) if is_own else entries
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the result of `state_dict`; a checkpoint of another task leaves the student's state unchanged."""
+        """Restore the result of `state_dict`; a checkpoint of another task leaves the student's state unchanged.
+
+        Raises:
+            ResumeError: the checkpoint is of a student of another teacher, and ``--allow-other-teacher`` is not given.
+        """
         rest = {key: value for key, value in state_dict.items() if key != _CHECKPOINT_KEY}
         super().load_state_dict(rest)
         if self.frozen_teacher is not None and _CHECKPOINT_KEY in state_dict:

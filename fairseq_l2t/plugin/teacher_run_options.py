@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairseq_l2t.plugin.student.saved_life import FairseqStudentValues
 from fairseq_l2t.plugin.student_options import StudentOptions, parse_student_options
 from fairseq_l2t.teaching.options.comparison import fixed_options
 from fairseq_l2t.teaching.options.config_file import file_values
@@ -34,6 +35,9 @@ _MAY_CHANGE = frozenset(
 )
 """fairseq's options that may change on ``--resume``, because they do not change the result of an update."""
 
+_OF_THE_WHOLE_LENGTH = ("cosine", "tri_stage")
+"""Schedules whose rates depend on ``--max-update``."""
+
 
 @dataclass(frozen=True)
 class TeacherRunOptions:
@@ -54,8 +58,8 @@ class TeacherRunOptions:
         Raises:
             OptionError: names the option, its value and the values allowed.
         """
-        # Teacher files record the command that made them, without --resume, which only an interruption adds.
-        kept = tuple(argument for argument in arguments if argument != "--resume")
+        # Teacher files record the command that made them, without what only an interruption adds.
+        kept = tuple(argument for argument in arguments if argument not in ("--resume", "--resume-or-start"))
         return cls(parse_student_options(arguments, DEFAULT_PRESET), kept)
 
     @property
@@ -79,6 +83,8 @@ class TeacherRunOptions:
             config=self.file_values(),
             given=self.student.given | frozenset(self.student.of_fairseq),
             preset=self.own.preset,
+            resume_or_start=self.own.resume_or_start,
+            student_values=FairseqStudentValues,
         )
 
     def fixed(self) -> dict[str, Any]:
@@ -89,6 +95,8 @@ class TeacherRunOptions:
             for name, value in vars(self.student.namespace).items()
             if name not in _MAY_CHANGE and name not in ours
         }
+        if self.student.cfg.lr_scheduler._name in _OF_THE_WHOLE_LENGTH:
+            of_fairseq["max_update"] = str(self.student.namespace.max_update)
         return {**of_fairseq, **fixed_options(self.own)}
 
     def file_values(self) -> dict[str, Any]:

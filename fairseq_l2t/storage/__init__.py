@@ -2,7 +2,7 @@
 
 from fairseq_l2t.storage.atomic import remove_leftovers, write_atomically
 from fairseq_l2t.storage.run_folder import RunFolderError, lock_run_folder
-from fairseq_l2t.storage.run_state import RunStateError, load_run_state, save_run_state
+from fairseq_l2t.storage.run_state import RunStateError, has_run_state, load_run_state, save_run_state
 from fairseq_l2t.storage.teacher_file import (
     FORMAT_VERSION,
     TeacherFile,
@@ -22,6 +22,7 @@ __all__ = [
     "TeacherFileError",
     "TeacherSettings",
     "Vocabulary",
+    "has_run_state",
     "load_run_state",
     "load_teacher",
     "lock_run_folder",

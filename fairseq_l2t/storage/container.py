@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
 import safetensors
 import safetensors.torch
 import torch
@@ -65,22 +66,35 @@ class Container:
         """Return the tensors by name, and one line for each tensor whose digest does not match.
 
         Raises:
-            ContainerError: the file became shorter while it was read, or the library refuses it.
+            ContainerError: the file changed while it was read or is larger than the free memory, or the library
+                refuses it.
         """
-        data = self._file.read(self._header.data_size)
-        if len(data) != self._header.data_size:
-            raise ContainerError(f"{self.path}: {len(data)} bytes of tensors read; expected {self._header.data_size}")
-        view = memoryview(data)
+        whole = self._whole_file()
+        view = memoryview(whole)[len(self._header.raw) :]
         damaged = []
         for name, entry in self.entries.items():
             found = hashlib.sha256(view[entry.begin : entry.end]).hexdigest()
             expected = self._header.tensor_digests.get(name)
             if found != expected:
-                damaged.append(f"tensor {name!r} is damaged (SHA-256 {found}; expected {expected})")
+                damaged.append(f"tensor {name!r} is damaged (SHA-256 {found}; expected {expected!r})")
         try:
-            return safetensors.torch.load(self._header.raw + data), damaged
+            return safetensors.torch.load(whole), damaged
         except safetensors.SafetensorError as error:  # it checks more than `header`, for example further metadata
             raise ContainerError(f"{self.path}: the header is damaged: {error}") from error
+
+    def _whole_file(self) -> bytes:
+        free = psutil.virtual_memory().available
+        too_large = f"{self.path}: {self.size} bytes; more than the free memory can hold twice ({free} bytes)"
+        if 2 * self.size > free:  # compared first: a sparse file of any size takes no disk
+            raise ContainerError(too_large)
+        self._file.seek(0)
+        try:
+            whole = self._file.read(self.size)
+        except MemoryError as error:  # the process may have less than the machine
+            raise ContainerError(too_large) from error
+        if len(whole) != self.size or not whole.startswith(self._header.raw):
+            raise ContainerError(f"{self.path}: the file changed while it was read")
+        return whole
 
 
 def write_container(

@@ -24,8 +24,12 @@ class RunFolderError(OSError):
 
 
 @contextmanager
-def lock_run_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def lock_run_folder(folder: str | os.PathLike[str], option: str = "--save-dir") -> Iterator[Path]:
     """Create ``folder`` if it is absent, lock it, yield its path, and unlock it at the end.
+
+    Args:
+        folder: of the run.
+        option: the option that gives it, for messages.
 
     The lock is ``flock`` by the library filelock: the kernel releases it with the process, and forked children do not
     keep it. The lock file `LOCK_NAME` stays and holds the owner's process number, for the error that a second run
@@ -35,7 +39,7 @@ def lock_run_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         RunFolderError: another run has locked the folder, or it cannot be written to.
     """
     folder = Path(folder)
-    _require_writable(folder)
+    _require_writable(folder, option)
     # A folder is locked for the process, not for a thread; a file system without flock is refused (no soft lock).
     lock = FileLock(
         folder / LOCK_NAME,
@@ -48,9 +52,9 @@ def lock_run_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunFolderError(f"{folder}: another run{_owner(folder)} is using this folder") from error
+        raise RunFolderError(f"{option}: {folder}: another run{_owner(folder)} is using this folder") from error
     except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be locked: {error.strerror or error}") from error
+        raise RunFolderError(f"{option}: {folder}: cannot be locked: {error.strerror or error}") from error
     try:
         remove_leftovers(folder)
         yield folder
@@ -58,7 +62,7 @@ def lock_run_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         lock.release()
 
 
-def _require_writable(folder: Path) -> None:
+def _require_writable(folder: Path, option: str) -> None:
     """Create the folder and a new file in it: a lock file may be writable where the folder is not."""
     probe = folder / f".probe.{secrets.token_hex(8)}.partial"
     try:
@@ -67,7 +71,7 @@ def _require_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunFolderError(f"{folder}: {reason}; expected a folder that can be written to") from error
+        raise RunFolderError(f"{option}: {folder}: {reason}; expected a folder that can be written to") from error
 
 
 def _write_process_id(descriptor: int) -> None:

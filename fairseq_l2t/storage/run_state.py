@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ __all__ = [
     "PREVIOUS_NAME",
     "RUN_STATE_VERSION",
     "RunStateError",
+    "StateCheck",
+    "has_run_state",
     "load_run_state",
     "save_run_state",
+    "tensor_differences",
 ]
 
 RUN_STATE_VERSION = 1
@@ -34,6 +37,10 @@ DAMAGED_NAME = "run_state_damaged.safetensors"
 
 _KIND = "run state"
 _logger = logging.getLogger(__name__)
+
+
+StateCheck = Callable[[Mapping[str, Tensor], Mapping[str, Any]], object]
+"""(tensors, values) -> None; raises ValueError if they are not a state of the run, and changes nothing."""
 
 
 class RunStateError(ValueError):
@@ -65,11 +72,18 @@ def save_run_state(folder: str | os.PathLike[str], tensors: Mapping[str, Tensor]
     )
 
 
-def load_run_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def has_run_state(folder: str | os.PathLike[str]) -> bool:
+    """Whether ``folder`` contains a state, whatever its condition."""
+    return any(os.path.lexists(Path(folder, name)) for name in (NEWEST_NAME, PREVIOUS_NAME))
+
+
+def load_run_state(
+    folder: str | os.PathLike[str], check: StateCheck = lambda tensors, values: None
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return (tensors, values) of the newest undamaged state in ``folder``, or None if there is no state.
 
-    If the newest file is damaged, the previous one is read, with a warning that names files and sizes, and the
-    damaged file is renamed to `DAMAGED_NAME`.
+    If the newest file is damaged or ``check`` refuses its content, the previous one is read, with a warning that names
+    files and sizes, and the damaged file is renamed to `DAMAGED_NAME`.
 
     Raises:
         RunStateError: all states are damaged, or the newest has another format version.
@@ -79,7 +93,7 @@ def load_run_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
     problems = []
     for path in present:
         try:
-            state = _read(path)
+            state = _read(path, check)
         except VersionError as error:  # not damaged: falling back to the previous state would lose work
             raise RunStateError(str(error)) from error
         except ContainerError as error:
@@ -96,7 +110,23 @@ def load_run_state(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
     return None
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def tensor_differences(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return one line for each tensor of ``expected`` that ``saved`` lacks or has in another shape or dtype."""
+    found = []
+    for name, tensor in expected.items():
+        here = f"{_layout(tensor)} expected"
+        if name not in saved:
+            found.append(f"tensor {name} is missing, {here}")
+        elif _layout(saved[name]) != _layout(tensor):
+            found.append(f"tensor {name}: {_layout(saved[name])} saved, {here}")
+    return found
+
+
+def _layout(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _read(path: Path, check: StateCheck) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with open_container(path, _KIND, RUN_STATE_VERSION) as container:
         tensors, damaged = container.read()
         if damaged:
@@ -104,6 +134,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         values = container.content.get("values")
         if not isinstance(values, dict):
             raise ContainerError(f"{path}: metadata: values {values!r}; expected an object")
+        try:
+            check(tensors, values)
+        except ValueError as error:
+            raise ContainerError(f"{path}: {error} ({container.size} bytes)") from error
         return tensors, values
 
 

@@ -37,6 +37,8 @@ __all__ = [
 
 FORMAT_VERSION = 1
 _KIND = "teacher"
+_MOST_UPDATES = 10**9
+"""Largest length of a life that a file may name, far above that of any training."""
 _DTYPES = {"F32": torch.float32, "F64": torch.float64}
 
 
@@ -116,8 +118,13 @@ class TeacherSettings:
         LossShape(self.loss_scale, self.cross_entropy_mix, self.loss_level)
         for name, least in (("total_updates", 1), ("cross_entropy_updates", 0)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name}: {value!r}; expected a whole number of at least {least}")
+            if type(value) is not int or not least <= value <= _MOST_UPDATES:
+                raise ValueError(f"{name}: {value!r}; expected a whole number from {least} to {_MOST_UPDATES}")
+        if not self.cross_entropy_updates < self.total_updates:
+            raise ValueError(
+                f"cross_entropy_updates: {self.cross_entropy_updates}; expected less than the {self.total_updates} "
+                "updates of a life"
+            )
         if not isinstance(self.extra, dict):
             raise ValueError(f"extra: {type(self.extra).__name__}; expected a dictionary")
         require_plain_json(self.extra, "extra", allow_infinity=False)
@@ -130,12 +137,17 @@ class TeacherSettings:
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """The content of a teacher file; the teacher is frozen and in eval mode."""
+    """The content of a teacher file; the teacher is frozen and in eval mode.
+
+    ``sha256`` identifies what a student is taught: coefficients, features, vocabulary and shape of the loss. It depends
+    neither on the place of the file nor on the record of its training (``settings.extra``).
+    """
 
     teacher: Teacher
     vocabulary: Vocabulary
     settings: TeacherSettings
     path: Path
+    sha256: str
 
 
 def save_teacher(
@@ -216,7 +228,18 @@ def _teacher_of(
         raise TeacherFileError(f"{path}: {'; '.join(problems)}")
     teacher = Teacher(features, own.size, keys=keys, form=form).to(dtype)
     teacher.load_state_dict(tensors)
-    return TeacherFile(teacher.requires_grad_(False).eval(), own, settings, path)
+    return TeacherFile(
+        teacher.requires_grad_(False).eval(), own, settings, path, _fingerprint(container.content, tensors)
+    )
+
+
+def _fingerprint(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    taught = {**content, "settings": {**content["settings"], "extra": {}}}
+    digest = hashlib.sha256(json.dumps(taught, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype}\n".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _parse_content(
@@ -233,7 +256,13 @@ def _parse_content(
         raise ValueError(f"features {json.dumps(features)}; expected at least one name, none twice")
     if type(keys) is not int or keys < 1:
         raise ValueError(f"keys {keys!r}; expected a whole number above 0")
-    return form, features, keys, Vocabulary(**content["vocabulary"]), _settings_of(content["settings"])
+    return form, features, keys, _vocabulary_of(content["vocabulary"]), _settings_of(content["settings"])
+
+
+def _vocabulary_of(values: Any) -> Vocabulary:
+    if not isinstance(values, dict) or set(values) != {"size", "sha256"}:
+        raise ValueError(f"vocabulary {json.dumps(values)}; expected an object of size and sha256")
+    return Vocabulary(**values)
 
 
 def _settings_of(values: Any) -> TeacherSettings:
@@ -241,7 +270,7 @@ def _settings_of(values: Any) -> TeacherSettings:
         raise ValueError(f"settings {values!r}; expected an object")
     names = {setting.name for setting in fields(TeacherSettings)}
     if set(values) != names:
-        raise ValueError(f"settings {', '.join(sorted(values))}; expected {', '.join(sorted(names))}")
+        raise ValueError(f"settings {json.dumps(sorted(values))}; expected {', '.join(sorted(names))}")
     return TeacherSettings(**values)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = ["Interrupted", "StopRequest", "stop_requests"]
@@ -33,11 +33,11 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests(when: str) -> Iterator[StopRequest]:
+def stop_requests(when: Callable[[], str]) -> Iterator[StopRequest]:
     """Record the first SIGTERM or SIGINT; the second ends the process at once.
 
     Args:
-        when: point at which the run will stop, for the log: "after this teacher update".
+        when: returns the point at which the run will stop, for the log: "after this teacher update".
     """
     request = StopRequest()
 
@@ -45,7 +45,7 @@ def stop_requests(when: str) -> Iterator[StopRequest]:
         if request.number is not None:
             os._exit(128 + number)  # every file is written atomically, so whatever is there is whole
         request.number = number
-        logger.warning("%s: stopping %s; a second signal stops at once", signal.Signals(number).name, when)
+        logger.warning("%s: stopping %s; a second signal stops at once", signal.Signals(number).name, when())
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.work import StepKind
 from fairseq_l2t.unroll.student import Student
 from fairseq_l2t.unroll.trajectory import advance
 
@@ -37,6 +38,7 @@ class Lives:
         plan: the numbers of the run.
         observe_dev: () -> None; updates the dev measures of the student's state. It is called at all multiples of
             ``plan.dev_interval`` updates of a life; with 0, after the cross-entropy updates and after each window.
+        on_step: called after every student update with its kind and number, from 1.
     """
 
     def __init__(
@@ -45,9 +47,12 @@ class Lives:
         teacher: Teacher,
         plan: TeachingPlan,
         observe_dev: Callable[[], None],
+        on_step: Callable[[StepKind, int], None] = lambda kind, update: None,
     ) -> None:
         self._student, self._teacher, self._plan = student, teacher, plan
         self._measure_on_dev, self._dev_interval = observe_dev, plan.dev_interval
+        self._on_step = on_step
+        self._kind: StepKind = "life"
         self._seen: list[dict[str, float]] = []
 
     def begin(self, seed: int) -> None:
@@ -60,13 +65,18 @@ class Lives:
 
     def advance(self, steps: int) -> None:
         """Make ``steps`` updates without saving them."""
-        advance(self._student, self._teacher, steps, self.observe_if_due)
+        advance(self._student, self._teacher, steps, self.after_update)
 
     def next_window(self) -> int:
         """Return the number of updates in the next window."""
         return min(self._plan.unroll_length, self._plan.total_updates - self._student.update)
 
-    def observe_if_due(self) -> None:
+    def after_update(self) -> None:
+        """Report the update, and measure on dev if it is time."""
+        self._on_step(self._kind, self._student.update)
+        self._observe_if_due()
+
+    def _observe_if_due(self) -> None:
         """Measure on dev at the interval, as fairseq-train will, so that both have dev measures of the same age."""
         if self._dev_interval and self._student.update % self._dev_interval == 0:
             self._observe_dev()
@@ -99,7 +109,11 @@ class Lives:
 
     def live(self, seed: int) -> None:
         """Make a whole life without saving updates; the updates are the same as in saved windows."""
-        self.begin(seed)
-        while not self.is_over():
-            self.advance(self.next_window())
-            self.end_window()
+        self._kind = "judging life"
+        try:
+            self.begin(seed)
+            while not self.is_over():
+                self.advance(self.next_window())
+                self.end_window()
+        finally:
+            self._kind = "life"

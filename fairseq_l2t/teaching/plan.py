@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
-from fairseq_l2t.teaching.options.declaration import OptionError, one_line_errors
+from fairseq_l2t.teaching.options.declaration import OptionError, flag_of, one_line_errors
 from fairseq_l2t.teaching.options.teaching_options import (
     DEFAULT_LIVES,
     DEFAULT_TOTAL_UPDATES,
+    DevOptions,
     LifeOptions,
     TeachingOptions,
 )
 
-__all__ = ["RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
+__all__ = ["JUDGING_SEED_OFFSET", "RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
 
 DEV_MEASURES_PER_LIFE = 5
 """Dev measures in a life, from which the default of --validate-interval-updates is computed."""
 
-_JUDGING_SEED_OFFSET = 1_000_000
+JUDGING_SEED_OFFSET = 1_000_000
+"""Distance of the seeds of judging lives from those of the training lives."""
 
 T = TypeVar("T", bound=TeachingOptions)
 
@@ -71,11 +73,12 @@ def resolve(
     initial_off_diagonal       0
     teacher_word_lr            a tenth of teacher_lr
     teacher_off_diagonal_lr    a tenth of teacher_lr
+    both of these              teacher_lr if teacher_optimizer is plain
     =========================  =====================================================================================
 
     A value of the preset that does not apply to the given options is dropped: the initial value and learning rate of
-    off-diagonal coefficients for a diagonal Phi, teacher_lr_shrink without holdout_lives, stage_spread for a single
-    key.
+    off-diagonal coefficients for a diagonal Phi, teacher_lr_shrink without holdout_lives, a dev_holdout of 0 with
+    holdout_lives, teacher_optimizer plain with the learning rate of a part, stage_spread for a single key.
 
     Args:
         options: as given, the rest from a preset.
@@ -108,7 +111,7 @@ def resolve(
     shrink = options.teacher_lr_shrink
     if not options.holdout_lives and "teacher_lr_shrink" not in given:
         shrink = 1.0
-    word_lr = options.teacher_word_lr
+    optimizer, word_lr, beside_lr = _steps(options, given, beside_lr)
     return replace(
         options,
         total_updates=total,
@@ -118,11 +121,36 @@ def resolve(
         validate_interval_updates=max(1, total // DEV_MEASURES_PER_LIFE) if interval is None else interval,
         loss_scale=4.0 / options.initial_coefficient if options.loss_scale is None else options.loss_scale,
         initial_off_diagonal=0.0 if beside is None else beside,
+        dev_holdout=_dev_holdout(options, given),
+        teacher_optimizer=optimizer,
         teacher_word_lr=options.teacher_lr / 10 if word_lr is None else word_lr,
         teacher_off_diagonal_lr=options.teacher_lr / 10 if beside_lr is None else beside_lr,
         teacher_lr_shrink=shrink,
         stage_spread=options.stage_spread if options.teacher_keys > 1 else 0.0,
     )
+
+
+def _dev_holdout(options: TeachingOptions, given: Collection[str]) -> float:
+    is_dropped = options.holdout_lives and not options.dev_holdout and "dev_holdout" not in given
+    return DevOptions().dev_holdout if is_dropped else options.dev_holdout
+
+
+def _steps(
+    options: TeachingOptions, given: Collection[str], off_diagonal_lr: float | None
+) -> tuple[Literal["levels", "plain"], float | None, float | None]:
+    """Return the kind of the teacher's optimizer, and the learning rates of its parts; None: the default."""
+    one_rate = {"teacher_word_lr": options.teacher_lr}
+    if options.has_off_diagonal:
+        one_rate["teacher_off_diagonal_lr"] = options.teacher_lr
+    other = [name for name, lr in one_rate.items() if name in given and getattr(options, name) not in (None, lr)]
+    if options.teacher_optimizer == "levels" or (other and "teacher_optimizer" not in given):
+        return "levels", options.teacher_word_lr, off_diagonal_lr
+    if other:
+        raise OptionError(
+            f"{flag_of(other[0])}: {getattr(options, other[0])}; needs --teacher-optimizer levels, because plain has "
+            f"one learning rate, --teacher-lr {options.teacher_lr}"
+        )
+    return "plain", options.teacher_lr, one_rate.get("teacher_off_diagonal_lr", off_diagonal_lr)
 
 
 @one_line_errors
@@ -153,7 +181,7 @@ class TeachingPlan(TeachingOptions):
     @property
     def holdout_seeds(self) -> range:
         """Seeds of the judging lives, far from those of the training lives."""
-        first = self.seed + _JUDGING_SEED_OFFSET
+        first = self.seed + JUDGING_SEED_OFFSET
         return range(first, first + self.holdout_lives)
 
     @property
@@ -178,10 +206,10 @@ class TeachingPlan(TeachingOptions):
                 f"--unroll-length: {self.unroll_length}; expected {whole}, a whole life after --cross-entropy-updates, "
                 f"because --lives-per-update is {self.lives_per_update}"
             )
-        if not self.dev_holdout:
+        if not self.dev_holdout and self.holdout_lives:
             raise OptionError(
-                f"--dev-holdout: {self.dev_holdout}; expected a number above 0 and below 1, so that some dev examples "
-                "select the best teacher"
+                f"--dev-holdout: {self.dev_holdout}; expected a number above 0 and below 1, so that --holdout-lives "
+                f"{self.holdout_lives} has dev examples to select the best teacher"
             )
         if self.teacher_lr_shrink < 1 and not self.holdout_lives:
             raise OptionError(f"--teacher-lr-shrink: {self.teacher_lr_shrink}; needs --holdout-lives")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -13,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fairseq_l2t.storage.atomic import write_atomically
-from fairseq_l2t.storage.run_state import load_run_state, save_run_state
+from fairseq_l2t.storage.json_log import JsonLog, TeacherLogRecord
+from fairseq_l2t.storage.run_state import StateCheck, has_run_state, load_run_state, save_run_state
 from fairseq_l2t.teaching.options.comparison import ResumeError, refuse_other_options
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
@@ -25,6 +24,7 @@ __all__ = [
     "LAST_NAME",
     "LOG_NAME",
     "TeachingRecord",
+    "require_run",
     "saved_run",
     "warn_of_bad_window",
 ]
@@ -37,20 +37,41 @@ SavedState = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and plain values of a stopped run."""
 
 
-def saved_run(folder: str | os.PathLike[str], *, resume: bool, what: str = "teacher training") -> SavedState | None:
-    """Return the saved state in ``folder``, or None; ``what`` names the kind of run in messages.
+def require_run(folder: str | os.PathLike[str], what: str = "teacher training") -> None:
+    """Refuse to continue a run that does not exist, before its folder is created; ``what`` names the kind of run.
+
+    Raises:
+        ResumeError: no state in ``folder``.
+    """
+    if not has_run_state(folder):
+        raise ResumeError(
+            f"--resume: --save-dir {folder} contains no saved run of {what}; check the folder, leave --resume out to "
+            "start a run, or give --resume-or-start"
+        )
+
+
+def saved_run(
+    folder: str | os.PathLike[str], *, resume: bool, check: StateCheck, what: str = "teacher training"
+) -> SavedState | None:
+    """Return the saved state in ``folder``, or None.
+
+    Args:
+        folder: folder of the run.
+        resume: whether a run is to be continued.
+        check: check of a state; see `storage.run_state.load_run_state`.
+        what: name of the kind of run in messages.
 
     Raises:
         ResumeError: there is a state, and ``resume`` is not set.
         RunStateError: a state that cannot be used.
     """
-    saved = load_run_state(folder)
-    if saved is not None and not resume:
+    if has_run_state(folder) and not resume:
         raise ResumeError(
             f"--save-dir: {folder} contains a run of {what}; give --resume to continue it, or another folder"
         )
+    saved = load_run_state(folder, check)
     if saved is None and resume:
-        logger.info("--resume: no run in %s yet; starting one", folder)
+        logger.info("--resume-or-start: no run in %s yet; starting one", folder)
     return saved
 
 
@@ -66,9 +87,11 @@ class TeachingRecord:
         saved: what `saved_run` returned.
         given, preset: see `teaching.options.comparison.refuse_other_options`.
         is_written: whether this process writes the files; of several, the first one does.
+        fingerprints: SHA-256 of the inputs of the run, by name; saved for `comparison.refuse_other_inputs`.
 
     Raises:
         ResumeError: ``saved`` is of a run with other options.
+        OSError: the log cannot be read or written (path named).
     """
 
     def __init__(
@@ -81,17 +104,18 @@ class TeachingRecord:
         *,
         given: Collection[str] | None = None,
         preset: str = "",
+        fingerprints: Mapping[str, str] | None = None,
         is_written: bool = True,
     ) -> None:
         self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
-        self._is_written = is_written
+        self._fingerprints, self._is_written = dict(fingerprints or {}), is_written
         self._states: list[dict[str, float]] = []
         self._states_end = 0
         self._best_update: int | None = None
         if saved is not None:
             refuse_other_options(saved[1]["options"], self._options, given, preset)
             self._restore(*saved)
-        self._log = folder / LOG_NAME
+        self._log = JsonLog(folder / LOG_NAME, TeacherLogRecord, "teacher_update")
         if is_written:
             self._keep_log_until(trainer.teacher_update)
 
@@ -111,8 +135,7 @@ class TeachingRecord:
         seconds = time.monotonic() - start
         if not self._is_written:
             return report, seconds
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({**asdict(report), "seconds": round(seconds, 3)}) + "\n")
+        self._log.append({**asdict(report), "seconds": round(seconds, 3)})
         # The state goes last: what it does not know of is done again after a crash, with the same outcome.
         self._save(LAST_NAME)
         self._save_state()
@@ -125,6 +148,8 @@ class TeachingRecord:
             logger.info("--teacher-updates 0: writing the initial teacher, a fixed loss to compare with")
             self._save(BEST_NAME)
             self._save_state()  # so that no other run is begun here without --resume
+        elif not plan.dev_holdout:
+            logger.info("teacher: %s (the last one; --dev-holdout 0 judges none)", self._folder / BEST_NAME)
         elif not self.trainer.has_ended_a_life:
             windows = -(-(plan.total_updates - self.trainer.student.cross_entropy_updates) // plan.unroll_length)
             logger.warning(
@@ -143,6 +168,8 @@ class TeachingRecord:
             )
         if not is_judged and self.trainer.teacher_update:
             self._save(BEST_NAME)
+        if not plan.dev_holdout:
+            return
         update = "" if self._best_update is None else f"after teacher update {self._best_update}, "
         logger.info("teacher: %s (%sheld-back measure %s)", self._folder / BEST_NAME, update, self.trainer.best_holdout)
 
@@ -164,7 +191,11 @@ class TeachingRecord:
             return
         tensors, values = self.trainer.state_dict()
         values.update(
-            options=self._options, states=self._states, states_end=self._states_end, best_update=self._best_update
+            options=self._options,
+            states=self._states,
+            states_end=self._states_end,
+            best_update=self._best_update,
+            fingerprints=self._fingerprints,
         )
         save_run_state(self._folder, tensors, values)
 
@@ -175,10 +206,16 @@ class TeachingRecord:
         logger.info("resumed at teacher update %d", self.trainer.teacher_update)
 
     def _keep_log_until(self, teacher_update: int) -> None:
-        """Drop the lines of updates that will be made again: they are newer than the resumed state."""
-        if self._log.exists():
-            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:teacher_update]
-            write_atomically(self._log, ["".join(lines).encode()])
+        kept = self._log.keep_until(teacher_update)
+        missing = sorted(set(range(1, teacher_update + 1)) - set(kept))
+        if missing:
+            logger.warning(
+                "%s: no record of %d of the %d teacher updates made, the first is %d",
+                self._log.path,
+                len(missing),
+                teacher_update,
+                missing[0],
+            )
 
 
 def warn_of_bad_window(error: NonFiniteError) -> None:

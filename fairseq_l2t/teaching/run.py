@@ -20,7 +20,9 @@ from fairseq_l2t.teaching.options.comparison import plain_options
 from fairseq_l2t.teaching.options.config_file import write_config
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.processes import OneProcess, Processes, started_processes
-from fairseq_l2t.teaching.record import SavedState, TeachingRecord, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.progress_display import in_words
+from fairseq_l2t.teaching.record import SavedState, TeachingRecord, require_run, saved_run, warn_of_bad_window
+from fairseq_l2t.teaching.saved_state import StudentValues, check_of
 from fairseq_l2t.teaching.shared_run import (
     agreed_stop,
     refuse_idle_processes,
@@ -29,6 +31,7 @@ from fairseq_l2t.teaching.shared_run import (
 )
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
+from fairseq_l2t.teaching.work import RunWork, StepKind
 from fairseq_l2t.unroll.memory.budget import bytes_of, plan_for
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 
@@ -47,6 +50,10 @@ class StudentAdapter(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary (or classes) for which the teacher has coefficients."""
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """SHA-256 of the content that a resumed run must share, by name; `build` compares it."""
 
     def new_teacher(self, plan: TeachingPlan) -> Teacher:
         """Return the initial teacher."""
@@ -77,6 +84,9 @@ class Progress(Protocol):
     def show(self, report: UpdateReport, seconds: float, left: float) -> None:
         """Show one update, its duration in seconds, and the estimated seconds that remain."""
 
+    def step(self, work: RunWork) -> None:
+        """Show one student update, or one step back through one."""
+
 
 @dataclass(frozen=True)
 class RunSetup:
@@ -85,11 +95,13 @@ class RunSetup:
     Args:
         folder: folder of the run, ``--save-dir``.
         plan: the resolved options of teaching.
-        resume: whether a run in the folder is continued.
+        resume: whether a run in the folder is continued, which must exist.
         fixed: options that a resumed run must share, JSON-able (`teaching.options.comparison.fixed_options`).
         config: the resolved options, by name, in the form that `teaching.options.config_file.read_config` reads.
         given: names of the options that are given.
         preset: name of the preset that gives the others; empty if there is only one preset.
+        resume_or_start: whether a run in the folder is continued if there is one.
+        student_values: schema of the values that its students save.
     """
 
     folder: Path
@@ -99,6 +111,8 @@ class RunSetup:
     config: Mapping[str, Any]
     given: frozenset[str] = frozenset()
     preset: str = ""
+    resume_or_start: bool = False
+    student_values: type[StudentValues] = StudentValues
 
 
 def run_teaching(
@@ -116,7 +130,8 @@ def run_teaching(
         progress: (teacher updates made) -> the display of the remaining updates.
 
     Raises:
-        ResumeError: the folder holds a run and ``resume`` is not set, or options changed since it was started.
+        ResumeError: the folder holds a run and ``resume`` is not set, or the reverse, or options changed since the run
+            was started.
         RunStateError: a state that cannot be resumed.
         Interrupted: a signal was received; the state after the current update is saved.
         NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last good
@@ -125,6 +140,8 @@ def run_teaching(
         OptionError: more processes than lives.
         ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
     """
+    if setup.resume:
+        require_run(setup.folder)
     with started_processes(setup.plan.worker_timeout) as processes:
         refuse_idle_processes(processes, setup.plan)
         if processes.rank:
@@ -132,7 +149,8 @@ def run_teaching(
             TeachingRun(setup, *build(saved), saved, processes).run(no_progress)
             return
         with lock_run_folder(setup.folder) as folder:
-            saved = saved_run(folder, resume=setup.resume)
+            check = check_of(setup.student_values)
+            saved = saved_run(folder, resume=setup.resume or setup.resume_or_start, check=check)
             state_to_others(processes, saved)
             run = TeachingRun(setup, *build(saved), saved, processes)
             write_config(folder, setup.config)
@@ -185,6 +203,7 @@ class TeachingRun:
             given=setup.given,
             preset=setup.preset,
             is_written=self._processes.rank == 0,
+            fingerprints=adapter.fingerprints,
         )
 
     def run(self, progress: Callable[[int], AbstractContextManager[Progress]]) -> None:
@@ -197,8 +216,20 @@ class TeachingRun:
             plan.unroll_length,
         )
         first = trainer.teacher_update
-        with progress(first) as shown, stop_requests("after this teacher update") as stop:
+        work = RunWork(plan, first, processes=self._processes.size)
+
+        def when() -> str:
+            return f"after this teacher update{in_words(work.seconds_left_of_update)}"
+
+        with progress(first) as shown, stop_requests(when) as stop:
+
+            def on_step(kind: StepKind, update: int) -> None:
+                work.step(kind, update)
+                shown.step(work)
+
+            trainer.on_step = on_step
             for report, seconds, left in self._updates():
+                work.begin_update(report.teacher_update)
                 shown.show(report, seconds, left)
                 _log_error(report)
                 stop.number = agreed_stop(self._processes, stop.number)
@@ -241,6 +272,9 @@ class _NoProgress:
     """The display of a process that is not the first."""
 
     def show(self, report: UpdateReport, seconds: float, left: float) -> None:
+        """Show nothing."""
+
+    def step(self, work: RunWork) -> None:
         """Show nothing."""
 
 

@@ -6,7 +6,7 @@ mostly noise, which Adam would enlarge to full steps. Therefore u has steps of `
 has two levels, one for its diagonal and one for the rest: an off-diagonal coefficient multiplies the log-probability of
 a class that is not the label, many times that of the label, and there are ``entries - 1`` times as many. The one
 off-diagonal coefficient of a smoothed Phi is a level without deviations. The teacher is that of the paper: files
-contain only ``W``.
+contain only ``W``. With ``teacher_optimizer="plain"`` there are no levels, and Adam steps on W and V, as in the paper.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class TeacherOptimizer:
         values = teacher.values.detach()
         rows = teacher.rows
         self._rows = {"shared": rows.pop("of_targets"), **rows}
+        self._is_plain = options.teacher_optimizer == "plain"
         self._levels = {name: values[rows].mean(dim=0) for name, rows in self._rows.items()}
+        if self._is_plain:
+            self._levels = {name: torch.zeros_like(level) for name, level in self._levels.items()}
         self._word = values - self._shared()
         groups: list[dict[str, Any]] = [
             {"params": [self._levels["shared"], teacher.queries]},
@@ -54,10 +57,12 @@ class TeacherOptimizer:
         """Update the teacher by ``theta`` (name -> hypergradient), whose norm is ``norm``."""
         scale = self._clip_norm / norm if self._clip_norm and norm > self._clip_norm else 1.0
         values_bar = theta["values"] * scale
-        for name, rows in self._rows.items():
-            self._levels[name].grad = values_bar[rows].sum(dim=0)
+        if not self._is_plain:  # Adam leaves what has no gradient as it is
+            for name, rows in self._rows.items():
+                self._levels[name].grad = values_bar[rows].sum(dim=0)
         self._word.grad = values_bar.clone()
-        if self._teacher.form == "smoothed":  # else both the level and the deviation would move it
+        # The level alone moves the off-diagonal coefficient of a smoothed Phi.
+        if self._teacher.form == "smoothed" and not self._is_plain:
             self._word.grad[self._rows["off_diagonal"]] = 0.0
         self._teacher.queries.grad = theta["queries"] * scale
         self._adam.step()

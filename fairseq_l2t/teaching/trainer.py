@@ -15,14 +15,16 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
+from fairseq_l2t.storage.run_state import tensor_differences
 from fairseq_l2t.teaching.backtracking import Backtracking
 from fairseq_l2t.teaching.lives import Lives, LivingStudent
-from fairseq_l2t.teaching.options.comparison import fixed_options, refuse_other_options
+from fairseq_l2t.teaching.options.comparison import ResumeError, fixed_options, refuse_other_options
 from fairseq_l2t.teaching.plan import TeachingPlan
 from fairseq_l2t.teaching.processes import Message, OneProcess, Processes
 from fairseq_l2t.teaching.taught_window import TaughtWindow, gathered_windows, mean_hypergradient, standard_error
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.teaching.update_report import LifeReport, UpdateReport, sum_by_tenth
+from fairseq_l2t.teaching.work import StepKind
 from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 from fairseq_l2t.unroll.student import NonFiniteError
@@ -69,7 +71,9 @@ class TeacherTrainer:
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout = measure, holdout
-        self._lives = Lives(student, teacher, plan, observe_dev)
+        self.on_step: Callable[[StepKind, int], None] = lambda kind, update: None
+        """Called after every student update, and after every step back through one, with the number of the update."""
+        self._lives = Lives(student, teacher, plan, observe_dev, lambda kind, update: self.on_step(kind, update))
         self._on_bad_window, self._memory = on_bad_window, memory or MemoryPlan()
         self._processes = processes or OneProcess()
         self._optimizer = TeacherOptimizer(teacher, plan)
@@ -85,17 +89,16 @@ class TeacherTrainer:
 
         ``keep_best`` is called when the current teacher is better on held-back pairs than all earlier ones. Without
         ``holdout_lives`` the life that trained the teacher judges it, before the update. With them the judging lives
-        do, after the update and also before the first one.
+        do, after the update and also before the first one. Without ``dev_holdout`` no teacher is judged.
 
         Raises:
             NonFiniteError: ``max_bad_steps`` windows in a row ended in NaN or infinity; the teacher is unchanged since
                 before them.
         """
-        if self.life < 0 and self.plan.holdout_lives:
-            self._judge(keep_best)
+        initial = self._judge(keep_best) if self.life < 0 and self.plan.holdout_lives else None
         while True:
             try:
-                return self._run_window(keep_best)
+                return replace(self._run_window(keep_best), initial_holdout_measure=initial)
             except NonFiniteError as error:
                 self._bad_windows += 1
                 self._on_bad_window(error)
@@ -163,16 +166,18 @@ class TeacherTrainer:
         steps = self._lives.next_window()
         kept = min(steps, self.plan.kept_length)
         self._lives.advance(steps - kept)
-        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.observe_if_due)
+        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.after_update)
         value, grad_omega = self._measure(self._draw_of(life))
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
-        found = hypergradient_with_adjoint(trajectory, grad_omega, self.plan.hvp)
+        found = hypergradient_with_adjoint(
+            trajectory, grad_omega, self.plan.hvp, lambda update: self.on_step("sweep", update + 1)
+        )
         error = self._error_of(found, trajectory, grad_omega)
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
         self._lives.end_window()
-        judges_itself = self._lives.is_over() and not self.plan.holdout_lives
+        judges_itself = self._lives.is_over() and not self.plan.holdout_lives and self.plan.dev_holdout > 0
         phi = trajectory.last_coefficients
         if phi is None:
             raise ValueError("window: no update uses the teacher; expected fewer cross-entropy updates")
@@ -299,9 +304,16 @@ class TeacherTrainer:
         """Restore the result of `state_dict`; options that do not change the result of an update may differ.
 
         Raises:
-            ResumeError: the state is from a run with other options.
+            ResumeError: the state is from a run with other options, or its tensors do not fit student and teacher.
         """
         refuse_other_options(values["plan"], fixed_options(self.plan))
+        expected, _ = self.state_dict()
+        problems = tensor_differences(tensors, expected)
+        problems += [
+            f"tensor {name} is not expected" for name in tensors if _is_of_student(name) and name not in expected
+        ]
+        if problems:
+            raise ResumeError(f"--resume: the run state does not fit this run: {'; '.join(problems)}")
         self._optimizer.restore(tensors)
         self._optimizer.shrink(values["rate_factor"])
         self._backtracking.load_state_dict(_of_prefix(tensors, "best."))
@@ -312,6 +324,10 @@ class TeacherTrainer:
             self._life_is_spoilt = True
         else:
             self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
+
+
+def _is_of_student(name: str) -> bool:
+    return name.startswith("student.")
 
 
 def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -38,6 +38,8 @@ class UpdateReport:
         states: states of the student by feature name (`teaching.lives.Lives.take_states`), the window's end last.
         phi_off_diagonal: mean of the off-diagonal coefficients; for a smoothed Phi the last coefficient, which is then
             in no other statistic; None for a diagonal Phi.
+        initial_holdout_measure: with ``holdout_lives``, in the first report alone: the held-back measure of the initial
+            teacher; None elsewhere.
         teacher_rate_factor: factor of the learning rates of the next update (`teaching.backtracking`).
         lives: of each life of the update; those that ended in NaN or infinity are left out.
         hypergradient_standard_error: standard error of the mean hypergradient over lives
@@ -63,6 +65,7 @@ class UpdateReport:
     teacher_rate_factor: float = 1.0
     lives: tuple[LifeReport, ...] = ()
     hypergradient_standard_error: float | None = None
+    initial_holdout_measure: float | None = None
 
 
 def sum_by_tenth(values: Sequence[float]) -> tuple[float, ...]:

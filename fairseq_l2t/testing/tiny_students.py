@@ -58,6 +58,23 @@ FAMILIES: dict[str, list[str]] = {
         *("--encoder-conv-type", "dynamic", "--decoder-conv-type", "dynamic"),
     ],
 }
+_PADDED_LEFT = ("--share-decoder-input-output-embed", "--left-pad-target")
+_SOURCE_PADDED_RIGHT = "--left-pad-source"
+"""fairseq's flag: the default is left, so that the option switches it off."""
+
+FAMILIES |= {
+    "transformer_tied_left": [*TRANSFORMER, *_PADDED_LEFT],
+    "lstm_left": [*FAMILIES["lstm"], "--left-pad-target"],
+    "lstm_tied_left": [*FAMILIES["lstm"], *_PADDED_LEFT],
+    "lstm_bidirectional_left": [*FAMILIES["lstm_bidirectional"], "--left-pad-target"],
+    "fconv_tied_left": [*FAMILIES["fconv_tied"], "--left-pad-target"],
+    "lightconv_tied_left": [*FAMILIES["lightconv"], *_PADDED_LEFT],
+    "dynamicconv_tied_left": [*FAMILIES["dynamicconv"], *_PADDED_LEFT],
+    "transformer_learned_positions": [
+        *(*TRANSFORMER, "--encoder-learned-pos", "--decoder-learned-pos", _SOURCE_PADDED_RIGHT),
+    ],
+    "lstm_frozen_embeddings": [*FAMILIES["lstm"], "--encoder-freeze-embed", _SOURCE_PADDED_RIGHT],
+}
 """Options of each student, by name of the family."""
 
 BATCHES = ["--batch-size", "8", "--update-freq", "2", "--clip-norm", "0.2", "--seed", "3"]

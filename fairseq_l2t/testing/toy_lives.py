@@ -50,14 +50,14 @@ class MortalStudent(ToyStudent):
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and plain values the outer loop saves."""
-        tensors = {"omega": self.omega.clone(), **{f"b{i}": b.clone() for i, b in enumerate(self.buffers)}}
+        tensors = {"omega": self.omega.clone(), **{f"buffer{i}": b.clone() for i, b in enumerate(self.buffers)}}
         return tensors, {"seed": self.seed, "update": self.update, "measures": self.state.state_dict()}
 
     def load_state_dict(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on with a saved life."""
         self.restart(values["seed"])
         self.set_omega(tensors["omega"])
-        self.buffers = tuple(tensors[f"b{i}"] for i in range(len(self.buffers)))
+        self.buffers = tuple(tensors[f"buffer{i}"] for i in range(len(self.buffers)))
         self.update = values["update"]
         self.state.load_state_dict(values["measures"])
 

@@ -12,7 +12,7 @@ gradient, clipping and a rule with buffers, so that one step back is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -119,9 +119,15 @@ def hypergradient(trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str 
 
 
 def hypergradient_with_adjoint(
-    trajectory: Trajectory | Window, grad_omega: Tensor, hvp: str = "exact"
+    trajectory: Trajectory | Window,
+    grad_omega: Tensor,
+    hvp: str = "exact",
+    after_each: Callable[[int], None] = lambda update: None,
 ) -> Hypergradient:
-    """Return the `hypergradient` with the norm of the adjoint and the pulls; arguments and errors as there."""
+    """Return the `hypergradient` with the norm of the adjoint and the pulls; arguments and errors as there.
+
+    ``after_each`` is called with the number of the student update after every step back.
+    """
     theta_bar = {name: torch.zeros_like(parameter) for name, parameter in trajectory.teacher.named_parameters()}
     adjoint, pulls = grad_omega, []
     for step_back in _sweep(trajectory, grad_omega, hvp):
@@ -130,6 +136,7 @@ def hypergradient_with_adjoint(
         if step_back.pull is not None:
             pulls.append(float(step_back.pull))
         adjoint = step_back.adjoint
+        after_each(step_back.update)
     return Hypergradient(theta_bar, float(adjoint.norm()), tuple(reversed(pulls)))
 
 

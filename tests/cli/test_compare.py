@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import sacrebleu
 
 from fairseq_l2t.cli.compare import compare, main
 
@@ -102,7 +103,7 @@ def test_seed_decides_the_p_value():
     """Control: the seed reaches sacrebleu, and leaves the environment as it was."""
     systems = [("base", _damaged(0.3, 1)), ("same", _damaged(0.3, 3))]
     before = os.environ.get("SACREBLEU_SEED")
-    first, again, other = (compare(REFERENCES, systems, 150, seed) for seed in (1, 1, 2))
+    first, again, other = (compare([REFERENCES], systems, 150, seed) for seed in (1, 1, 2))
     assert first == again
     assert first["systems"][1]["BLEU"]["mean"] != other["systems"][1]["BLEU"]["mean"]
     assert os.environ.get("SACREBLEU_SEED") == before
@@ -125,6 +126,9 @@ def test_files_of_the_same_name_are_told_apart_by_their_paths(files, capsys):
         ("empty", [], ["empty: empty"]),
         ("latin", [], ["latin", "byte 1", "UTF-8"]),
         ("base", [], ["base: given twice"]),
+        ("better", ["--num-refs", "0"], ["--num-refs: 0", "at least 1"]),
+        ("better", ["--num-refs", "2"], ["ref: line 1 has 1 references, expected 2 (--num-refs)"]),
+        ("better", ["--tokenize", "mecab"], ["--tokenize", "'mecab'", "'13a'", "'ja-mecab'"]),
         ("better", ["--samples", "0"], ["--samples: 0", "at least 1"]),
         ("better", ["--seed", "0"], ["--seed: 0", "at least 1"]),
         ("better", ["--json", "absent/out.json"], ["absent/out.json", "No such file"]),
@@ -164,3 +168,71 @@ def test_a_twin_of_the_baseline_has_no_p_value(files, capsys):
     (files / "twin").write_bytes((files / "base").read_bytes())
     assert _run(files, "--systems", str(files / "twin"), "--samples", "10") == 0
     assert re.search(r"^twin +[0-9.]+ +\+0\.00 +- +[0-9.]+ +\+0\.00 +-$", capsys.readouterr().out, re.MULTILINE)
+
+
+CHINESE = ["今天天气很好，我们去公园散步。", "他昨天买了三个红苹果。", "外面下雨了，所以他们待在家里。"]
+OTHERS = ["今天天气很好，我们去花园散步。", "他昨天买了三个苹果。", "外面下雨，所以他们都在家。"]
+
+
+@pytest.fixture
+def chinese(tmp_path):
+    texts = {"ref": CHINESE, "second": OTHERS[::-1], "base": [line[:5] for line in OTHERS], "better": OTHERS}
+    for name, lines in texts.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    both = [f"{one}\t{two}" for one, two in zip(CHINESE, texts["second"], strict=True)]
+    (tmp_path / "columns").write_text("\n".join(both) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def _scores(folder, *more):
+    out = folder / "out.json"
+    given = ["--baseline", str(folder / "base"), "--systems", str(folder / "better"), "--samples", "10"]
+    assert main([*given, "--json", str(out), *more]) == 0
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_the_tokenizer_is_that_of_the_language(chinese, capsys):
+    """By 13a, which takes a Chinese sentence for one word, both systems score 0."""
+    zh = _scores(chinese, "--ref", str(chinese / "ref"), "--tokenize", "zh")
+    assert "warning" not in capsys.readouterr().err
+    expected = sacrebleu.corpus_bleu(OTHERS, [CHINESE], tokenize="zh").score
+    assert zh["systems"][1]["BLEU"]["score"] == pytest.approx(expected, abs=1e-9) and expected > 50
+    assert "tok:zh" in zh["signatures"]["BLEU"]
+    plain = _scores(chinese, "--ref", str(chinese / "ref"))
+    assert plain["systems"][1]["BLEU"]["score"] == 0.0
+    assert plain["systems"][1]["chrF2"] == zh["systems"][1]["chrF2"]
+    assert "warning: --tokenize 13a splits at spaces, and most of the text" in capsys.readouterr().err
+
+
+def test_several_references_are_as_in_sacrebleu(chinese, capsys):
+    files = _scores(chinese, "--ref", str(chinese / "ref"), str(chinese / "second"), "--tokenize", "zh")
+    expected = sacrebleu.corpus_bleu(OTHERS, [CHINESE, OTHERS[::-1]], tokenize="zh").score
+    assert files["systems"][1]["BLEU"]["score"] == pytest.approx(expected, abs=1e-9)
+    assert "nrefs:2" in files["signatures"]["BLEU"]
+    columns = _scores(chinese, "--ref", str(chinese / "columns"), "--num-refs", "2", "--tokenize", "zh")
+    assert columns == files != _scores(chinese, "--ref", str(chinese / "ref"), "--tokenize", "zh")
+    given = ["--baseline", str(chinese / "base"), "--systems", str(chinese / "better")]
+    for ref, message in (
+        (["ref", "short"], "ref has 3 lines, "),
+        (["ref", "second", "--num-refs", "2"], "--num-refs: 2, expected one file of references, 2 are given (--ref)"),
+    ):
+        (chinese / "short").write_text("一\n", encoding="utf-8")
+        paths = [str(chinese / name) if (chinese / name).exists() else name for name in ref]
+        with pytest.raises(SystemExit):
+            main(["--ref", *paths, *given])
+        assert message in capsys.readouterr().err
+
+
+def test_a_tokenizer_without_its_program_is_refused(chinese, capsys, monkeypatch):
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    with pytest.raises(SystemExit) as stop:
+        _scores(chinese, "--ref", str(chinese / "ref"), "--tokenize", "ja-mecab")
+    message = "--tokenize: ja-mecab needs MeCab and its dictionary: pip install 'sacrebleu[ja]'; or use char"
+    assert stop.value.code == 2 and capsys.readouterr().err == f"l2t-compare: error: {message}\n"
+
+
+@pytest.mark.parametrize("references", [[[line] for line in REFERENCES], REFERENCES, [REFERENCES, REFERENCES[:-1]]])
+def test_references_of_another_shape_are_refused(references):
+    """sacrebleu would score the first segments alone, in silence."""
+    with pytest.raises(ValueError, match="expected sets of segments, all equally long"):
+        compare(references, [("base", REFERENCES), ("same", REFERENCES)], 10)

@@ -116,6 +116,14 @@ def test_row_3_and_10_of_the_fault_table(files, capsys, tmp_path):
         assert expected in refusal([tmp_path / name, "--dict", files["dict"]], capsys)
 
 
+@pytest.mark.parametrize("option", ["--dict", "--log"])
+def test_a_sparse_file_is_not_read(files, capsys, tmp_path, option):
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(20 << 30)
+    arguments = [files["teacher"], "--dict", files["dict"], option, tmp_path / "sparse"]
+    assert f"{option} {tmp_path / 'sparse'}: {20 << 30} bytes; expected at most {1 << 30}" in refusal(arguments, capsys)
+
+
 def test_row_8_another_dictionary(files, capsys, tmp_path):
     longer = write_dictionary(tmp_path / "longer", {**WORDS, "new": 1})
     assert "12 entries" in refusal([files["teacher"], "--dict", longer], capsys)

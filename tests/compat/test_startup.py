@@ -31,6 +31,21 @@ print([name for name in sys.modules if name.partition(".")[0] == "fairseq_l2t"])
     assert run_command(["python", "-c", source], cwd="/").stdout.split() == ["True", "True", "[]"]
 
 
+def test_the_plugin_registers_in_either_order(run_command):
+    """Two interpreters: what is registered stays. The control is fairseq alone."""
+    look = "from fairseq.tasks import TASK_REGISTRY; print('l2t_dlf' in TASK_REGISTRY)"
+    for source, expected in (
+        (f"import fairseq_l2t, sys; print('fairseq' in sys.modules); {look}", ["False", "True"]),
+        (f"{look}; import fairseq_l2t; {look}", ["False", "True"]),
+    ):
+        assert run_command(["python", "-c", source], cwd="/").stdout.split() == expected
+
+
+def test_a_command_runs_as_a_module(run_command):
+    """``python -m`` asks the loader for code; what runs is patched, as the console script is."""
+    assert "--max-update" in run_command(["python", "-m", "fairseq_cli.train", "--help"]).stdout
+
+
 def test_pytest_starts(run_command, tmp_path):
     (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
     result = run_command(["python", "-m", "pytest", "-q", "--rootdir", tmp_path, tmp_path], cwd=tmp_path)

@@ -103,6 +103,12 @@ def _classify(arguments, repository):
     parse(arguments)
 
 
+def _average(arguments, repository):
+    from fairseq_l2t.cli.average import options_of
+
+    options_of(arguments)
+
+
 def _make(arguments, repository):
     targets = re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     unknown = [argument for argument in arguments if "=" not in argument and argument not in targets]
@@ -135,9 +141,11 @@ def _anything(arguments, repository):
 
 
 _CHECKS = {
+    "fairseq-hydra-train": _anything,
     "l2t-train-teacher": _train_teacher,
     "l2t-doctor": _train_teacher,
     "l2t-classify": _classify,
+    "l2t-average": _average,
     "fairseq-train": _fairseq_train,
     "fairseq-generate": _fairseq_generate,
     "make": _make,

@@ -14,7 +14,7 @@ TRAINING = [
 ]
 TEACHER_UPDATES = 8
 TEACHER = [
-    *("--preset", "paper"),
+    *("--preset", "short-windows"),
     *("--total-updates", "6", "--unroll-length", "2", "--teacher-updates", str(TEACHER_UPDATES)),
     *("--teacher-lr", "0.1", "--dev-batch", "8", "--log-format", "simple"),
 ]

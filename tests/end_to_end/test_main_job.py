@@ -89,7 +89,8 @@ def student(data_bin, teacher, tmp_path_factory, run_command):
     folder = tmp_path_factory.mktemp("student")
     options = taught(teacher / RUN_FOLDER / "teacher.safetensors")
     more = ["--save-dir", "student", "--tensorboard-logdir", "board"]
-    result = run_command(["fairseq-train", data_bin, *STUDENT, *options, *more], cwd=folder)
+    # The interrupted runs have another number of workers, which must not matter.
+    result = run_command(["fairseq-train", data_bin, *STUDENT, *options, *more, "--num-workers", "2"], cwd=folder)
     (folder / "log.txt").write_text(result.stdout, encoding="utf-8")
     return folder
 
@@ -103,8 +104,22 @@ def plain_student(data_bin, tmp_path_factory):
     return folder / "student" / "checkpoint_last.pt"
 
 
-def has_events(folder):
-    return bool(list(folder.rglob("events.out.tfevents.*")))
+def logged_scalars(folder):
+    """{measure: updates} of all TensorBoard files of a folder."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = {}
+    for file in folder.rglob("events.out.tfevents.*"):
+        events = accumulator.EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            found.setdefault(tag, set()).update(event.step for event in events.Scalars(tag))
+    return found
+
+
+def test_tensorboard_files_open(teacher, student):
+    taught, teaching = logged_scalars(student / "board"), logged_scalars(teacher / "board")
+    assert taught["phi_max"] == set(range(1, 61))
+    assert {"loss", "nll_loss", "phi_min", "phi_mean"} <= taught.keys()
+    assert teaching["measure"] == set(range(1, TEACHER_UPDATES + 1))
 
 
 def test_teacher_training_leaves_files_log_and_events(data_bin, teacher, uninterrupted, run_command):
@@ -116,7 +131,6 @@ def test_teacher_training_leaves_files_log_and_events(data_bin, teacher, uninter
     assert all(json.loads(line)["seconds"] > 0 for line in raw.splitlines())
     assert [line["holdout_measure"] is not None for line in lines] == [False, True] * (TEACHER_UPDATES // 2)
     assert {"teacher.safetensors", "teacher_last.safetensors"} <= contents(teacher / RUN_FOLDER).keys()
-    assert has_events(teacher / "board")
     assert "eta_seconds" in (teacher / "output.txt").read_text(encoding="utf-8")
     # the objective does matter: likelihood gives another teacher
     assert lines[0]["measure"] != log_lines(uninterrupted / RUN_FOLDER)[0]["measure"]
@@ -138,7 +152,6 @@ def test_student_training_logs_phi_and_plain_validation(student):
     assert [line["valid_num_updates"] for line in valid] == ["20", "40", "50", "60"]
     assert all(line["valid_loss"] == line["valid_nll_loss"] for line in valid)
     assert "valid_bleu" in valid[-1]  # fairseq leaves it out while every hypothesis is empty
-    assert has_events(student / "board")
 
 
 def killed_after(update, command, folder):
@@ -234,28 +247,56 @@ def test_translation_with_and_without_the_plugin(data_bin, student, plain_studen
     assert "taught" in table
 
 
+def test_average_of_checkpoints(data_bin, student, tmp_path):
+    folder = student / "student"
+    last = sorted(folder.glob("checkpoint_*_*.pt"), key=lambda path: int(path.stem.split("_")[-1]))[-2:]
+    command = ["--inputs", folder, "--num-update-checkpoints", "2", "--output", "average.pt"]
+    preloaded.run("l2t-average", command, tmp_path / "work")
+    average, states = checkpoint(tmp_path / "work" / "average.pt"), [checkpoint(path) for path in last]
+    for name, weight in average["model"].items():
+        torch.testing.assert_close(weight, (states[0]["model"][name] + states[1]["model"][name]) / 2)
+    assert not same_tensors(average["model"], states[1]["model"])
+    assert average["task_state"]["teaching"] == states[1]["task_state"]["teaching"]
+    assert average["task_state"]["teaching"] != states[0]["task_state"]["teaching"]
+    decode = [data_bin, "--task", "translation", "--batch-size", "8", "--max-len-b", "15", *IN_PROCESS, "--path"]
+    found = [
+        hypotheses(preloaded.run("fairseq-generate", [*decode, path], tmp_path / "work").stdout)
+        for path in ("average.pt", last[1])
+    ]
+    assert found[0].keys() == set(range(40))
+    assert found[0] != found[1]
+
+
+FROM_OTHER_WEIGHTS = {
+    "finetune": ["--finetune-from-model"],
+    "restore": [
+        *("--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler"),
+        "--restore-file",
+    ],
+}
+"""Both ways of fairseq to start a training from the weights of another one; the path follows."""
+
+
 def test_starting_from_plain_weights_and_validating_without_a_teacher(data_bin, teacher, plain_student, tmp_path):
     moved = shutil.copy(teacher / RUN_FOLDER / "teacher.safetensors", tmp_path / "moved.safetensors")
-    start = [
-        "--restore-file",
-        plain_student,
-        "--reset-optimizer",
-        "--reset-dataloader",
-        "--reset-meters",
-        "--reset-lr-scheduler",
-    ]
-    more = ["--save-dir", "student", "--max-update", "24", "--disable-validation", *IN_PROCESS]
-    command = [data_bin, *STUDENT, *taught(moved), *start, *more]
-    run = preloaded.run("fairseq-train", command, tmp_path / "work")
-    first = training_log(run.stdout)[1]
-    fresh = ["--max-update", "1", "--save-dir", "fresh", "--disable-validation", *IN_PROCESS]
-    untrained = training_log(
-        preloaded.run("fairseq-train", [data_bin, *STUDENT, *taught(moved), *fresh], tmp_path / "work").stdout
-    )[1]
-    assert float(first["nll_loss"]) < float(untrained["nll_loss"]) - 0.5  # it did start from trained weights
+
+    def train(name, *more):
+        command = [data_bin, *STUDENT, *taught(moved), "--disable-validation", *IN_PROCESS, "--save-dir", name, *more]
+        return training_log(preloaded.run("fairseq-train", command, tmp_path / "work").stdout)
+
+    logs = {
+        way: train(way, *options, plain_student, "--max-update", "24") for way, options in FROM_OTHER_WEIGHTS.items()
+    }
+    assert logs["finetune"] == logs["restore"]
+    assert list(logs["finetune"]) == list(range(1, 25))  # a life of its own, from the first update
+    assert {float(logs["finetune"][update]["phi_max"]) for update in range(1, 9)} == {0.0}  # a third is cross-entropy
+    assert float(logs["finetune"][9]["phi_max"]) > 0
+    untrained = train("fresh", "--max-update", "1")
+    # it did start from trained weights
+    assert float(logs["finetune"][1]["nll_loss"]) < float(untrained[1]["nll_loss"]) - 0.5
 
     Path(moved).unlink()
-    validate = [data_bin, "--user-dir", PLUGIN, "--task", "l2t_dlf", "--path", "student/checkpoint_last.pt"]
+    validate = [data_bin, "--user-dir", PLUGIN, "--task", "l2t_dlf", "--path", "finetune/checkpoint_last.pt"]
     output = preloaded.run("fairseq-validate", [*validate, "--batch-size", "8", *IN_PROCESS], tmp_path / "work").stdout
     assert "| INFO | valid |" in output
     assert "nll_loss" in output

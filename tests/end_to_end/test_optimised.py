@@ -1,10 +1,23 @@
-"""``python -O``, which drops every ``assert`` statement: the same files, the same refusals."""
+"""Unusual surroundings: ``python -O``, another hash seed, no stdin, no stdout, a folder with spaces and umlauts.
 
+The same files, the same refusals: ``-O`` drops every ``assert`` statement, a hash seed changes the order of sets.
+"""
+
+import os
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
-from tests.end_to_end.settings import RUN_FOLDER, contents, log_lines, teacher_command
+import fairseq_l2t
+from fairseq_l2t.compat.checkpoint_types import checkpoint_types
+from tests.end_to_end import preloaded
+from tests.end_to_end.settings import MODEL, RUN_FOLDER, TRAINING, contents, log_lines, teacher_command
+
+PLUGIN = Path(fairseq_l2t.__file__).parent
+CLOSED = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-O", "-m"]
+"""Runs a module without assertions, stdin and stdout."""
 
 REFUSALS = """
 import sys
@@ -16,13 +29,59 @@ for option, value in (("--unroll-length", "7"), ("--lr", "0"), ("--optimizer", "
 """
 
 
+@pytest.fixture
+def odd_folder(tmp_path):
+    folder = tmp_path / "größerer Ordner \u65b0"
+    folder.mkdir()
+    return folder
+
+
+def run_closed(run_command, module, arguments, folder):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
+    return run_command([*CLOSED, module, *arguments], cwd=folder, env=environment)
+
+
 @pytest.mark.slow
-def test_same_teacher(data_bin, uninterrupted, tmp_path, run_command):
-    command = [sys.executable, "-O", "-m", "fairseq_l2t.cli.train_teacher", *teacher_command(data_bin)]
-    run_command(command, cwd=tmp_path)
+def test_same_teacher(data_bin, uninterrupted, odd_folder, run_command):
+    run_closed(run_command, "fairseq_l2t.cli.train_teacher", teacher_command(data_bin), odd_folder)
     for name in ("teacher.safetensors", "teacher_last.safetensors"):
-        assert contents(tmp_path / RUN_FOLDER)[name] == contents(uninterrupted / RUN_FOLDER)[name]
-    assert log_lines(tmp_path / RUN_FOLDER) == log_lines(uninterrupted / RUN_FOLDER)
+        assert contents(odd_folder / RUN_FOLDER)[name] == contents(uninterrupted / RUN_FOLDER)[name]
+    assert log_lines(odd_folder / RUN_FOLDER) == log_lines(uninterrupted / RUN_FOLDER)
+
+
+def separate_dictionaries(data_bin, folder):
+    """Write a DATA_BIN of the same pairs with one dictionary for each language; return its path."""
+    pieces = data_bin.parent / "pieces"
+    splits = [f"--{split}pref={pieces / split}" for split in ("train", "valid")]
+    options = ["--source-lang", "de", "--target-lang", "en", "--destdir", folder]
+    preloaded.run("fairseq-preprocess", [*splits, *options], folder.parent)
+    assert (folder / "dict.de.txt").read_text("utf-8") != (folder / "dict.en.txt").read_text("utf-8")
+    return folder
+
+
+def last_checkpoint(folder):
+    with torch.serialization.safe_globals(checkpoint_types()):
+        state = torch.load(folder / "student" / "checkpoint_last.pt", weights_only=True)
+    return state["model"], state["task_state"]["teaching"]
+
+
+@pytest.mark.slow
+def test_same_student(data_bin, odd_folder, tmp_path, run_command):
+    """Also with separate dictionaries and two data workers, where the tests beside it have a joined one and none."""
+    data = separate_dictionaries(data_bin, odd_folder / "data bin")
+    preloaded.run("l2t-train-teacher", teacher_command(data, "--teacher-updates", "1"), odd_folder)
+    command = [data, *MODEL, *TRAINING, "--user-dir", PLUGIN, "--task", "l2t_dlf", "--save-dir", "student"]
+    command += ["--criterion", "dynamic_teacher_loss", "--max-update", "12", "--no-epoch-checkpoints"]
+    command += ["--teacher-path", odd_folder / RUN_FOLDER / "teacher.safetensors"]
+    run_closed(run_command, "fairseq_cli.train", [*command, "--num-workers", "2"], odd_folder)
+    weights, state = last_checkpoint(odd_folder)
+    found = {}
+    for name, more in {"usual": [], "control": ["--cross-entropy-mix", "1"]}.items():
+        preloaded.run("fairseq-train", [*command, "--num-workers", "0", *more], tmp_path / name)
+        found[name], other_state = last_checkpoint(tmp_path / name)
+        assert (other_state == state) == (name == "usual")
+    assert all(torch.equal(weights[name], found["usual"][name]) for name in weights)
+    assert not all(torch.equal(weights[name], found["control"][name]) for name in weights)
 
 
 @pytest.mark.slow

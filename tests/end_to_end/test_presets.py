@@ -32,6 +32,20 @@ def test_eight_whole_lives(data_bin, tmp_path):
     assert "no life of a student was completed" not in result.stdout
 
 
+def test_the_paper_on_the_generated_corpus(data_bin, tmp_path):
+    """Algorithm 1: a new student and its whole life for each teacher update, by expected BLEU; the last one counts."""
+    more = ["--preset", "paper", "--teacher-updates", "2", "--samples", "3", "--eval-bleu-remove-bpe", "sentencepiece"]
+    result = preloaded.run(COMMAND, [str(data_bin), *MODEL, *TRAINING, *more, *LIFE[:2], *LIFE[4:]], tmp_path)
+    lines = log_lines(tmp_path / RUN_FOLDER)
+    assert [(line["student_life"], line["student_update"]) for line in lines] == [(0, 6), (1, 6)]
+    assert all(line["states"][0]["progress"] == 0 and line["holdout_measure"] is None for line in lines)
+    assert all(line["measure"] > 0 and line["hypergradient_norm"] > 0 for line in lines)
+    files = contents(tmp_path / RUN_FOLDER)
+    assert files["teacher.safetensors"] == files["teacher_last.safetensors"]
+    assert "(the last one; --dev-holdout 0 judges none)" in result.stdout
+    assert "tok:13a" in result.stdout and "life of a student: 6 updates, the first 0 with" in result.stdout
+
+
 def test_shorter_windows_are_as_many_as_eight_lives_have(data_bin, tmp_path):
     train(data_bin, tmp_path, "--unroll-length", "3")
     assert [line["student_update"] for line in log_lines(tmp_path / RUN_FOLDER)] == [5, 6] * 8

@@ -75,7 +75,7 @@ def table_of(experiment):
 
 def refused(capsys, command, *arguments):
     """The message of the program, in one line, when it refuses."""
-    assert main([command, *map(str, arguments)]) == 1
+    assert main([command, *map(str, arguments)]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and message.startswith("experiments: error: ")
     return message

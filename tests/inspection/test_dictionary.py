@@ -23,7 +23,13 @@ def test_a_symbol_may_contain_a_space_and_be_overwritten(tmp_path):
     assert dictionary.counts[4:] == (3, 2, 5)
 
 
-@pytest.mark.parametrize("text", ["a 2\nno-count\n", "a 2\nb many\n", "a 2\n\nb 1\n", "a 2\na 2\n", "a 2\n<pad> 1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a 2\nno-count\n", "a 2\nb many\n", "a 2\n\nb 1\n", "a 2\na 2\n", "a 2\n<pad> 1\n", "a 2\nb --2\n"),
+        f"a 2\nb {'1' * 5000}\n",
+    ],
+)
 def test_bad_lines_are_named(tmp_path, text):
     path = tmp_path / "dict.txt"
     path.write_text(text)

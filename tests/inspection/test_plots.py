@@ -4,12 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
-from fairseq_l2t.core import LossShape
+from fairseq_l2t.core import LossShape, Teacher
 from fairseq_l2t.inspection import WordWeights, read_training_log
 from tests.inspection.files import log_line, write_log
 
 plots = pytest.importorskip("fairseq_l2t.inspection.plots")
+training_plot = pytest.importorskip("fairseq_l2t.inspection.training_plot")
+classifier_plots = pytest.importorskip("fairseq_l2t.inspection.classifier_plots")
 
 
 def size(path):
@@ -58,7 +61,7 @@ def test_plots_of_training(tmp_path, lines):
     log = read_training_log(write_log(tmp_path / "log", lines))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.plot_training(tmp_path / "training.png", log)
+        training_plot.plot_training(tmp_path / "training.png", log)
     assert min(size(tmp_path / "training.png")) > 500
 
 
@@ -82,3 +85,71 @@ def test_smoothing_is_drawn(tmp_path):
         plots.plot_coefficients(tmp_path / name, given)
         assert min(size(tmp_path / name)) > 500
     assert (tmp_path / "plain").read_bytes() != (tmp_path / "smoothed").read_bytes()
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn, in order; none is written."""
+    figures = []
+    for module in (plots, training_plot, classifier_plots):
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def panels(figure):
+    """{title: axes} of the panels of a figure."""
+    titles = ((axes.get_title("left") or axes.get_title(), axes) for axes in figure.axes)
+    return {title: axes for title, axes in titles if title}
+
+
+def test_teacher_updates_are_whole_numbers_from_0_on(tmp_path, drawn):
+    lines = [log_line(update, 0.5, holdout_measure=0.3, student_life=update) for update in (1, 2, 3)]
+    lines[0]["initial_holdout_measure"] = 0.25
+    log = read_training_log(write_log(tmp_path / "log", lines))
+    training_plot.plot_training(tmp_path / "x.png", log)
+    training_plot.plot_training(tmp_path / "x.png", log, judged_after=False)
+    for figure, judged in zip(drawn, ([0, 1, 2, 3], [0, 0, 1, 2]), strict=True):
+        found = panels(figure)
+        assert len(found) == 6  # a measure or norm shares its panel with no other
+        for axes in found.values():
+            low, high = axes.get_xlim()
+            ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+            assert ticks == [0, 1, 2, 3]
+        measure = found["measure on the dev pairs for training, after a window"]
+        assert sorted(line.get_xdata()[0] for line in measure.lines) == [0, 1, 2]
+        (line,) = found["measure on the held-back dev pairs, which selects the teacher"].lines
+        assert line.get_xdata().tolist() == judged and line.get_ydata()[0] == 0.25
+
+
+def test_psi_is_named_and_has_a_panel_of_its_own(tmp_path, drawn):
+    plain = weights()
+    plots.plot_coefficients(tmp_path / "x.png", plain)
+    plots.plot_coefficients(tmp_path / "x.png", dataclasses.replace(plain, smoothing=5 + plain.progress))
+    without, smoothed = map(panels, drawn)
+    (psi,) = smoothed.keys() - without.keys()
+    assert psi.startswith("psi: coefficient of the mean log-probability")
+    (name,) = without
+    assert smoothed[name].get_ylim() == without[name].get_ylim()  # psi, larger, does not flatten Phi
+
+
+def test_phi_of_a_classifier_is_a_heat_map_with_its_diagonal_beside_it(tmp_path, drawn):
+    names = ["cat", "dog", "frog"]
+    teacher = Teacher(("progress",), 3, keys=1, form="full")
+    with torch.no_grad():
+        teacher.values.copy_(torch.arange(9.0).view(-1, 1))
+    classifier_plots.plot_rows(tmp_path / "x.png", teacher, names, [0, 2], [{"progress": 0.0}, {"progress": 1.0}])
+    found = panels(drawn[0])
+    (phi,) = found["progress 100%"].images
+    np.testing.assert_array_equal(phi.get_array().filled(np.nan), [[np.nan, 1, 2], [6, 7, np.nan]])
+    (own,) = found["diagonal Phi(i, i)"].images
+    np.testing.assert_array_equal(own.get_array(), [[0, 0], [8, 8]])
+    labels = found["progress 0%"]
+    assert [text.get_text() for text in labels.get_xticklabels()] == names
+    assert [text.get_text() for text in labels.get_yticklabels()] == ["cat", "frog"]
+
+
+def test_a_hundred_classes_are_named_in_part(tmp_path, drawn):
+    teacher = Teacher(("progress",), 100, keys=1, form="full")
+    names = [f"class {number}" for number in range(100)]
+    classifier_plots.plot_rows(tmp_path / "x.png", teacher, names, range(100), [{"progress": 0.0}])
+    assert len(panels(drawn[0])["progress 0%"].get_xticklabels()) == 25

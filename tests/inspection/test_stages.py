@@ -67,13 +67,30 @@ def test_log_of_a_resumed_and_of_a_killed_run(tmp_path):
     log = read_training_log(write_log(tmp_path / "log", lines, tail='{"teacher_update": 2, "mea'))
     assert log.column("measure").tolist() == [0.2, 0.9]
     assert np.isnan(log.column("holdout_measure")).tolist() == [False, True]
-    assert log.notes == ("line 5 is incomplete and was left out",)
+    assert log.notes == (
+        "left out 1 of the lines, because they are not records of teacher updates: line 4",
+        "line 5 is incomplete and was left out",
+    )
+
+
+def test_foreign_lines_of_a_log_are_noted_and_left_out(tmp_path):
+    """What a resumed run of before appended to a cut line, bytes that are no text, and fields of another type."""
+    glued = b'{"teacher_update": 1, "stu{"teacher_update": 1, "measure": 0.5}'
+    bad = [glued, b"\xff\xfe", b"[1]", b'{"teacher_update": true}', b'{"teacher_update": -1}', b"1" * 5000]
+    bad += [b'{"teacher_update": 1, "states": 5}', b'{"teacher_update": 1, "student_life": []}', b"[" * 100_000]
+    path = write_log(tmp_path / "log", [log_line(0, 0.0)])
+    path.write_bytes(path.read_bytes() + b"\n".join([*bad, b'{"teacher_update": 2, "measure": 0.7}', b""]))
+    log = read_training_log(path)
+    assert log.column("teacher_update").tolist() == [0, 2]
+    assert log.notes == (
+        "left out 9 of the lines, because they are not records of teacher updates: line 2, 3, 4, 5, 6, ...",
+    )
 
 
 def test_bad_logs(tmp_path):
     for text, message in (
-        ('{"teacher_update": 0\n{"teacher_update": 1}\n', "line 1: "),
-        ("[1]\n", "line 1: list; expected a JSON object"),
+        ('{"teacher_update": 0\n', "no line with a teacher_update; expected a log of l2t-train-teacher"),
+        ("[1]\n", "no line with a teacher_update"),
         ("", "no line with a teacher_update"),
     ):
         (tmp_path / "log").write_text(text)

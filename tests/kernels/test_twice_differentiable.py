@@ -116,6 +116,63 @@ def test_cudnn_is_off_inside():
     assert torch.backends.cudnn.enabled == before
 
 
+class _TiedPaddingRow:
+    """A scalar of a weight (entries, width) whose rows, the padding row included, are inputs and output layer."""
+
+    TOKENS = torch.tensor([[0, 0, 2, 1], [3, 1, 2, 2]])
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the scalar."""
+        return torch.tanh(F.embedding(self.TOKENS, weight, 0) @ weight.t()).square().sum()
+
+    def gradient(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return PyTorch's own gradient, in which look-ups of the padding row have no part."""
+        return torch.autograd.grad(self(weight), weight)[0]
+
+
+def products_of_tied_padding_row(context) -> tuple[float, float]:
+    """Return ``v . (J^T u)`` by double backward in ``context`` and ``u . (J v)`` by differences."""
+    scalar, weight = _TiedPaddingRow(), normal(4, 3)
+    u, v = normal(4, 3, seed=1).detach(), normal(4, 3, seed=2).detach()
+
+    def moved(distance: float) -> float:
+        return float((scalar.gradient((weight + distance * v).detach().requires_grad_()) * u).sum())
+
+    with context:
+        inner = torch.autograd.grad(scalar(weight), weight, create_graph=True)[0]
+        assert torch.equal(inner.detach(), scalar.gradient(weight))
+        with outer_gradient():
+            pulled = torch.autograd.grad(inner, weight, grad_outputs=u)[0]
+    return float((pulled * v).sum()), five_point_slope(moved, 1e-3)
+
+
+def test_a_padding_row_that_moves():
+    by_double_backward, by_differences = products_of_tied_padding_row(twice_differentiable())
+    assert by_double_backward == pytest.approx(by_differences, rel=1e-8)
+    # The control: PyTorch's embedding takes the row for a constant.
+    by_double_backward, by_differences = products_of_tied_padding_row(nullcontext())
+    assert abs(by_double_backward - by_differences) > 1e-3 * abs(by_differences)
+
+
+def test_the_gradient_of_a_measure_reaches_the_padding_row():
+    scalar, weight = _TiedPaddingRow(), normal(4, 3)
+    with twice_differentiable(), outer_gradient():
+        assert torch.autograd.gradcheck(scalar, weight)
+    assert not torch.autograd.gradcheck(scalar, weight, raise_exception=False)
+
+
+def test_the_gradient_of_a_look_up_keeps_its_bits():
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, 30, (8, 50), generator=generator)
+    weight, cotangent = normal(30, 5).float(), normal(8, 50, 5).float()
+    for padding in (3, -27, None):
+        expected = torch.autograd.grad(F.embedding(tokens, weight, padding), weight, cotangent)[0]
+        with twice_differentiable():
+            found = torch.autograd.grad(F.embedding(tokens, weight, padding), weight, cotangent)[0]
+        assert torch.equal(found, expected)
+        assert bool(found[3].any()) == (padding is None)
+
+
 # A module and its input for every verified torch.nn class; containers compute nothing themselves.
 VOUCHED = {
     "activation.GELU": (nn.GELU, normal(2, 3)),
@@ -247,6 +304,14 @@ def test_unvouched_modules_are_named():
     assert unvouched_modules(_Strange()) == [("(the model)", strange)]
     with pytest.raises(NotTwiceDifferentiableError, match=r"\(the model\) \(.*_Strange\)"):
         refuse_unvouched(_Strange())
+
+
+@pytest.mark.parametrize("setting", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}, {"sparse": True}])
+def test_an_embedding_with_another_gradient_is_named(setting):
+    model, (name,) = nn.Sequential(nn.Embedding(4, 2, **setting)), setting
+    with pytest.raises(NotTwiceDifferentiableError, match=rf"in: 0 \(torch.nn.modules.sparse.Embedding:{name}\)"):
+        refuse_unvouched(model)
+    refuse_unvouched(model, vouched=[f"torch.nn.modules.sparse.Embedding:{name}"])
 
 
 def test_vouched_models_pass():

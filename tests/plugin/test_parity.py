@@ -11,6 +11,7 @@ from fairseq_l2t.storage import load_teacher
 from fairseq_l2t.testing.parity import MOVED, QUICK_CELLS, Cell, by_fairseq, largest_difference, write_teacher
 from fairseq_l2t.testing.tiny_students import OPTIMIZERS, spread_teacher
 from fairseq_l2t.unroll.update_rules import Clipping
+from tests.split_copies import with_splits
 
 DOUBLE = [("transformer_tied", "adam", "cross_entropy"), ("lightconv", "nag", "dynamic")]
 
@@ -63,6 +64,13 @@ def test_the_quick_cells_hold_every_optimizer_and_both_losses():
 @pytest.mark.parametrize("cell", QUICK_CELLS, ids=lambda cell: f"{cell.family}-{cell.optimizer}-{cell.loss}")
 def test_float32_to_the_bit(data_bin, tmp_path, monkeypatch, cell):
     check_same_life(data_bin, tmp_path, monkeypatch, cell)
+
+
+def test_training_data_in_two_parts_to_the_bit(data_bin, tmp_path, monkeypatch):
+    data = with_splits(data_bin, tmp_path / "bin", train1="test")
+    _, run = check_same_life(data, tmp_path, monkeypatch, Cell("fconv", "nag", "dynamic"))
+    # The second part takes part: its pairs have the numbers after those of the first.
+    assert max(number for update in run.batches for batch in update for number in batch) >= 400
 
 
 def test_smoothed_to_the_bit(data_bin, tmp_path, monkeypatch):

@@ -41,6 +41,9 @@ REFUSED = [
     ("--loss-scale=-1", ["--loss-scale: -1", "above 0"]),
     ("--loss-scale inf", ["--loss-scale: inf", "above 0"]),
     ("--cross-entropy-mix 1.5", ["--cross-entropy-mix: 1.5", "at least 0 and at most 1"]),
+    ("--finetune-from-model absent.pt", ["--finetune-from-model: absent.pt", "--student-init"]),
+    ("--restore-file absent.pt", ["--restore-file: absent.pt", "--student-init"]),
+    ("--continue-once absent.pt", ["--continue-once: absent.pt", "--student-init"]),
     ("--encoder-layerdrop 0.1", ["--encoder-layerdrop: 0.1", "expected 0"]),
     ("--decoder-layerdrop 0.1", ["--decoder-layerdrop: 0.1", "expected 0"]),
     ("--checkpoint-activations", ["--checkpoint-activations:", "not supported"]),
@@ -166,7 +169,7 @@ class _EmptyTask:
 
 def test_empty_dev_set():
     with pytest.raises(OptionError, match="dev split valid: 0 pairs"):
-        DevData(_EmptyTask(), "valid", (10, 10), holdout=0.2, seed=1, allow_overlap=False, train_split="train")
+        DevData(_EmptyTask(), ["valid"], (10, 10), holdout=0.2, seed=1, allow_overlap=False, train_split="train")
 
 
 def test_holdout_of_too_few_pairs(data_bin):

@@ -41,6 +41,16 @@ def test_another_criterion(data_bin, teacher_path, monkeypatch):
     assert message == "--criterion: cross_entropy; --task l2t_dlf trains with --criterion dynamic_teacher_loss"
 
 
+@pytest.mark.parametrize("option", ["--fp16", "--bf16", "--amp"])
+def test_half_precision_on_a_cpu(data_bin, teacher_path, monkeypatch, option):
+    """fairseq crashes on the first two, and trains in float32 without a word on the third."""
+    message = refused(data_bin, monkeypatch, "--teacher-path", teacher_path, "--cpu", option)
+    assert message.startswith(f"{option}: fairseq-train needs a GPU for it")
+    monkeypatch.undo()
+    allowed = task_arguments(data_bin, "--teacher-path", teacher_path, "--cpu", "--memory-efficient-fp16")
+    assert build_taught(allowed).task.frozen_teacher is not None
+
+
 def test_absent_teacher_or_folder(data_bin, tmp_path, monkeypatch):
     for path in (tmp_path / "absent.safetensors", tmp_path):
         assert refused(data_bin, monkeypatch, "--teacher-path", str(path)).startswith(str(path))

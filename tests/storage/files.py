@@ -1,7 +1,9 @@
 """Teachers, and files made wrong in known ways."""
 
 import contextlib
+import hashlib
 import json
+import math
 import os
 import resource
 import struct
@@ -100,3 +102,19 @@ def without_privileges():
         yield
     finally:
         os.seteuid(0)
+
+
+def sealed_header(shapes, **changes):
+    """The header of a teacher file of these shapes in float32, with its right digest and wrong digests of tensors."""
+    document = {"header_sha256": "0" * 64, "kind": "teacher", "format_version": 1, "content": content(**changes)}
+    document["tensor_sha256"] = dict.fromkeys(shapes, "0" * 64)
+    header, position = {"__metadata__": {"fairseq_l2t": json.dumps(document, separators=(",", ":"))}}, 0
+    for name, shape in shapes.items():
+        is_shape = isinstance(shape, list) and all(type(size) is int for size in shape)
+        end = position + 4 * (math.prod(shape) if is_shape else 1)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    unsealed = struct.pack("<Q", len(text)) + text
+    place = unsealed.index(b"header_sha256") + len(rb"header_sha256\":\"")
+    return unsealed[:place] + hashlib.sha256(unsealed).hexdigest().encode() + unsealed[place + 64 :]

@@ -1,5 +1,6 @@
 """Rows 3 to 10 of the fault table, each beside the control that the intact file loads."""
 
+import copy
 import hashlib
 import math
 import os
@@ -12,6 +13,8 @@ import sys
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fairseq_l2t.storage import TeacherFileError, Vocabulary, load_teacher
 from tests.storage.files import (
@@ -23,6 +26,7 @@ from tests.storage.files import (
     make_teacher,
     raw_safetensors,
     save,
+    sealed_header,
     without_privileges,
     write,
 )
@@ -195,7 +199,7 @@ def test_settings_are_complete(tmp_path):
     settings |= {"extra": {}, "loss_level": "sentence"}
     assert load_teacher(write(tmp_path / "t", settings=settings)).settings.loss_level == "sentence"
     del settings["loss_level"]
-    assert "metadata: settings cross_entropy_mix, " in refusal(write(tmp_path / "t", settings=settings))
+    assert 'metadata: settings ["cross_entropy_mix", ' in refusal(write(tmp_path / "t", settings=settings))
     assert "settings None; expected an object" in refusal(write(tmp_path / "t", settings=None))
 
 
@@ -304,3 +308,87 @@ def test_row_23_checks_hold_under_optimisation(path):
     done = subprocess.run([sys.executable, "-O", "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 1
     assert "TeacherFileError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("new", "a PyTorch checkpoint (a zip archive of torch.save), not a safetensors file"),
+        ("old", "a PyTorch checkpoint (a pickle of torch.save), not a safetensors file"),
+        (b"PK\3\4 other archive", "a zip archive, not a safetensors file"),
+        ("the house\n" * 400, "not a safetensors file: it begins like a text file"),
+        ("das Haus, überall\n", "not a safetensors file: it begins like a text file"),
+        ('{"values": {"dtype": "F32"}}', "not a safetensors file: it begins like a text file"),
+        (bytes(5000), "not a safetensors file, or the header is damaged"),
+        (b"\2\0\0\0", "not a safetensors file, or the header is cut: 4 bytes"),
+    ],
+)
+def test_files_of_other_programs_are_named_first(tmp_path, kind, message):
+    path = tmp_path / "t"
+    if kind in ("new", "old"):
+        torch.save({"model": torch.ones(2)}, path, _use_new_zipfile_serialization=kind == "new")
+    else:
+        path.write_bytes(kind.encode() if isinstance(kind, str) else kind)
+    assert refusal(path).startswith(f"{path}: {message}")
+
+
+def sparse(path, head, size):
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(size)
+
+
+def test_sizes_beyond_the_memory_are_refused_before_they_are_read(tmp_path):
+    """Sparse files: the length of the header, and a sealed header of tensors that the file has room for."""
+    path, size = tmp_path / "t", 1 << 42
+    sparse(path, struct.pack("<Q", size - 8) + b"{", size)
+    assert f"it claims {size - 8} bytes; at most 100000000" in refusal(path)
+    entries = size // 12
+    sealed = sealed_header(
+        {"queries": [3, 3], "values": [entries, 3]}, vocabulary={"size": entries, "sha256": "0" * 64}
+    )
+    sparse(path, sealed, len(sealed) + 4 * (9 + 3 * entries))
+    assert "more than the free memory can hold twice" in refusal(path)
+
+
+def test_numbers_of_thousands_of_digits(tmp_path):
+    """Control: a header of the same form with a small shape is refused for what it lacks."""
+    long = "1" * 4000
+    for shape, message in ((f"{long},{long}", "a number of 4000 digits; at most 100"), ("1", "no 'fairseq_l2t'")):
+        header = f'{{"values":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}'
+        (tmp_path / "t").write_bytes(raw_safetensors(header.encode(), b"1"))
+        assert message in refusal(tmp_path / "t")
+    huge = [2**62] * 5000
+    (tmp_path / "t").write_bytes(
+        raw_safetensors({"values": {"dtype": "U8", "shape": huge, "data_offsets": [0, 1]}}, b"1")
+    )
+    assert len(refusal(tmp_path / "t")) < 1000
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(0, 10**50) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_header_is_refused(tmp_path, data):
+    """A field of a whole file is replaced by any JSON value, under a right digest or without one."""
+    fields = [("coefficient_form",), ("features",), ("keys",), ("vocabulary",), ("settings",)]
+    fields += [("vocabulary", name) for name in ("size", "sha256", "new")]
+    fields += [("settings", name) for name in ("loss_scale", "total_updates", "extra", "loss_level", "new\n")]
+    changed, shapes, value = copy.deepcopy(content()), {"queries": [3, 3], "values": [8, 3]}, data.draw(json_values)
+    *parents, name = data.draw(st.sampled_from([*fields, ("shape", "values"), ("shape", "\ud800\n")]))
+    if parents == ["shape"]:
+        shapes[name] = value
+    else:
+        (changed[parents[0]] if parents else changed)[name] = value
+    raw = sealed_header(shapes, **changed)
+    if not data.draw(st.integers(0, 3)):
+        raw = raw.replace(b'"shape":', data.draw(st.binary(max_size=4)) + b'"shape":', 1)
+    (tmp_path / "t").write_bytes(raw + bytes(4 * (9 + 24)))
+    refusal(tmp_path / "t")  # the digests of the tensors are wrong in any case

@@ -17,7 +17,9 @@ def test_lives_of_fixed_seeds_judge_a_teacher_before_its_first_update_and_after_
     assert lived == [*JUDGED.holdout_seeds] * 3 and not set(lived) & {JUDGED.seed + life for life in range(99)}
     # What teaches is as without them, to the bit.
     for report, other in zip(reports, run(plain, 6), strict=True):
-        assert dataclasses.replace(report, holdout_measure=other.holdout_measure) == other
+        judged = {"holdout_measure": other.holdout_measure, "initial_holdout_measure": None}
+        assert dataclasses.replace(report, **judged) == other
+    assert [report.initial_holdout_measure for report in reports] == [kept[0][1], None, None, None, None, None]
     assert torch.equal(subject.teacher.values, plain.teacher.values)
     assert [r.holdout_measure is not None for r in reports] == [False, False, True] * 2
     # The one it began with is among those to choose from, and the last one is judged as it is after its update.

@@ -192,3 +192,29 @@ def test_the_decay_rates_of_adam():
     assert not torch.allclose(after(2), memoryless[2])
     with pytest.raises(ValueError, match="--teacher-adam-betas: 1.0; expected 2 values in parentheses, each a number"):
         dataclasses.replace(PLAN, teacher_adam_betas=(0.9, 1.0))
+
+
+@pytest.mark.parametrize("form", ["diagonal", "smoothed"])
+def test_plain_is_adam_on_w_and_v(form):
+    """To the bit, over a resumption; the control is the optimizer with levels."""
+    plan = dataclasses.replace(PLAN, teacher_optimizer="plain", teacher_lr=0.05, teacher_word_lr=0.05)
+
+    def subject():
+        return Teacher(["progress", "loss"], WORDS, keys=KEYS, form=form).double()
+
+    ours, reference, levels = subject(), subject(), subject()
+    adam = torch.optim.Adam([reference.values, reference.queries], lr=0.05, maximize=True)
+    optimizer, other = TeacherOptimizer(ours, plan), optimizer_of(levels, lr=0.05, word_lr=0.05, off_diagonal_lr=0.05)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        theta = {name: torch.randn_like(one) for name, one in ours.named_parameters()}
+        reference.values.grad, reference.queries.grad = theta["values"], theta["queries"]
+        adam.step()
+        if seed == 2:
+            saved = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+            optimizer = TeacherOptimizer(ours, plan)
+            optimizer.load_state_dict(saved)
+        optimizer.step(theta, 1.0)
+        other.step(theta, 1.0)
+    assert torch.equal(ours.values, reference.values) and torch.equal(ours.queries, reference.queries)
+    assert not torch.allclose(levels.values, reference.values, atol=1e-3)

@@ -1,12 +1,13 @@
 """The outer loop: windows, lives, choice of the best teacher, bad windows, resumption."""
 
+import copy
 import dataclasses
 import math
 
 import pytest
 import torch
 
-from fairseq_l2t.core import NonFiniteError, Teacher, unroll
+from fairseq_l2t.core import NonFiniteError, Teacher, hypergradient, unroll
 from fairseq_l2t.teaching import trainer as teacher_training
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.testing.hypergradient_check import dev_gradient
@@ -40,6 +41,24 @@ def test_states_are_told_from_the_beginning_of_a_life_and_inside_its_windows():
     judged = run(trainer(dataclasses.replace(PLAN, holdout_lives=1), interval=2), 4)  # lives that judge leave no trace
     assert [report.states for report in judged][:2] == [report.states for report in reports][:2]
     assert [round(20 * state["progress"]) for state in judged[3].states] == [0, 2, 3]
+
+
+def test_algorithm_1():
+    """Every teacher update has a new student and all updates of its life; no dev example judges a teacher."""
+    plan = dataclasses.replace(PLAN, unroll_length=8, dev_holdout=0.0, teacher_optimizer="plain", teacher_word_lr=0.05)
+    subject, kept, student = trainer(plan), [], MortalStudent()
+    teacher = copy.deepcopy(subject.teacher)
+    reports = run(subject, 3, lambda: kept.append(1))
+    assert [(one.student_life, one.student_update) for one in reports] == [(0, 8), (1, 8), (2, 8)]
+    assert not kept and {one.holdout_measure for one in reports} == {None} == {subject.best_holdout}
+    adam = torch.optim.Adam([teacher.values, teacher.queries], lr=0.05, maximize=True)
+    for life in range(3):
+        student.restart(plan.seed + life)
+        theta = hypergradient(unroll(student, teacher, 8), dev_gradient(student))
+        teacher.values.grad, teacher.queries.grad = theta["values"], theta["queries"]
+        adam.step()
+    for own, expected in zip(subject.teacher.parameters(), teacher.parameters(), strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-10, atol=0)
 
 
 def test_cross_entropy_comes_first_in_each_life_and_outside_the_windows():

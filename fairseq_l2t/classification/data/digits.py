@@ -21,7 +21,7 @@ def load_digits() -> ImageSet:
     try:
         from sklearn import datasets
     except ImportError as error:
-        install = "pip install 'fairseq_l2t[classification]'"
+        install = "pip install 'scikit-learn>=1.3'"
         raise DataError(f"--data digits: needs scikit-learn, {install} ({error})") from error
     found = datasets.load_digits()
     images = torch.from_numpy(found.images).to(torch.uint8).unsqueeze(1)

@@ -21,7 +21,14 @@ from fairseq_l2t.plugin.doctor.module_checks import (
     second_derivative_checks,
 )
 from fairseq_l2t.plugin.doctor.optimizer_checks import adjoint_check, update_check
-from fairseq_l2t.plugin.doctor.unroll_checks import GENTLER, dropout_check, hypergradient_checks, short_unroll
+from fairseq_l2t.plugin.doctor.unroll_checks import (
+    GENTLER,
+    dev_gradient_check,
+    dropout_check,
+    hypergradient_checks,
+    pairs_check,
+    short_unroll,
+)
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.student_options import StudentOptions
 from fairseq_l2t.unroll.student import NonFiniteError
@@ -54,14 +61,16 @@ class Doctor:
             yield Check("finite numbers", False, str(error), GENTLER)
 
     def quick_checks(self) -> Iterator[Check]:
-        """Yield the quick findings: the optimizer, and the second derivatives of all modules at one update."""
+        """Yield the quick findings: the optimizer, second derivatives at one update, the gradient of the measure."""
         student = self._student
         yield update_check(student)
         try:
             student.to_dtype(torch.float64)
             examined = self._examined()
             step = short_unroll(examined, self._teacher(), 1).steps[0]
-            yield from second_derivative_checks(examined, step, {"all modules": [slice(None)]})
+            has_second_derivatives = yield from second_derivative_checks(examined, step, {"all modules": [slice(None)]})
+            if has_second_derivatives:
+                yield dev_gradient_check(examined)
         finally:
             student.to_dtype(None)
 
@@ -74,10 +83,12 @@ class Doctor:
             student.to_dtype(torch.float64)
             teacher, examined = self._teacher(), self._examined()
             step = short_unroll(examined, teacher).steps[0]
+            yield pairs_check(examined, step)
             has_second_derivatives = yield from second_derivative_checks(examined, step, places_by_owner(student))
             yield adjoint_check(student)
             yield dropout_check(examined, step)
             if has_second_derivatives:
+                yield dev_gradient_check(examined)
                 yield from hypergradient_checks(examined, teacher)
         finally:
             student.to_dtype(None)

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from fairseq import utils
 from torch import Tensor
 
 from fairseq_l2t.loss.student_state import StudentState
+from fairseq_l2t.plugin.doctor.padded_pairs import pairs_of_different_lengths
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
 from fairseq_l2t.unroll.gradients import student_gradient
@@ -39,7 +41,8 @@ class _Delegated(Generic[T]):
 class ExaminedStudent:
     """A `unroll.student.Student` with the updates of a fairseq student, except for three differences.
 
-    Each update uses a few pairs of the real batch's first micro-batch. It always uses the teacher, because
+    Each update uses a few pairs, of different lengths: one of the real batch, and one that makes padding necessary
+    (`padded_pairs`). It always uses the teacher, because
     cross-entropy at the start of a life would leave the coefficients out of the check. The learning rate is fixed,
     because the first rates of a warm-up are too small for finite differences.
 
@@ -65,10 +68,13 @@ class ExaminedStudent:
         self._pairs, self._learning_rate = pairs, learning_rate
 
     def next_batch(self) -> list[dict[str, Any]]:
-        """Return the first pairs of the first micro-batch of the next update."""
-        first = self.student.next_batch()[0]
+        """Return a few pairs of different lengths, the first of them from the next update."""
+        batch = self.student.next_batch()[0]["id"].tolist()
         dataset = self.student.task.dataset(self.student.options.cfg.dataset.train_subset)
-        sample = dataset.collater([dataset[int(index)] for index in first["id"][: self._pairs]])
+        longest = utils.resolve_max_positions(self.student.task.max_positions(), self.student.model.max_positions())
+        usable, _ = dataset.filter_indices_by_size(np.arange(len(dataset)), longest)
+        chosen = pairs_of_different_lengths(batch, usable.tolist(), np.asarray(dataset.sizes), self._pairs)
+        sample = dataset.collater([dataset[number] for number in chosen])
         return [utils.move_to_cuda(sample) if self.omega.is_cuda else sample]
 
     def step_size(self) -> StepSize:

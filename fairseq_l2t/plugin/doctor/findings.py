@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fairseq_l2t.checks.differences import Comparison
 
-__all__ = ["BOUND", "DIRECTIONS", "HALVINGS", "SHRINK", "Check", "described", "is_trusted", "largest"]
+__all__ = ["BOUND", "DIRECTIONS", "HALVINGS", "LEAVE_OUT", "SHRINK", "Check", "described", "is_trusted", "largest"]
 
 BOUND = 1e-4
 """Largest accepted relative error in float64. Differences across a ReLU that switches nearby have errors of up to 1e-5;
@@ -24,6 +24,9 @@ wrong derivative is wrong along nearly all directions, a kink is not."""
 HALVINGS, SHRINK = 7, 4.0
 """Number and ratio of the distances of finite differences (`checks.differences.slope_at_zero`): seven, from 1e-3 to
 2e-7. The smaller ones do not reach a ReLU that switches nearby."""
+
+LEAVE_OUT = "remove new modules and options one at a time (docs/supported-models.md: A module of your own)"
+"""Remedy for wrong derivatives of a model."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairseq_l2t.checks.differences import Comparison, compare_update
-from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, SHRINK, Check, described, is_trusted
+from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, LEAVE_OUT, SHRINK, Check, described, is_trusted
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
 from fairseq_l2t.plugin.student.second_derivatives import unvouched_fairseq_modules
 from fairseq_l2t.unroll.student import Student
@@ -21,10 +21,17 @@ Places = dict[str, list[slice]]
 """Parts of the vector of parameters (n,), by name."""
 
 _SEED = 0
+_COEFFICIENTS = "coefficients"
+"""Name of the check along Phi; the others have the names of places."""
+
 _TOLERANCE = 1e-6
 """Relative uncertainty of differences below which no smaller distance is tried."""
 
-_LEAVE_OUT = "remove new modules and options one at a time (docs/supported-models.md: A module of your own)"
+_REACH = (
+    "a model whose output depends on its parameters, with derivatives, and options with which the loss uses the "
+    "coefficients (--cross-entropy-mix below 1)"
+)
+"""Remedy for a teacher without influence."""
 
 _WORDS_OF_DERIVATIVES = ("derivative", "differentia", "backward", "grad")
 """Words in PyTorch's errors about missing derivatives; each such error contains one of them."""
@@ -65,7 +72,7 @@ def places_by_owner(student: FairseqStudent) -> Places:
 
 
 def second_derivative_checks(student: Student, step: Step, places: Places) -> Generator[Check, None, bool]:
-    """Yield a check for each place and for the coefficients; return whether PyTorch has all derivatives.
+    """Yield a check for each place and for the coefficients; return whether both have second derivatives.
 
     Args:
         student: in float64.
@@ -73,7 +80,7 @@ def second_derivative_checks(student: Student, step: Step, places: Places) -> Ge
         places: the parts of the parameters, which are checked separately.
     """
     random = torch.randn(len(step.omega), generator=torch.Generator().manual_seed(_SEED)).to(step.omega)
-    whole = {"coefficients": [slice(None)]}
+    whole = {_COEFFICIENTS: [slice(None)]}
     try:
         found = _verdicts(student, step, random, places, "parameters")
         found |= _verdicts(student, step, random, whole, "coefficients")
@@ -90,7 +97,11 @@ def second_derivative_checks(student: Student, step: Step, places: Places) -> Ge
         )
         return False
     for name, (is_good, one) in found.items():
-        yield Check(f"second derivatives, {name}", is_good, described(one), _LEAVE_OUT)
+        if name == _COEFFICIENTS and one.ours == one.slope.value == 0:
+            unused = "the student's update does not depend on them: the teacher would learn nothing"
+            yield Check(f"second derivatives, {name}", False, unused, _REACH)
+            return False
+        yield Check(f"second derivatives, {name}", is_good, described(one), LEAVE_OUT)
     return True
 
 

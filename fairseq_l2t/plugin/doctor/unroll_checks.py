@@ -8,15 +8,33 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fairseq_l2t.checks.differences import Comparison, compare_hypergradient, unit_direction
+from fairseq_l2t.checks.differences import Comparison, compare_hypergradient, slope_at_zero, unit_direction
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.plugin.doctor.examined_student import ExaminedStudent
-from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, SHRINK, Check, described, is_trusted, largest
+from fairseq_l2t.plugin.doctor.findings import (
+    DIRECTIONS,
+    HALVINGS,
+    LEAVE_OUT,
+    SHRINK,
+    Check,
+    described,
+    is_trusted,
+    largest,
+)
+from fairseq_l2t.plugin.doctor.padded_pairs import described_lengths, dev_pairs
 from fairseq_l2t.unroll.adjoint_sweep import hypergradient, pull_back
 from fairseq_l2t.unroll.gradients import student_gradient
 from fairseq_l2t.unroll.trajectory import Step, Trajectory, unroll
 
-__all__ = ["GENTLER", "UPDATES", "dropout_check", "hypergradient_checks", "short_unroll"]
+__all__ = [
+    "GENTLER",
+    "UPDATES",
+    "dev_gradient_check",
+    "dropout_check",
+    "hypergradient_checks",
+    "pairs_check",
+    "short_unroll",
+]
 
 UPDATES = 2
 """Number of updates of the unroll whose hypergradient is checked."""
@@ -45,6 +63,14 @@ def short_unroll(examined: ExaminedStudent, teacher: Teacher, updates: int = UPD
     return trajectory
 
 
+def pairs_check(examined: ExaminedStudent, step: Step) -> Check:
+    """Return a check with the lengths of the pairs of an update, which differ if the data have such pairs."""
+    (sample,) = step.batch
+    padding = examined.student.task.target_dictionary.pad()
+    lengths = torch.stack((sample["net_input"]["src_lengths"], sample["target"].ne(padding).sum(1)), 1)
+    return Check("pairs", True, described_lengths(lengths.tolist()))
+
+
 def dropout_check(examined: ExaminedStudent, step: Step) -> Check:
     """Compute the gradient of an update twice: the bits must be the same."""
 
@@ -62,6 +88,30 @@ def dropout_check(examined: ExaminedStudent, step: Step) -> Check:
     )
 
 
+def dev_gradient_check(examined: ExaminedStudent) -> Check:
+    """Compare the gradient of the dev measure at the student's parameters, in float64, with its differences."""
+    student = examined.student
+    pairs, start = dev_pairs(student.dev, _DEV_PAIRS), student.omega.clone()
+    gradient = student.dev_objective("likelihood", pairs=pairs)[1]
+
+    def compare(seed: int) -> Comparison:
+        direction = unit_direction(start, seed)
+
+        def moved(distance: float) -> float:
+            student.set_omega(start + distance * direction)
+            return student.dev_objective("likelihood", pairs=pairs)[0]
+
+        slope = slope_at_zero(moved, 1e-3, tolerance=_TOLERANCE, halvings=HALVINGS, shrink=SHRINK)
+        return Comparison(float(torch.dot(gradient, direction)), slope)
+
+    try:
+        one = compare(_SEED)
+        is_good = is_trusted(one) or all(is_trusted(compare(_SEED + more)) for more in range(1, DIRECTIONS))
+    finally:
+        student.set_omega(start)
+    return Check("gradient of the dev measure", is_good, described(one), LEAVE_OUT)
+
+
 def hypergradient_checks(examined: ExaminedStudent, teacher: Teacher) -> Iterator[Check]:
     """Yield checks of the hypergradient of a short unroll, in float64 and in the student's own dtype.
 
@@ -70,7 +120,7 @@ def hypergradient_checks(examined: ExaminedStudent, teacher: Teacher) -> Iterato
         teacher: in float64.
     """
     student = examined.student
-    pairs = student.dev.teaching[:_DEV_PAIRS]
+    pairs = dev_pairs(student.dev, _DEV_PAIRS)
 
     def measure() -> float:
         return student.dev_objective("likelihood", pairs=pairs)[0]

@@ -130,10 +130,10 @@ class DevMeasures:
         chunk: list[int] = []
         longest = 0
         for pair in pairs:
-            length = max(longest, len(self._dev.target(pair)))
+            length = max(longest, self._dev.padded_target_length(pair))
             if chunk and (len(chunk) + 1) * length * self._entries > _SCORES_PER_PASS:
                 yield chunk
-                chunk, length = [], len(self._dev.target(pair))
+                chunk, length = [], self._dev.padded_target_length(pair)
             chunk, longest = [*chunk, pair], length
         if chunk:
             yield chunk

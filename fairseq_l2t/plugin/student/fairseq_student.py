@@ -23,6 +23,7 @@ from fairseq_l2t.loss.student_state import StudentState
 from fairseq_l2t.objectives import SentenceBleu
 from fairseq_l2t.plugin.student.data import TrainBatches, load_data
 from fairseq_l2t.plugin.student.dev_measures import DevMeasures
+from fairseq_l2t.plugin.student.embedding_files import refuse_embeddings
 from fairseq_l2t.plugin.student.fconv_differences import scaling_of
 from fairseq_l2t.plugin.student.initial_weights import read_weights
 from fairseq_l2t.plugin.student.model import build_model, reached_names
@@ -65,13 +66,14 @@ class FairseqStudent:
         self.task = tasks.setup_task(options.cfg.task)
         if not isinstance(self.task, TranslationTask):
             raise OptionError(f"--task: {options.cfg.task._name}; expected translation (or l2t_dlf)")
+        refuse_embeddings(options.namespace, self.task)
         self.coefficient_count = len(self.task.target_dictionary)
         self.cross_entropy_updates = options.cross_entropy_updates
         self.state = StudentState(
             self.coefficient_count, options.total_updates, with_bleu=bool(options.cfg.task.eval_bleu)
         )
         self._reached: frozenset[str] | None = None
-        self._texts = ScoredTexts(self.task.target_dictionary, options.cfg.task)
+        self._texts = ScoredTexts(self.task.target_dictionary, options.cfg.task, options.bleu_tokenizer)
         self.model = self._build_model(options.cfg.common.seed)
         self.dev = load_data(self.task, options, self.model)
         self.restart(options.cfg.common.seed)
@@ -228,12 +230,18 @@ class FairseqStudent:
         """Continue the life from the result of `state_dict`.
 
         Raises:
-            ValueError: the life is that of a student of another size.
+            ValueError: the life is that of a student of another size, or of other data.
         """
         if tensors["omega"].shape != self.omega.shape:
             raise ValueError(f"student: {len(tensors['omega'])} parameters saved, {len(self.omega)} here")
         self.restart(values["seed"])
-        self._batches.seek(values["position"])
+        position = values["position"]
+        if self.options.own.allow_other_data:  # the epochs of other data may be shorter
+            position = {
+                **position,
+                "iterations_in_epoch": min(position["iterations_in_epoch"], self._batches.per_epoch),
+            }
+        self._batches.seek(position)
         self.set_omega(tensors["omega"].to(self.omega))
         self.buffers = tuple(tensors[f"buffer{i}"].to(self.omega) for i in range(len(self.buffers)))
         self.update, self._previous_lr = values["update"], values["previous_lr"]

@@ -6,14 +6,15 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
 from fairseq_l2t.plugin.student_options import OptionError
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["UNREADABLE", "load_weights", "read_weights"]
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     EOFError,
     pickle.UnpicklingError,
@@ -40,9 +41,9 @@ def read_weights(path: str | None) -> dict[str, Tensor] | None:
     if not Path(path).is_file():
         raise OptionError(f"--student-init: {path} is not a file; expected a fairseq checkpoint")
     try:
-        # fairseq reads it with torch.load's default, weights_only=True: nothing in the file is executed.
+        # compat.explicit_weights_only makes fairseq pass weights_only=True: nothing in the file is executed.
         weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         first_line = str(error).split("\n")[0]
         raise OptionError(
             f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"
@@ -56,7 +57,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
     """Write ``weights`` into ``model``.
 
     Raises:
-        OptionError: the weights are those of another architecture; the message names ``path``.
+        OptionError: the weights are those of another architecture, or differ where the model has one matrix under
+            several names; the message names ``path``.
     """
     try:
         model.load_state_dict(weights, strict=True)
@@ -64,3 +66,19 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> 
         what = "no " if isinstance(error, KeyError) else ""
         what += " ".join(str(error).split())[:_LONGEST_REASON]
         raise OptionError(f"--student-init: {path} does not fit --arch: {what}") from error
+    _refuse_untied(model, weights, path)
+
+
+def _refuse_untied(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Refuse different values for one parameter: ``load_state_dict`` keeps those of its last name."""
+    names_of: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names_of.setdefault(parameter, []).append(name)
+    for names in names_of.values():
+        found = [name for name in names if name in weights]
+        for other in found[1:]:
+            if not torch.equal(weights[found[0]], weights[other]):
+                raise OptionError(
+                    f"--student-init: {path} has different values of {found[0]} and {other}, which are one matrix in "
+                    "this student; expected equal values, or a student without shared embeddings"
+                )

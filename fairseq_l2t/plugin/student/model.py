@@ -19,8 +19,15 @@ from fairseq_l2t.plugin.student.second_derivatives import (
     refuse_unvouched_fairseq,
 )
 from fairseq_l2t.plugin.student_options import OptionError, StudentOptions
+from fairseq_l2t.teaching.options.declaration import as_given, flag_of
 
 __all__ = ["build_model", "reached_names"]
+
+_REFUSALS = (AssertionError, ValueError, TypeError, NameError, AttributeError, LookupError, ArithmeticError)
+"""How fairseq's models refuse sizes and lists of layers: most fail in the middle of their constructors."""
+
+_OF_MODELS = ("encoder_", "decoder_", "share_", "adaptive_", "no_token", "dropout")
+"""Beginnings of the names of options that models take, for messages."""
 
 
 def build_model(
@@ -49,8 +56,12 @@ def build_model(
         utils.set_torch_seed(seed)
         try:
             model = task.build_model(options.cfg.model)
-        except AssertionError as error:  # how fairseq's modules refuse sizes
-            raise OptionError(f"--arch: {given.arch} with these sizes: {error}") from error
+        except _REFUSALS as error:
+            sizes = [name for name in options.of_fairseq if name.startswith(_OF_MODELS)]
+            shown = " ".join(f"{flag_of(name)} {as_given(options.of_fairseq[name])}" for name in sizes)
+            reason = " ".join(str(error).split()) or "refused"
+            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            raise OptionError(f"--arch: {given.arch} with {shown or 'these sizes'}: {kind}{reason}") from error
     refuse_unused_trust(model, given.trust_module)
     if refuse_modules:
         refuse_unvouched_fairseq(model, given.trust_module)
@@ -72,7 +83,8 @@ def reached_names(
         arch: name of the architecture, for the message.
 
     Raises:
-        OptionError: a model that needs more inputs than source and previous target.
+        OptionError: a model that needs more inputs than source and previous target, whose forward pass fails, or whose
+            output depends on no trained parameter.
     """
     device = sample["net_input"]["src_tokens"].device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -81,6 +93,12 @@ def reached_names(
             output = model(**sample["net_input"])
         except TypeError as error:  # its forward method has further arguments
             raise OptionError(f"--arch: {arch}; expected a plain translation model: {error}") from error
+        except ArithmeticError as error:  # fconv without attention divides by the number of its attention layers
+            raise OptionError(f"--arch: {arch}; its forward pass fails with these options: {error}") from error
         total = model.get_normalized_probs(output, log_probs=True).sum()
-        gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
-    return frozenset(name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None)
+        parameters = [parameter for _, parameter in named] if total.requires_grad else []
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True) if parameters else ()
+    reached = frozenset(name for (name, _), found in zip(named, gradients, strict=False) if found is not None)
+    if not reached:
+        raise OptionError(f"--arch: {arch}; expected a model whose output depends on a trained parameter")
+    return reached

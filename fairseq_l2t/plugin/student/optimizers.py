@@ -20,13 +20,16 @@ from fairseq.optim import FairseqOptimizer, FP16Optimizer
 from fairseq.optim.adam import Adam as FairseqAdam
 from fairseq.optim.nag import NAG as FairseqNAG
 
-from fairseq_l2t.plugin.student_options import OptionError
+from fairseq_l2t.teaching.options.declaration import OptionError
 from fairseq_l2t.unroll.update_rules import NAG, SGD, Adagrad, Adam, UpdateRule
 
-__all__ = ["SUPPORTED", "rule_of"]
+__all__ = ["SUPPORTED", "WITHOUT_ADJOINT", "rule_of"]
 
 SUPPORTED = "adam, nag, sgd or adagrad"
 """Values of ``--optimizer`` that have a rule, for messages."""
+
+WITHOUT_ADJOINT = ("adadelta", "adafactor", "adamax", "composite", "cpu_adam", "lamb")
+"""fairseq's other values of ``--optimizer``, refused before fairseq builds them; some need further packages."""
 
 
 def rule_of(optimizer: FairseqOptimizer, name: str) -> UpdateRule:

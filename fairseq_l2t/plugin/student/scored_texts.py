@@ -26,10 +26,11 @@ class ScoredTexts:
     Args:
         dictionary: the target dictionary.
         options: the task's ``--eval-bleu-*`` options. The detokeniser is built for the first text.
+        tokenizer: sacrebleu's tokenizer of the reward (`objectives.bleu_tokenizers`).
     """
 
-    def __init__(self, dictionary: Dictionary, options: TranslationConfig) -> None:
-        self._dictionary, self._options = dictionary, options
+    def __init__(self, dictionary: Dictionary, options: TranslationConfig, tokenizer: str) -> None:
+        self._dictionary, self._options, self._tokenizer = dictionary, options, tokenizer
         # Read once: a look-up in fairseq's options takes longer than putting a hypothesis into words.
         self._subword_mark: str | None = options.eval_bleu_remove_bpe
 
@@ -43,8 +44,8 @@ class ScoredTexts:
 
     @functools.cached_property
     def reward(self) -> SentenceBleu:
-        """Sentence BLEU on detokenised text; with ``--eval-tokenized-bleu`` the text is split at spaces only."""
-        return SentenceBleu("none" if self._options.eval_tokenized_bleu else "13a")
+        """Sentence BLEU on detokenised text, by the tokenizer."""
+        return SentenceBleu(self._tokenizer)
 
     @functools.cached_property
     def _detokenizer(self) -> _Detokenizer | None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, CliPositionalArg, CliSettingsSource, CliSubCommand
 
-from fairseq_l2t.teaching.options.config_file import arguments_of, read_config
+from fairseq_l2t.teaching.options.config_file import arguments_of, naming_file, read_config, written
 from fairseq_l2t.teaching.options.declaration import Declared, OptionError, declared
 from fairseq_l2t.teaching.options.help_text import help_of
+from fairseq_l2t.teaching.options.suggestions import similar_to, unrecognized
 
 __all__ = ["Command", "Given", "OptionParser", "parse_command", "parse_options"]
 
@@ -39,6 +41,13 @@ class Given(Generic[T]):
     names: frozenset[str]
     rest: list[str]
     from_file: tuple[str, dict[str, Any]] | None = None
+
+    def naming_file(self, arguments: Sequence[str]) -> AbstractContextManager[None]:
+        """Return a context that names the file in errors about its values; ``arguments``: the command line."""
+        if self.from_file is None:
+            return nullcontext()
+        path, others = self.from_file
+        return naming_file(path, {*self.names, *others}, arguments)
 
 
 @dataclass(frozen=True)
@@ -72,16 +81,25 @@ def parse_options(options: type[T], arguments: Sequence[str], presets: Mapping[s
     """
     parser = options_parser(options, presets)
     values, rest = parser.parse_known_args(list(arguments))
-    from_file = None
-    if vars(values).get("config") is not None:
-        content = read_config(values.config)
-        known = declared(options)
-        ours = {name: value for name, value in content.items() if name in known}
-        others = {name: value for name, value in content.items() if name not in known}
-        from_file = values.config, others
-        from_others = arguments_of(values.config, others, {})
-        values, rest = parser.parse_known_args([*arguments_of(values.config, ours, known), *arguments])
-        rest = [*from_others, *rest]
+    if vars(values).get("config") is None:
+        return _given(options, presets, default, values, rest, None)
+    path, known = values.config, declared(options)
+    content = read_config(path)
+    ours = {name: value for name, value in content.items() if name in known}
+    others = {name: value for name, value in content.items() if name not in known}
+    with naming_file(path, ours, arguments):
+        values, rest = parser.parse_known_args([*arguments_of(path, ours, known), *arguments])
+        return _given(options, presets, default, values, [*arguments_of(path, others, {}), *rest], (path, others))
+
+
+def _given(
+    options: type[T],
+    presets: Mapping[str, object],
+    default: str,
+    values: argparse.Namespace,
+    rest: list[str],
+    from_file: tuple[str, dict[str, Any]] | None,
+) -> Given[T]:
     found = vars(values)
     preset = presets.get(str(found.get("preset", default)), presets[default])
     return Given(_filled(options, preset, found), frozenset(found), rest, from_file)
@@ -108,18 +126,23 @@ def parse_command(
         for key, known in declared(one.options).items()
     }
     _fill(parser, definitions, known_of_all)
-    name, values = _of_subcommand(parser.parse_args(list(arguments)))
-    command, from_file = commands[name], None
-    if values.get("config") is not None:
-        content, known = read_config(values["config"]), declared(command.options)
-        unknown = sorted(content.keys() - known.keys())
-        if unknown:
-            raise OptionError(f"--config: {values['config']}: {unknown[0]}; not an option of {program} {name}")
-        from_file = str(values["config"]), dict[str, Any]()
-        before = arguments_of(values["config"], content, known)
-        _, values = _of_subcommand(parser.parse_args([name, *before, *arguments[1:]]))
+    found, rest = parser.parse_known_args(list(arguments))
+    name, values = _of_subcommand(found)
+    command = commands[name]
+    known = declared(command.options)
+    if rest:
+        raise OptionError(unrecognized(rest, [one.flag for one in known.values()]))
     preset = next(iter(command.presets.values()), None)
-    return name, Given(_filled(command.options, preset, values), frozenset(values), [], from_file)
+    if values.get("config") is None:
+        return name, Given(_filled(command.options, preset, values), frozenset(values), [])
+    path = str(values["config"])
+    content = read_config(path)
+    for other in sorted(content.keys() - known.keys()):
+        hint = similar_to([written(other)], [written(one) for one in known])
+        raise OptionError(f"--config: {path}: {written(other)}; not an option of {program} {name}{hint}")
+    with naming_file(path, content, arguments):
+        _, values = _of_subcommand(parser.parse_args([name, *arguments_of(path, content, known), *arguments[1:]]))
+        return name, Given(_filled(command.options, preset, values), frozenset(values), [], (path, {}))
 
 
 def options_parser(options: type, presets: Mapping[str, object], program: str | None = None) -> OptionParser:

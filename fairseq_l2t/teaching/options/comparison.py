@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-from fairseq_l2t.teaching.options.declaration import declared, flag_of
+from fairseq_l2t.storage.schema import one_line
+from fairseq_l2t.teaching.options.declaration import as_given, declared, flag_of
 from fairseq_l2t.teaching.plan import RESOLVED
 
-__all__ = ["ResumeError", "fixed_options", "plain_options", "refuse_other_options"]
+__all__ = [
+    "ResumeError",
+    "fixed_options",
+    "plain_options",
+    "refuse_other_inputs",
+    "refuse_other_options",
+]
+
+_LONGEST_VALUE = 200
+"""Characters shown of an option's value."""
+
+_DIGITS = 12
+"""Digits of a fingerprint in a message."""
+
+logger = logging.getLogger(__name__)
 
 
 class ResumeError(ValueError):
@@ -51,7 +67,52 @@ def refuse_other_options(
         return
     if given:  # values that follow from others are left out, unless they are all there is
         changed = [key for key in changed if key in given or key not in RESOLVED] or changed
-    told = "; ".join(f"{flag_of(key)} {then.get(key)} then, {now.get(key)} now" for key in changed)
+    told = "; ".join(
+        f"{one_line(flag_of(key))} {_shown(then.get(key))} then, {_shown(now.get(key))} now" for key in changed
+    )
     is_of_preset = bool(preset) and not set(changed) <= set(given or ())
     hint = f" (options that are not given have the values of --preset {preset})" if is_of_preset else ""
     raise ResumeError(f"--resume: the run was started with other options: {told}{hint}")
+
+
+def _shown(value: Any) -> str:
+    return one_line(as_given(value), _LONGEST_VALUE)
+
+
+def refuse_other_inputs(
+    then: Mapping[str, str] | None,
+    now: Mapping[str, str],
+    *,
+    option: str = "",
+    is_given: bool = False,
+    may_differ: Collection[str] = (),
+) -> None:
+    """Refuse to continue a run with other content of the files that it reads.
+
+    Args:
+        then, now: SHA-256 by the name of an input; ``then`` is None in a state of an earlier version, which has none.
+        option: name of the option that permits the inputs ``may_differ`` to change; empty: there is none.
+        is_given: whether that option is given; the changes are then logged.
+        may_differ: names of inputs.
+
+    Raises:
+        ResumeError: names each changed input, with its fingerprint then and now.
+    """
+    if then is None:
+        logger.warning("--resume: the run state of an earlier version has no fingerprints; the data were not compared")
+        return
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    refused = [name for name in changed if not (is_given and name in may_differ)]
+    told = "; ".join(
+        f"{one_line(name)} (SHA-256 {_digits(then.get(name))} then, {_digits(now.get(name))} now)"
+        for name in refused or changed
+    )
+    if refused:
+        hint = f"; give {option} to continue with it" if option and set(refused) <= set(may_differ) else ""
+        raise ResumeError(f"--resume: the run was started with other content of {told}{hint}")
+    if changed:
+        logger.warning("%s: the run continues with other content of %s", option, told)
+
+
+def _digits(fingerprint: str | None) -> str:
+    return "none" if fingerprint is None else fingerprint[:_DIGITS]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import yaml
 from fairseq_l2t.storage.atomic import write_atomically
 from fairseq_l2t.teaching.options.declaration import Declared, OptionError, flag_of
 
-__all__ = ["CONFIG_NAME", "arguments_of", "file_values", "read_config", "write_config"]
+__all__ = ["CONFIG_NAME", "arguments_of", "file_values", "naming_file", "read_config", "write_config", "written"]
 
 CONFIG_NAME = "options.yaml"
 """The resolved options of a run, in its folder."""
 
-_NOT_WRITTEN = ("config", "resume")
+_NOT_WRITTEN = ("config", "resume", "resume_or_start", "allow_other_data")
+
+_NAMED_OPTION = re.compile(r"(?:argument )?(--[a-z0-9-]+)")
+"""The option at the beginning of an error's message, ours or argparse's."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,6 +78,30 @@ def read_config(path: str) -> dict[str, Any]:
     return found
 
 
+def written(name: str) -> str:
+    """Return an option's name as files have it: ``teacher-lr`` for ``teacher_lr``."""
+    return name.replace("_", "-")
+
+
+@contextmanager
+def naming_file(path: str, names: Collection[str], arguments: Sequence[str]) -> Iterator[None]:
+    """Name the file in an `OptionError` about a value that comes from it.
+
+    Args:
+        path: the file.
+        names: options in the file, in Python's spelling.
+        arguments: the command line; its values override those of the file.
+    """
+    try:
+        yield
+    except OptionError as error:
+        named = _NAMED_OPTION.match(str(error))
+        given = {argument.partition("=")[0] for argument in arguments}
+        if named and named[1] in {flag_of(name) for name in names} - given:
+            raise OptionError(f"--config: {path}: {str(error).removeprefix('argument ')}") from error
+        raise
+
+
 def arguments_of(path: str, content: Mapping[str, Any], known: Mapping[str, Declared]) -> list[str]:
     """Return the content of a file as command-line arguments.
 
@@ -89,7 +117,7 @@ def arguments_of(path: str, content: Mapping[str, Any], known: Mapping[str, Decl
             continue
         one = known.get(name)
         if one is not None and one.is_flag != isinstance(value, bool):
-            raise OptionError(f"--config: {path}: {name}: {value}; expected {one.allowed}")
+            raise OptionError(f"--config: {path}: {written(name)}: {value}; expected {one.allowed}")
         if isinstance(value, bool):
             found += _flag(name, value, one)
         elif one is not None and (one.is_list or one.option.is_positional):
@@ -117,7 +145,7 @@ def file_values(options: Any) -> dict[str, Any]:
     for field in fields(options):
         value = getattr(options, field.name)
         if value is not None and field.name not in _NOT_WRITTEN:
-            found[field.name.replace("_", "-")] = list(value) if isinstance(value, tuple) else value
+            found[written(field.name)] = list(value) if isinstance(value, tuple) else value
     return found
 
 

@@ -6,6 +6,7 @@ from these declarations (`teaching.options.command_line`, `teaching.options.comp
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["Declared", "Option", "OptionError", "declared", "flag_of", "one_line_errors", "range_of"]
+__all__ = ["Declared", "Option", "OptionError", "as_given", "declared", "flag_of", "one_line_errors", "range_of"]
 
 T = TypeVar("T")
+
+_FLAT_LIST = re.compile(r"\[[^][()]+\]")
 
 
 class OptionError(ValueError):
@@ -91,6 +94,14 @@ class Declared:
 def flag_of(name: str) -> str:
     """Return ``--teacher-lr`` for ``teacher_lr``."""
     return f"--{name.replace('_', '-')}"
+
+
+def as_given(value: Any) -> str:
+    """Return a value as a command line has it: ``0.1,0.2`` for a list, or for the text of one."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    text = str(value)
+    return text[1:-1].replace(" ", "") if _FLAT_LIST.fullmatch(text) else text
 
 
 def declared(options: type) -> dict[str, Declared]:
@@ -169,7 +180,11 @@ def _flat(metadata: Sequence[Any]) -> list[Any]:
 def _limits(metadata: Sequence[Any]) -> Iterator[str]:
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     for name, word in words.items():
-        yield from (f"{word} {getattr(part, name)}" for part in metadata if hasattr(part, name))
+        yield from (f"{word} {_plain(getattr(part, name))}" for part in metadata if hasattr(part, name))
+
+
+def _plain(limit: float) -> str:
+    return str(int(limit)) if limit == int(limit) else f"{limit:g}"
 
 
 def _after(limits: str) -> str:

@@ -1,7 +1,7 @@
 """The teaching options: one declaration each, with name, type, range, help text, group and default.
 
-The default of a field is the published value (Wu et al., NeurIPS 2018). A preset (`teaching.options.presets`) uses it
-unless the preset sets another one. ``None`` means that the value depends on other options; `teaching.plan.resolve`
+The defaults of the fields are those of the preset ``short-windows``. Another preset (`teaching.options.presets`) uses
+them unless it sets others. ``None`` means that the value depends on other options; `teaching.plan.resolve`
 computes it.
 """
 
@@ -12,7 +12,17 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.loss.dynamic_loss import LARGEST_SCALE
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
+from fairseq_l2t.teaching.options.limits import (
+    LARGEST_COEFFICIENT,
+    LARGEST_COUNT,
+    LARGEST_LIVES,
+    LARGEST_NORM,
+    LARGEST_SECONDS,
+    LARGEST_TEACHER_RATE,
+    SMALLEST_COEFFICIENT,
+)
 from fairseq_l2t.unroll.memory.budget import bytes_of
 
 __all__ = [
@@ -33,8 +43,6 @@ DEFAULT_LIVES = 8
 _LIFE, _DEV, _RUN = "life of a student", "dev set", "run"
 _LOSS, _UPDATES, _STEPS, _MEMORY = "loss and teacher", "teacher updates", "steps of the teacher", "memory and speed"
 
-_FINITE = {"allow_inf_nan": False}
-
 
 def _size(text: str | None) -> str | None:
     if text is not None:
@@ -49,7 +57,7 @@ class LifeOptions:
 
     total_updates: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "length of a student's life in updates",
             _LIFE,
@@ -59,7 +67,7 @@ class LifeOptions:
     ] = None
     cross_entropy_updates: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "updates of plain cross-entropy at the start of each taught life, fewer than --total-updates",
             _LIFE,
@@ -76,7 +84,7 @@ class DevOptions:
 
     validate_interval_updates: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "student updates between two measures on dev, which are part of the student's state; 0: measure only "
             "between windows",
@@ -88,7 +96,12 @@ class DevOptions:
     dev_holdout: Annotated[
         float,
         Field(ge=0, lt=1),
-        Option("share of the dev set that selects the best teacher and does not train it", _DEV, "SHARE"),
+        Option(
+            "share of the dev set that selects the best teacher and does not train it; 0: all trains the teacher, and "
+            "the last teacher is the result (the paper's)",
+            _DEV,
+            "SHARE",
+        ),
     ] = 0.2
 
 
@@ -108,7 +121,17 @@ class RunOptions:
             expected="a path",
         ),
     ] = None
-    resume: Annotated[bool, Option("continue the run in --save-dir", _RUN, may_change=True)] = False
+    resume: Annotated[
+        bool, Option("continue the run in --save-dir, which must contain a saved one", _RUN, may_change=True)
+    ] = False
+    resume_or_start: Annotated[
+        bool,
+        Option("continue the run in --save-dir if it contains a saved one, otherwise start one", _RUN, may_change=True),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.resume and self.resume_or_start:
+            raise OptionError("--resume-or-start: given beside --resume; expected one of the two")
 
 
 @one_line_errors
@@ -120,12 +143,12 @@ class TeachingOptions(LifeOptions, DevOptions):
 
     initial_coefficient: Annotated[
         float,
-        Field(gt=0, **_FINITE),
+        Field(ge=SMALLEST_COEFFICIENT, le=LARGEST_COEFFICIENT),
         Option("initial coefficient Phi of the label", _LOSS, "PHI"),
     ] = 0.1
     initial_off_diagonal: Annotated[
         float | None,
-        Field(**_FINITE),
+        Field(ge=-LARGEST_COEFFICIENT, le=LARGEST_COEFFICIENT),
         Option(
             "initial off-diagonal coefficient; PHI * E / (1 - E) corresponds to label smoothing of E",
             _LOSS,
@@ -135,7 +158,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = None
     loss_scale: Annotated[
         float | None,
-        Field(gt=0, **_FINITE),
+        Field(gt=0, le=LARGEST_SCALE),
         Option(
             "factor of the sigmoid loss; the default gives the gradient of cross-entropy where PHI log p is near 0",
             _LOSS,
@@ -146,10 +169,10 @@ class TeachingOptions(LifeOptions, DevOptions):
     cross_entropy_mix: Annotated[
         float, Field(ge=0, le=1), Option("share of plain cross-entropy in the loss", _LOSS, "ALPHA")
     ] = 0.0
-    teacher_keys: Annotated[int, Field(ge=1), Option("number of keys of the teacher", _LOSS, "N")] = 5
+    teacher_keys: Annotated[int, Field(ge=1, le=LARGEST_LIVES), Option("number of keys of the teacher", _LOSS, "N")] = 5
     stage_spread: Annotated[
         float,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_COEFFICIENT),
         Option(
             "initial spread of the keys over a life; 0: every key is active in the whole life; about 4: the first key "
             "is active at the beginning, the last at the end",
@@ -162,7 +185,7 @@ class TeachingOptions(LifeOptions, DevOptions):
 
     teacher_updates: Annotated[
         int | None,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "number of teacher updates; 0: write the initial teacher, which is a fixed loss",
             _UPDATES,
@@ -173,7 +196,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 100
     unroll_length: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "length of a window: student updates between two teacher updates, at most --total-updates",
             _UPDATES,
@@ -183,7 +206,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 20
     backward_length: Annotated[
         int,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_COUNT),
         Option(
             "number of last updates of a window that the sweep uses, at most --unroll-length; a smaller number is "
             "cheaper and less noisy, but biased; 0: all",
@@ -193,7 +216,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 0
     lives_per_update: Annotated[
         int,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_LIVES),
         Option(
             "lives whose hypergradients are averaged in a teacher update; needs windows of whole lives; torchrun "
             "shares them out among its processes",
@@ -203,7 +226,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 1
     worker_timeout: Annotated[
         float,
-        Field(gt=0, **_FINITE),
+        Field(gt=0, le=LARGEST_SECONDS),
         Option(
             "seconds that a process started by torchrun waits for the others, longer than their lives take; then the "
             "run ends and names the process that did not answer",
@@ -214,7 +237,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 3600.0
     holdout_lives: Annotated[
         int,
-        Field(ge=0),
+        Field(ge=0, le=LARGEST_LIVES),
         Option(
             "number of judging lives, which measure the teacher on held-back dev examples before its first update and "
             "after each training life; their seeds are the same for all teachers; 0: judge by the training life, "
@@ -225,7 +248,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 0
     dev_batch: Annotated[
         int | None,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option(
             "dev examples used for the measure of a teacher update",
             _UPDATES,
@@ -235,7 +258,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 64
     max_bad_steps: Annotated[
         int,
-        Field(ge=1),
+        Field(ge=1, le=LARGEST_COUNT),
         Option("stop after this many windows in a row that end in NaN or infinity", _UPDATES, "N", may_change=True),
     ] = 3
 
@@ -243,12 +266,12 @@ class TeachingOptions(LifeOptions, DevOptions):
 
     teacher_lr: Annotated[
         float,
-        Field(gt=0, **_FINITE),
+        Field(gt=0, le=LARGEST_TEACHER_RATE),
         Option("learning rate of the teacher's Adam, for the part that all labels share", _STEPS, "LR"),
     ] = 0.01
     teacher_word_lr: Annotated[
         float | None,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_TEACHER_RATE),
         Option(
             "learning rate of the part of each single label; 0: the same coefficient for all labels",
             _STEPS,
@@ -258,7 +281,7 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = None
     teacher_off_diagonal_lr: Annotated[
         float | None,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_TEACHER_RATE),
         Option(
             "learning rate of the part that the off-diagonal coefficients share",
             _STEPS,
@@ -278,10 +301,18 @@ class TeachingOptions(LifeOptions, DevOptions):
     ] = 1.0
     teacher_clip_norm: Annotated[
         float,
-        Field(ge=0, **_FINITE),
+        Field(ge=0, le=LARGEST_NORM),
         Option("maximum norm of the hypergradient; 0: no limit", _STEPS, "NORM"),
     ] = 0.0
 
+    teacher_optimizer: Annotated[
+        Literal["levels", "plain"],
+        Option(
+            "what the teacher's Adam steps on: levels, the part that all labels share and the rest of each label, each "
+            "with its learning rate; plain, W and V themselves with --teacher-lr alone (the paper's)",
+            _STEPS,
+        ),
+    ] = "levels"
     teacher_adam_betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
         Option("decay rates of the moments of the teacher's Adam, such as '(0.9, 0.999)'", _STEPS, "B"),

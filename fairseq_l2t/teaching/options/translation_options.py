@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fairseq_l2t.teaching.options.declaration import Option, one_line_errors
+from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
+from fairseq_l2t.teaching.options.limits import LARGEST_COEFFICIENT, LARGEST_LIVES
 from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
 
 __all__ = ["TranslationOptions", "TranslationTeaching"]
@@ -51,7 +52,7 @@ class TranslationTeaching(TeachingOptions):
     ] = "reinforce"
     samples: Annotated[
         int,
-        Field(ge=2),
+        Field(ge=2, le=LARGEST_LIVES),
         Option(
             "hypotheses drawn for each dev sentence by expected-bleu; the other samples are the baseline of each",
             _MEASURE,
@@ -60,9 +61,18 @@ class TranslationTeaching(TeachingOptions):
     ] = 16
     risk_alpha: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False),
+        Field(gt=0, le=LARGEST_COEFFICIENT),
         Option("sharpness of the risk estimator", _MEASURE, "A"),
     ] = 1.0
+
+    bleu_tokenizer: Annotated[
+        Literal["13a", "zh", "ja-mecab", "ko-mecab", "char", "intl", "none"] | None,
+        Option(
+            "sacrebleu's tokenizer for the sentence BLEU of --objective expected-bleu",
+            _MEASURE,
+            unset="that of the target language: zh, ja-mecab, ko-mecab, otherwise 13a; none with --eval-tokenized-bleu",
+        ),
+    ] = None
 
     @property
     def has_off_diagonal(self) -> bool:
@@ -76,9 +86,13 @@ class TranslationOptions(TranslationTeaching, RunOptions):
     """All options of ``l2t-train-teacher`` that fairseq does not have."""
 
     preset: Annotated[
-        Literal["whole-life", "paper"],
+        Literal["whole-life", "paper", "short-windows"],
         Option(
-            "set of defaults: whole-life, which helped with noisy data, or paper, the published loss in short windows",
+            "set of defaults: whole-life, which helped with noisy data; paper, Algorithm 1 of Wu et al. 2018 to the "
+            "letter; short-windows, the paper's loss learned by likelihood in windows of 20 updates. The paper's text "
+            "does not give, so that the values in paper are ours: --initial-coefficient, --stage-spread, "
+            "--teacher-keys (recalled from its appendix), --teacher-updates, --teacher-lr, --teacher-adam-betas, "
+            "--estimator, --samples and --validate-interval-updates",
             "run",
             may_change=True,
         ),
@@ -105,6 +119,15 @@ class TranslationOptions(TranslationTeaching, RunOptions):
         ),
     ] = ()
     allow_dev_overlap: Annotated[bool, Option("accept dev pairs that are also in the training data", _STUDENT)] = False
+    allow_other_data: Annotated[
+        bool,
+        Option(
+            "continue a run although the content of its training data, dev data or initial weights has changed; the "
+            "dictionaries must be the same",
+            "run",
+            may_change=True,
+        ),
+    ] = False
     skip_quick_check: Annotated[
         bool,
         Option(
@@ -113,3 +136,8 @@ class TranslationOptions(TranslationTeaching, RunOptions):
             may_change=True,
         ),
     ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.allow_other_data and not (self.resume or self.resume_or_start):
+            raise OptionError("--allow-other-data: needs --resume or --resume-or-start")

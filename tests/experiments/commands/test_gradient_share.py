@@ -136,7 +136,7 @@ def test_what_is_missing_is_named(raw_corpus, tmp_path, capsys):
     for content, message in ((None, "no misaligned pairs"), ("", "no misaligned pairs"), ("3\nx\n", "line 2: 'x'")):
         if content is not None:
             (tmp_path / "train.noise.txt").write_text(content, encoding="utf-8")
-        assert main(command) == 1
+        assert main(command) == 2
         told = capsys.readouterr().err
         assert "train.noise.txt" in told and message in told
     with pytest.raises(BadInput, match="expected checkpoint_EPOCH_UPDATES"):

@@ -105,11 +105,11 @@ def test_options_of_all_students_win(tmp_path):
 
 def test_a_folder_that_is_no_data_is_refused(tmp_path, capsys):
     out = ["--output-dir", str(tmp_path / "out")]
-    assert main(["recipe", "multi30k", str(tmp_path), *out]) == 1
+    assert main(["recipe", "multi30k", str(tmp_path), *out]) == 2
     told = f"{tmp_path}: no train.de and no prepared.json, expected a folder of raw text, or a DATA_BIN\n"
     assert capsys.readouterr().err == f"experiments: error: {told}"
     (tmp_path / "prepared.json").touch()
-    assert main(["recipe", "multi30k", str(tmp_path), *out, "--noise", "0.3"]) == 1
+    assert main(["recipe", "multi30k", str(tmp_path), *out, "--noise", "0.3"]) == 2
     assert "--noise, --train-limit: not for" in capsys.readouterr().err
 
 
@@ -125,7 +125,7 @@ def test_scripts_say_what_is_missing(repository, tmp_path, script):
         text=True,
         env={**os.environ, "PYTHON": sys.executable},
     )
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"{tmp_path / 'absent'}: no train.de" in result.stderr
 
 

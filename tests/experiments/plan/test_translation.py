@@ -163,7 +163,7 @@ def test_some_students_alone(experiment, tmp_path, capsys):
 
 
 def test_errors_and_what_is_left_out(tmp_path, capsys):
-    assert main(["run", str(tmp_path / "no.yaml"), "--output-dir", str(tmp_path / "out")]) == 1
+    assert main(["run", str(tmp_path / "no.yaml"), "--output-dir", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["run", str(TINY), "--output-dir", str(tmp_path / "out"), "--dry-run"]) == 0
     shown = capsys.readouterr().out

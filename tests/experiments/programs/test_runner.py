@@ -1,6 +1,7 @@
 """Steps: done once, done again for another command or input, resumed, and failures told in words."""
 
 import importlib
+import logging
 import os
 import resource
 import shutil
@@ -14,9 +15,10 @@ import pytest
 
 from experiments.programs.runner import run_steps
 from experiments.programs.step import Step
-from experiments.records.training_logs import lines_in_file, updates_in_log
+from experiments.records.training_logs import share_in_log, updates_in_log
 from fairseq_l2t.pairs.parallel_text import BadInput
 from fairseq_l2t.pairs.programs import StepFailed, console_script
+from fairseq_l2t.teaching.progress_display import ProgressLines
 
 APPEND = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.open('a').write(' '.join(sys.argv[2:]) + '\\n')"
 
@@ -191,21 +193,25 @@ def _lives(process):
     return state.rpartition(")")[2].split()[0] != "Z"  # dead, and not yet collected by its new parent
 
 
+ANSWER = (
+    "long: %s: stopping when the programs under way have saved their work; a second signal stops at once\n"
+    "long: stopped by %s; the same command goes on\n"
+)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 @pytest.mark.parametrize(
-    ("number", "code", "message"),
-    [
-        (signal.SIGKILL, -signal.SIGKILL, ""),
-        (signal.SIGINT, 130, "long: stopped by SIGINT; the same command goes on\n"),
-        (signal.SIGTERM, 143, ""),
-    ],
+    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
-def test_steps_end_with_the_program(tmp_path, number, code, message):
+def test_steps_end_with_the_program(tmp_path, number, code):
     program, process = _started_program(tmp_path)
     try:
         assert _lives(process)
         program.send_signal(number)
-        assert program.communicate(timeout=30) == (None, message)
+        assert program.communicate(timeout=30) == (
+            None,
+            "" if number == signal.SIGKILL else ANSWER % (2 * (number.name,)),
+        )
         assert program.returncode == code
         deadline = time.monotonic() + 10
         while _lives(process) and time.monotonic() < deadline:
@@ -272,7 +278,7 @@ def test_what_cannot_be_written_is_named(tmp_path, work, name):
         text=True,
         preexec_fn=lambda: _limited(2048),
     )
-    assert result.returncode == 1, result.stderr
+    assert result.returncode == 2, result.stderr
     reason = "Is a directory" if name == "a.log" else "File too large"
     assert result.stderr == f"it: error: {tmp_path / name}: {reason}\n"
     assert not list(tmp_path.glob(".*"))
@@ -338,12 +344,19 @@ def test_unknown_dependency_and_missing_program_are_named(tmp_path):
         console_script("fairseq-fly")
 
 
-def test_progress_is_read_from_logs(tmp_path):
+def test_progress_is_read_from_logs(tmp_path, caplog):
     log = tmp_path / "log"
-    assert updates_in_log(log, 100)() == 0.0 == lines_in_file(log, 4)()
+    assert updates_in_log(log, 100)() == 0.0 == share_in_log(log)()
     log.write_text('{"num_updates": "10"}\nrest\n{"num_updates": "40", "lr": "1"}\n', encoding="utf-8")
     assert updates_in_log(log, 100)() == 0.4
-    assert lines_in_file(log, 4)() == 0.75
+    clock = [30.0, 6.0, 0.0]  # popped from the end; the second line is not yet due
+    display = ProgressLines(clock.pop)
+    caplog.set_level(logging.INFO)
+    for share in (0.05, 0.2549):
+        display.show(share, "student update 1 of 8", 9.0)
+    assert share_in_log(log)() == 0.0
+    log.write_text("".join(f"2026 | INFO | it | {line}\n" for line in caplog.messages), encoding="utf-8")
+    assert share_in_log(log)() == 0.05
 
 
 @pytest.mark.parametrize(("resumed", "words"), [(False, ["about"]), (True, [])])
@@ -358,5 +371,5 @@ def test_estimate_counts_what_this_start_has_done(tmp_path, capsys, resumed, wor
     capsys.readouterr()
     run_steps([step], report_seconds=0.3)
     shown = capsys.readouterr().out
-    assert "... a " in shown
+    assert "... a " in shown and "; 0 of 1 steps done\n" in shown
     assert ["about"] * ("about" in shown) == words

@@ -232,8 +232,11 @@ def test_texts(student):
     assert student.dev_measures.hypothesis_text((dictionary.unk(),)) == "UNKNOWNTOKENINHYP"
 
 
-@pytest.mark.parametrize(("more", "tokenizer"), [((), "tok:13a"), (("--eval-tokenized-bleu",), "tok:none")])
-def test_reward_is_scored_as_validation_scores(data_bin, more, tokenizer):
+@pytest.mark.parametrize(
+    ("more", "tokenizer"),
+    [((), "tok:13a"), (("--eval-tokenized-bleu",), "tok:none"), (("--bleu-tokenizer", "char"), "tok:char")],
+)
+def test_tokenizer_of_the_reward(data_bin, more, tokenizer):
     assert tokenizer in make_student(data_bin, "fconv", "nag", *more).reward().signature()
 
 

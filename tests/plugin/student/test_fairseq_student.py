@@ -297,3 +297,53 @@ def test_student_init_with_fewer_layers(shared, data_bin, tmp_path):
     more = ["--student-init", str(path), "--encoder-layers", "9"]
     with pytest.raises(OptionError, match="--student-init: .* does not fit --arch: no 'encoder.layers"):
         make_student(data_bin, "transformer_tied", "adam", *more)
+
+
+@pytest.mark.parametrize("family", ["transformer_tied", "transformer_pre_norm", "fconv_tied"])
+def test_student_init_of_untied_weights_in_a_tied_student(data_bin, tmp_path, family):
+    student = make_student(data_bin, family, "adam")
+    path, weights = tmp_path / "checkpoint.pt", student.model.state_dict()
+    last = next(name for name in ("decoder.output_projection.weight", "decoder.fc3.weight") if name in weights)
+    save_checkpoint(student, path, {**weights, last: weights[last] + 0.1})
+    with pytest.raises(OptionError, match=f"--student-init: .* has different values of .*embed_tokens.* and {last}"):
+        student_from(data_bin, family, path)
+    # the control: equal values of both names, in tensors of their own
+    save_checkpoint(student, path, {name: tensor.clone() for name, tensor in weights.items()})
+    assert torch.equal(student_from(data_bin, family, path).omega, student.omega)
+
+
+def student_from(data_bin, family, path):
+    return make_student(data_bin, family, "adam", "--student-init", str(path), "--seed", "5")
+
+
+# --- pretrained embeddings ----------------------------------------------------------------------------------------
+
+EMBEDDINGS = {
+    "narrow": ("1 8\nWORD 1 2 3 4 5 6 7 8\n", "length of the vector of WORD: 8; expected 16 (--encoder-embed-dim)"),
+    "one number": ("1 1\nWORD 1\n", "length of the vector of WORD: 1; expected 16"),
+    "no numbers": ("1 2\nWORD one two\n", "could not convert string to float: 'one'; expected a header line"),
+    "no word": ("1 16\nnowhere 1\n", "none of its 1 words is in the dictionary; expected a header line"),
+    "empty": ("", "is empty; expected a header line"),
+    "absent": (None, "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), EMBEDDINGS.values(), ids=EMBEDDINGS.keys())
+def test_bad_embeddings(data_bin, tmp_path, shared, content, message):
+    path, word = tmp_path / "vectors.txt", shared.task.source_dictionary[20]
+    if content is not None:
+        path.write_text(content.replace("WORD", word), encoding="utf-8")
+    with pytest.raises(OptionError) as raised:
+        make_student(data_bin, "transformer", "adam", "--encoder-embed-path", str(path))
+    assert str(raised.value).startswith(f"--encoder-embed-path: {path}")
+    assert message.replace("WORD", word) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_embeddings_of_the_right_width_are_used(data_bin, tmp_path, shared):
+    word, path = shared.task.source_dictionary[20], tmp_path / "vectors.txt"
+    # A word of another width that is in no dictionary is read by nobody.
+    path.write_text(f"2 16\n{word} {' '.join('0.5' for _ in range(16))}\nnowhere 1\n", encoding="utf-8")
+    student = make_student(data_bin, "transformer", "adam", "--encoder-embed-path", str(path))
+    weights = student.model.encoder.embed_tokens.weight
+    assert weights[20].tolist() == [0.5] * 16
+    assert weights[21].tolist() != [0.5] * 16

@@ -31,8 +31,13 @@ def mended_only():
     def weight_norm(direction, magnitude, dim):
         return direction * (magnitude / torch.norm_except_dim(direction, 2, dim))
 
+    def embedding(tokens, weight, padding_idx, *others, **named):
+        scale = tokens.ne(padding_idx).unsqueeze(-1).to(weight)
+        return ScaledGradient.apply(torch.embedding(weight, tokens), scale).clone()  # a view must not change in place
+
     with (
         sdpa_kernel(SDPBackend.MATH),
+        attribute_replaced(torch.nn.functional, "embedding", embedding),
         attribute_replaced(WEIGHT_NORM_MODULE, "_weight_norm", weight_norm),
         attribute_replaced(fairseq.models.fconv, "GradMultiply", ScaledGradient),
         attribute_replaced(token_loss, "_is_softmax", lambda model: False),

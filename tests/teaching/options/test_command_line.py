@@ -54,7 +54,7 @@ def test_refused(arguments):
 
 
 def test_the_command_line_overrides_a_file_which_overrides_a_preset(tmp_path):
-    text = "preset: paper\nteacher-lr: 0.5\nteacher_keys: 7\nkeep-graphs: true\ntrust-module: [a.B, c.D]\n"
+    text = "preset: short-windows\nteacher-lr: 0.5\nteacher_keys: 7\nkeep-graphs: true\ntrust-module: [a.B, c.D]\n"
     text += "lr: [0.1]\nfp16: true\n"
     given = parse(
         *config(tmp_path, text + "memory-budget: null\nno-epoch-checkpoints: false\n"),
@@ -65,7 +65,7 @@ def test_the_command_line_overrides_a_file_which_overrides_a_preset(tmp_path):
     )
     options = given.options
     assert (options.preset, options.objective, options.teacher_lr, options.teacher_keys) == (
-        "paper",
+        "short-windows",
         "likelihood",
         0.5,
         2,
@@ -123,12 +123,12 @@ def test_every_option_has_its_range_and_its_defaults_in_the_help():
     for one in declared(TranslationOptions).values():
         assert one.flag in told and one.option.help.split(" (")[0] in told.replace("- ", "-"), one.name
     assert "--teacher-lr LR learning rate" in told
-    assert "(a finite number above 0; default: whole-life 0.07, paper 0.01)" in told
-    assert "default: whole-life all windows of 8 lives, paper 100" in told
+    assert "(a finite number above 0; default: whole-life 0.07, paper 0.01, short-windows 0.01)" in told
+    assert "default: whole-life all windows of 8 lives, paper 100, short-windows 100" in told
 
 
 def test_subcommands(tmp_path):
-    commands = {"teach": Command(TranslationOptions, "teach", {"paper": OURS["paper"]})}
+    commands = {"teach": Command(TranslationOptions, "teach", {"short-windows": OURS["short-windows"]})}
 
     def command(*arguments):
         return parse_command("program", "what it does", commands, ["teach", *arguments])
