@@ -29,7 +29,7 @@ class FrozenTeacher:
 
     Args:
         file: the loaded teacher.
-        total_updates: length of the student's life, for ``progress``.
+        total_updates: length of the student's life, for ``progress``; None: `begin_life` gives it later.
         cross_entropy_updates: updates of plain cross-entropy at its start.
         bleu_is_measured: whether validation computes BLEU (``--eval-bleu``).
 
@@ -39,21 +39,27 @@ class FrozenTeacher:
     """
 
     def __init__(
-        self, file: TeacherFile, *, total_updates: int, cross_entropy_updates: int, bleu_is_measured: bool
+        self, file: TeacherFile, *, total_updates: int | None, cross_entropy_updates: int, bleu_is_measured: bool
     ) -> None:
         self._teacher = file.teacher
         with_bleu = BLEU_FEATURE in file.teacher.features
         if with_bleu and not bleu_is_measured:
             raise ValueError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
         self.loss_shape = file.settings.loss_shape
-        self._state = StudentState(file.teacher.entries, total_updates, with_bleu=with_bleu)
+        self._state = StudentState(file.teacher.entries, total_updates or 1, with_bleu=with_bleu)
         require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
+        self.has_length = total_updates is not None
         self._cross_entropy_updates = cross_entropy_updates
         self._prepared: int | None = None
         self._dev_sums: dict[str, float] = {}
         self.coefficients: Tensor | None = None
         self.phi_statistics: dict[str, float] = {}
         self._no_statistics = dict.fromkeys(self._teacher.statistics(self._teacher.values[:, 0]), 0.0)
+
+    def begin_life(self, total_updates: int, cross_entropy_updates: int) -> None:
+        """Set the length of the student's life, and its cross-entropy updates, where the data determine them."""
+        self._state.total_updates, self._cross_entropy_updates = total_updates, cross_entropy_updates
+        self.has_length = True
 
     def prepare(self, update: int, device: torch.device, dtype: torch.dtype) -> None:
         """Set ``coefficients`` and ``phi_statistics`` for an update.
