@@ -6,6 +6,7 @@ from fairseq import tasks
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_l2t.loss.student_state import BASE_FEATURES
+from fairseq_l2t.plugin.task import updates_of_epochs
 from fairseq_l2t.testing.fairseq_reference import configuration, run_fairseq
 from tests.plugin.taught import build_taught, symbols_of, task_arguments, write_teacher
 
@@ -79,7 +80,41 @@ def test_teacher_that_looks_at_bleu(data_bin, tmp_path, monkeypatch):
 
 def test_no_length_of_life(data_bin, teacher_path, monkeypatch):
     message = refused(data_bin, monkeypatch, "--teacher-path", teacher_path, "--max-update", "0")
-    assert message.startswith("--total-updates: 0; give --max-update or --total-updates")
+    assert message.startswith("--total-updates: not given; give --max-update, --max-epoch or --total-updates")
+    message = refused(data_bin, monkeypatch, "--teacher-path", teacher_path, "--total-updates", "9" * 20)
+    assert message == f"--total-updates: {'9' * 20}; expected a whole number of at least 1 and at most 10000000"
+    folders = f"{data_bin}:{data_bin}"
+    arguments = ["--teacher-path", teacher_path, "--max-update", "0", "--max-epoch", "2"]
+    message = refused(folders, monkeypatch, *arguments)
+    assert message.startswith("--max-epoch: 2; several data folders have epochs of different lengths; give --total-upd")
+
+
+@pytest.mark.parametrize(
+    ("batches", "epochs", "frequencies", "skip_remainder", "updates"),
+    [
+        (50, 1, [1], False, 50),
+        (50, 2, [2], False, 50),
+        (51, 2, [2], False, 52),
+        (51, 3, [3, 2], False, 17 + 26 + 26),
+        (51, 2, [2], True, 50),
+        (50, 2, [2], True, 48),
+        (1, 4, [8], False, 4),
+    ],
+)
+def test_updates_of_epochs(batches, epochs, frequencies, skip_remainder, updates):
+    assert updates_of_epochs(batches, epochs, frequencies, skip_remainder=skip_remainder) == updates
+
+
+def test_epochs_give_the_length_of_life(data_bin, teacher_path, tmp_path):
+    def coefficients(*life):
+        arguments = task_arguments(data_bin, "--teacher-path", teacher_path, "--save-dir", str(tmp_path), *life)
+        return run_fairseq([*arguments, "--no-progress-bar"], 7, double=False).coefficients
+
+    by_epochs = coefficients("--max-update", "0", "--max-epoch", "2")  # 50 batches an epoch, two of them an update
+    by_updates, control = coefficients("--max-update", "50"), coefficients("--max-update", "20")
+    assert [phi is None for phi in by_epochs] == [True] * 5 + [False] * 2  # a tenth of 50, as the teacher was taught
+    assert all(torch.equal(phi, expected) for phi, expected in zip(by_epochs[5:], by_updates[5:], strict=True))
+    assert not torch.equal(by_epochs[6], control[6])
 
 
 def test_cross_entropy_to_the_end(data_bin, teacher_path, monkeypatch):
