@@ -25,6 +25,7 @@ _PATCHES_BEFORE = {
 # The functions get the module itself after it has been executed, in this order.
 _PATCHES_AFTER = {
     "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
+    "fairseq": [("late_registration", "register_plugin")],
     "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
     "fairseq_cli.train": [
         ("empty_hypotheses", "patch_validation"),
