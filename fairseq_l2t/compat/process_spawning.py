@@ -9,10 +9,13 @@ This file is loaded by path, before the package may be imported.
 """
 
 import functools
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 _MARK = "fairseq_l2t_refuses_no_process"
+_USAGE_ERROR = 2
 
 
 def patch_call_main(utils: ModuleType) -> None:
@@ -41,12 +44,12 @@ def patch_call_main(utils: ModuleType) -> None:
 
 
 def _refuse(given: str, size: int) -> NoReturn:
-    from fairseq_l2t.teaching.options.declaration import OptionError
-
     processes = max(1, size)
-    raise OptionError(
-        f"{given}; fairseq starts one process for each GPU, and there are fewer GPUs than that; give --update-freq "
+    print(
+        f"{Path(sys.argv[0]).name}: error: {given}; fairseq starts one process for each GPU, and there are fewer GPUs than that; give --update-freq "
         f"{processes} for updates of the same size in one process, or start {processes} processes without this option: "
         f"torchrun --nproc-per-node {processes} $(which fairseq-train) ... --cpu --distributed-backend gloo "
-        "--ddp-backend legacy_ddp"
+        "--ddp-backend legacy_ddp",
+        file=sys.stderr,
     )
+    sys.exit(_USAGE_ERROR)
