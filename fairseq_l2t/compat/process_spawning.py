@@ -46,10 +46,10 @@ def patch_call_main(utils: ModuleType) -> None:
 def _refuse(given: str, size: int) -> NoReturn:
     processes = max(1, size)
     print(
-        f"{Path(sys.argv[0]).name}: error: {given}; fairseq starts one process for each GPU, and there are fewer GPUs than that; give --update-freq "
-        f"{processes} for updates of the same size in one process, or start {processes} processes without this option: "
-        f"torchrun --nproc-per-node {processes} $(which fairseq-train) ... --cpu --distributed-backend gloo "
-        "--ddp-backend legacy_ddp",
+        f"{Path(sys.argv[0]).name}: error: {given}; fairseq starts one process for each GPU, and there are fewer GPUs "
+        f"than that; give --update-freq {processes} for updates of the same size in one process, or start {processes} "
+        f"processes without this option: torchrun --nproc-per-node {processes} $(which fairseq-train) ... --cpu "
+        "--distributed-backend gloo --ddp-backend legacy_ddp",
         file=sys.stderr,
     )
     sys.exit(_USAGE_ERROR)
