@@ -43,9 +43,7 @@ def test_records_are_matched_by_their_update(tmp_path, caplog):
     assert path.read_text() == line(1) + line(2)
     assert (tmp_path / "log_damaged.jsonl").read_text() == text
     (warning,) = caplog.messages
-    assert warning.startswith(
-        f"{path}: not a record with a field teacher_update: line 2; left out, the whole file is"
-    )
+    assert warning.startswith(f"{path}: not a record with a field teacher_update: line 2; left out, the whole file is")
 
 
 @pytest.mark.parametrize("bad", [b"\xff\n", b'{"teacher_update": "1"}\n', b"9" * 5000 + b"\n"])
