@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 
-from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail
+from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, drop_output, end_output, fail
+from fairseq_l2t.compat.harmless_messages import silence_harmless_messages
 
 __all__ = ["main"]
 
@@ -19,11 +19,10 @@ _NAME = "l2t-doctor"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line per check; return the exit code (0; 1 a check failed; 2 bad options or data; 128 + signal)."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of PyTorch and fairseq, between the lines of the checks
+    silence_harmless_messages()
     logging.basicConfig(level=os.environ.get("LOGLEVEL", "WARNING").upper(), stream=sys.stderr)
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return end_output(_NAME, _run(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         print(f"{_NAME}: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -42,6 +41,8 @@ def _run(arguments: Sequence[str]) -> int:
         for check in Doctor(FairseqStudent(options.student, refuse_modules=False)).checks():
             print(check, flush=True)
             made, failed = made + 1, failed + (not check.is_good)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
+        return drop_output()
     except (ValueError, OSError) as error:
         return fail(_NAME, error, USAGE_ERROR)
     except Exception as error:

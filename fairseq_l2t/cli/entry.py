@@ -7,6 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from fairseq_l2t.compat.harmless_messages import silence_harmless_messages
 
 __all__ = ["RUN_ERROR", "USAGE_ERROR", "fail", "run_command", "run_training"]
 
@@ -25,13 +28,53 @@ def run_command(name: str, run: Callable[[Sequence[str]], int], arguments: Seque
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
         level=os.environ.get("LOGLEVEL", "INFO").upper(),
-        stream=sys.stdout,
+        handlers=[_LogHandler(sys.stdout)],
     )
+    silence_harmless_messages()
     try:
-        return run(sys.argv[1:] if arguments is None else arguments)
+        return end_output(name, run(sys.argv[1:] if arguments is None else arguments))
+    except SystemExit as end:  # --help of argparse
+        if isinstance(end.code, int):
+            end.code = end_output(name, end.code)
+        raise
     except KeyboardInterrupt:  # outside of updates: those handle the signal themselves
         print(f"{name}: stopped by SIGINT outside of an update", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Log to a stream; a stream that takes no more ends the command, instead of a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, "standard output") from None
+        super().handleError(record)
+
+
+def end_output(name: str, code: int) -> int:
+    """Return the exit code of a command after the rest of its output is written: 1 if that fails.
+
+    Args:
+        name: of the command.
+        code: what the command would return.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        closed_pipe = drop_output()
+        if isinstance(error, BrokenPipeError):
+            return code or closed_pipe
+        if code == 0:
+            return fail(name, f"standard output: {error.strerror}", RUN_ERROR)
+    return code
+
+
+def drop_output() -> int:
+    """Discard the output that standard output no longer takes; return the exit code of a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest there when it ends
+    return 128 + signal.SIGPIPE
 
 
 def run_training(name: str, train: Callable[[], object]) -> int:
@@ -53,8 +96,7 @@ def run_training(name: str, train: Callable[[], object]) -> int:
     except NonFiniteError as error:
         return fail(name, error, RUN_ERROR)
     except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return drop_output()
     # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
     except (ValueError, OSError, NotTwiceDifferentiableError) as error:
         return fail(name, error, USAGE_ERROR)
