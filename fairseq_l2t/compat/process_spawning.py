@@ -9,13 +9,18 @@ This file is loaded by path, before the package may be imported.
 """
 
 import functools
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 _MARK = "fairseq_l2t_refuses_no_process"
-_USAGE_ERROR = 2
+
+
+class NoProcessError(ValueError):
+    """Options with which no process would be trained; the message names them and options that work."""
+
+    __module__ = (
+        "fairseq_l2t.compat.process_spawning"  # its public place: this file has another name where it is loaded
+    )
 
 
 def patch_call_main(utils: ModuleType) -> None:
@@ -45,11 +50,9 @@ def patch_call_main(utils: ModuleType) -> None:
 
 def _refuse(given: str, size: int) -> NoReturn:
     processes = max(1, size)
-    print(
-        f"{Path(sys.argv[0]).name}: error: {given}; fairseq starts one process for each GPU, and there are fewer GPUs "
-        f"than that; give --update-freq {processes} for updates of the same size in one process, or start {processes} "
-        f"processes without this option: torchrun --nproc-per-node {processes} $(which fairseq-train) ... --cpu "
-        "--distributed-backend gloo --ddp-backend legacy_ddp",
-        file=sys.stderr,
+    raise NoProcessError(
+        f"{given}; fairseq starts one process for each GPU, and there are fewer GPUs than that; give --update-freq "
+        f"{processes} for updates of the same size in one process, or start {processes} processes without this option: "
+        f"torchrun --nproc-per-node {processes} $(which fairseq-train) ... --cpu --distributed-backend gloo "
+        "--ddp-backend legacy_ddp"
     )
-    sys.exit(_USAGE_ERROR)
