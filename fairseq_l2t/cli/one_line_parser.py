@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 from fairseq_l2t.cli.entry import drop_output
-
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
 from fairseq_l2t.teaching.options.suggestions import unrecognized
 
 __all__ = ["OneLineParser"]
@@ -22,7 +18,7 @@ _UNKNOWN = "unrecognized arguments: "
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser that prints errors in one line, without the usage before them."""
 
-    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         """Print the help; unlike argparse, exit with code 1 where it cannot be written."""
         file = sys.stdout if file is None else file
         if file is None or sys.stdout is None:  # closed by whoever started the command
