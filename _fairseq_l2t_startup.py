@@ -26,7 +26,10 @@ _PATCHES_BEFORE = {
 _PATCHES_AFTER = {
     "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
     "fairseq": [("plugin_registration", "register_plugin")],
-    "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
+    "fairseq.checkpoint_utils": [
+        ("checkpoint_types", "patch_torch_load"),
+        ("asserted_copies", "patch_save_checkpoint"),
+    ],
     "fairseq_cli.generate": [("user_errors", "patch_command")],
     "fairseq_cli.interactive": [("user_errors", "patch_command")],
     "fairseq_cli.train": [

@@ -28,8 +28,8 @@ def problems(version, compilers, header, modules, find=shutil.which):
     """
     if not OLDEST <= version < FIRST_UNSUPPORTED:
         yield (
-            f"Python {version[0]}.{version[1]} at {sys.executable}; expected 3.11 (tested) or 3.12: give another to "
-            "make, as in `make install PYTHON=/path/to/python3.11`"
+            f"Python {version[0]}.{version[1]} at {sys.executable}; expected 3.11 (tested) or 3.12, as in "
+            "`make install PYTHON=/path/to/python3.11`"
         )
         return  # the rest depends on the interpreter
     packages = SYSTEM_PACKAGES.format(*version)

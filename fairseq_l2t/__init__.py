@@ -1,7 +1,8 @@
 """Learning to Teach with Dynamic Loss Functions (Wu et al., NeurIPS 2018) for fairseq.
 
-This folder is the value of ``fairseq-train --user-dir``. When fairseq imports it, the task ``l2t_dlf`` and the
-criterion ``dynamic_teacher_loss`` are registered. Without fairseq (``import fairseq_l2t.core``), it does not import it.
+This folder is the value of ``fairseq-train --user-dir``. The task ``l2t_dlf`` and the criterion
+``dynamic_teacher_loss`` are registered as soon as both this package and fairseq are imported, in any order
+(`compat.plugin_registration`). This package alone (``import fairseq_l2t.core``) does not import fairseq.
 """
 
 import sys

@@ -19,6 +19,7 @@ from fairseq_l2t.storage.schema import Count, FileValues, Sha256, Share, one_lin
 
 __all__ = [
     "CHECKPOINT_VERSION",
+    "LONGEST_REASON",
     "Checkpoint",
     "CheckpointError",
     "TrainingValues",
@@ -29,7 +30,8 @@ __all__ = [
 CHECKPOINT_VERSION = 1
 
 _KIND = "classifier"
-_LONGEST_REASON = 300
+LONGEST_REASON = 300
+"""Characters shown of the reason for which a value is refused."""
 
 
 class CheckpointError(ValueError):
@@ -127,7 +129,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         values = validated(_Content, content)
         recipe = Recipe(**values.recipe)
     except (TypeError, ValueError) as error:  # TypeError: names that are no names of Python
-        raise CheckpointError(f"{path}: metadata: {one_line(error, _LONGEST_REASON)}") from error
+        raise CheckpointError(f"{path}: metadata: {one_line(error, LONGEST_REASON)}") from error
     omega = tensors.get("omega")
     if omega is None or len(tensors) != 1 or omega.dim() != 1 or not omega.is_floating_point():
         found = ", ".join(f"{name} {list(tensor.shape)} of {tensor.dtype}" for name, tensor in tensors.items())

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from fairseq_l2t.classification.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from fairseq_l2t.classification.checkpoint import LONGEST_REASON, Checkpoint, CheckpointError, load_checkpoint
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.data import Splits
 from fairseq_l2t.classification.losses import build_criterion
 from fairseq_l2t.classification.options import DataOptions, data_of
+from fairseq_l2t.storage.schema import one_line
 
 __all__ = ["Interval", "error_on_test", "evaluate", "interval_of"]
 
@@ -78,7 +79,7 @@ def evaluate(path: str, data_dir: str | None = None) -> dict[str, Any]:
     try:
         student = ClassifierStudent(splits, checkpoint.recipe, criterion=criterion)
     except ValueError as error:
-        raise CheckpointError(f"{path}: recipe: {error}") from error
+        raise CheckpointError(f"{path}: recipe: {one_line(error, LONGEST_REASON)}") from error
     checkpoint.load_into(student)
     return {
         "checkpoint": str(path),
@@ -100,5 +101,7 @@ def _images_of(checkpoint: Checkpoint, data_dir: str | None) -> tuple[DataOption
     try:
         options = DataOptions(**(values if data_dir is None else {**values, "data_dir": data_dir}))
     except (TypeError, ValueError) as error:  # TypeError: names that are no names of Python
-        raise CheckpointError(f"{checkpoint.path}: metadata: training.data: {error}") from error
+        raise CheckpointError(
+            f"{checkpoint.path}: metadata: training.data: {one_line(error, LONGEST_REASON)}"
+        ) from error
     return options, data_of(options)

@@ -20,7 +20,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest, Result
 from tabulate import tabulate
 
-from fairseq_l2t.cli.entry import version_of
+from fairseq_l2t.cli.entry import drop_output, end_output, version_of
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.objectives.bleu_tokenizers import why_unfit, why_unusable
 from fairseq_l2t.pairs.parallel_text import BadInput
@@ -256,9 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_atomically(options.json, [json.dumps(comparison, indent=2).encode() + b"\n"])
     except BadInput as error:
         parser.error(str(error))
+    except BrokenPipeError:  # the reader of stdout has gone, as in `l2t-compare ... | head`
+        return drop_output()
     except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}")
-    return 0
+        if error.filename is None:
+            drop_output()
+        parser.error(f"{error.filename or 'standard output'}: {error.strerror}")
+    return end_output("l2t-compare", 0)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 
-from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, fail, print_own_help, run_command
+from fairseq_l2t.cli.entry import RUN_ERROR, USAGE_ERROR, drop_output, fail, print_own_help, run_command
 
 __all__ = ["main"]
 
@@ -16,8 +15,6 @@ _NAME = "l2t-doctor"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line per check; return the exit code (0; 1 a check failed; 2 bad options or data; 128 + signal)."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of PyTorch and fairseq, between the lines of the checks
     return run_command(_NAME, _run, arguments, log_to=sys.stderr, log_level="WARNING")
 
 
@@ -36,6 +33,8 @@ def _run(arguments: Sequence[str]) -> int:
         for check in Doctor(FairseqStudent(options.student, refuse_modules=False)).checks():
             print(check, flush=True)
             made, failed = made + 1, failed + (not check.is_good)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
+        return drop_output()
     except (ValueError, OSError) as error:
         return fail(_NAME, error, USAGE_ERROR)
     except Exception as error:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from fairseq_l2t import __version__
+from fairseq_l2t.compat.harmless_messages import silence_harmless_messages
 
 __all__ = ["RUN_ERROR", "USAGE_ERROR", "fail", "print_own_help", "run_command", "run_training", "version_of"]
 
@@ -43,14 +44,18 @@ def run_command(
         datefmt="%Y-%m-%d %H:%M:%S",
         # Of the processes that torchrun starts, the first one tells what all do.
         level=os.environ.get("LOGLEVEL", log_level).upper() if rank_of_torchrun() == 0 else logging.ERROR,
-        stream=log_to or sys.stdout,
+        handlers=[_LogHandler(log_to or sys.stdout)],
     )
+    silence_harmless_messages()
     try:
         with _terminable():
-            return run(given)
+            return end_output(name, run(given))
+    except SystemExit as end:  # --help of argparse
+        if isinstance(end.code, int):
+            end.code = end_output(name, end.code)
+        raise
     except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return drop_output()
     except (KeyboardInterrupt, _Terminated) as stop:  # outside of updates: those handle the signal themselves
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         print(f"{name}: stopped by {number.name} outside of an update", file=sys.stderr)
@@ -93,6 +98,41 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Log to a stream; a stream that takes no more ends the command, instead of a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, "standard output") from None
+        super().handleError(record)
+
+
+def end_output(name: str, code: int) -> int:
+    """Return the exit code of a command after the rest of its output is written: 1 if that fails.
+
+    Args:
+        name: of the command.
+        code: what the command would return.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        closed_pipe = drop_output()
+        if isinstance(error, BrokenPipeError):
+            return code or closed_pipe
+        if code == 0:
+            return fail(name, f"standard output: {error.strerror}", RUN_ERROR)
+    return code
+
+
+def drop_output() -> int:
+    """Discard the output that standard output no longer takes; return the exit code of a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest there when it ends
+    return 128 + signal.SIGPIPE
+
+
 def run_training(name: str, train: Callable[[], object]) -> int:
     """Return the exit code of a training that `run_command` runs, each failure told in one line on stderr.
 
@@ -113,8 +153,7 @@ def run_training(name: str, train: Callable[[], object]) -> int:
     except (NonFiniteError, WorkerError) as error:
         return fail(name, error, RUN_ERROR)
     except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return drop_output()
     # ValueError: options, data, teacher files and run states that cannot be used; OSError: paths.
     except (ValueError, OSError, NotTwiceDifferentiableError) as error:
         return fail(name, error, USAGE_ERROR)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from fairseq_l2t.cli.entry import version_of
+from fairseq_l2t.cli.entry import drop_output, version_of
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 from fairseq_l2t.inspection import (
     InspectionError,
@@ -44,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InspectionError, TeacherFileError) as error:
         parser.error(str(error))
     except BrokenPipeError:  # `l2t-inspect ... | head`: a closed pipe is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
     except OSError as error:
-        where = "standard output" if error.filename is None else f"--plots: {error.filename}"
-        parser.error(f"{where}: {error.strerror}")
+        if error.filename is None:
+            drop_output()
+            parser.error(f"standard output: {error.strerror}")
+        parser.error(f"--plots: {error.filename}: {error.strerror}")
     return 0
 
 

@@ -15,6 +15,14 @@ from typing import Any, NoReturn
 _MARK = "fairseq_l2t_refuses_no_process"
 
 
+class NoProcessError(ValueError):
+    """Options with which no process would be trained; the message names them and options that work."""
+
+    __module__ = (
+        "fairseq_l2t.compat.process_spawning"  # its public place: this file has another name where it is loaded
+    )
+
+
 def patch_call_main(utils: ModuleType) -> None:
     """Refuse a distributed training that would start no process. ``utils`` is ``fairseq.distributed.utils``."""
     original = utils.call_main
@@ -41,10 +49,8 @@ def patch_call_main(utils: ModuleType) -> None:
 
 
 def _refuse(given: str, size: int) -> NoReturn:
-    from fairseq_l2t.teaching.options.declaration import OptionError
-
     processes = max(1, size)
-    raise OptionError(
+    raise NoProcessError(
         f"{given}; fairseq starts one process for each GPU, and there are fewer GPUs than that; give --update-freq "
         f"{processes} for updates of the same size in one process, or start {processes} processes without this option: "
         f"torchrun --nproc-per-node {processes} $(which fairseq-train) ... --cpu --distributed-backend gloo "

@@ -49,7 +49,7 @@ class FrozenTeacher:
 
     Args:
         file: the loaded teacher.
-        total_updates: length of the student's life, for ``progress``.
+        total_updates: length of the student's life, for ``progress``; None: `begin_life` gives it later.
         cross_entropy_updates: updates of plain cross-entropy at its start.
         bleu_is_measured: whether validation computes BLEU (``--eval-bleu``).
         allow_other_teacher: whether a checkpoint that another teacher taught is continued (``--allow-other-teacher``).
@@ -63,7 +63,7 @@ class FrozenTeacher:
         self,
         file: TeacherFile,
         *,
-        total_updates: int,
+        total_updates: int | None,
         cross_entropy_updates: int,
         bleu_is_measured: bool,
         allow_other_teacher: bool = False,
@@ -74,17 +74,24 @@ class FrozenTeacher:
         if with_bleu and not bleu_is_measured:
             raise OptionError(f"{file.path}: {BLEU_FEATURE} is a feature of this teacher; give --eval-bleu")
         self.loss_shape = file.settings.loss_shape
-        self._state = StudentState(file.teacher.entries, total_updates, with_bleu=with_bleu)
+        self._state = StudentState(file.teacher.entries, total_updates or 1, with_bleu=with_bleu)
         try:
             require_same_features(file.teacher.features, self._state.features, f"teacher {file.path}")
         except ValueError as error:
             raise OptionError(str(error)) from error
+        self.has_length = total_updates is not None
         self._cross_entropy_updates = cross_entropy_updates
         self._prepared: int | None = None
         self._dev_sums: dict[str, float] = {}
         self.coefficients: Tensor | None = None
         self.phi_statistics: dict[str, float] = {}
         self._no_statistics = dict.fromkeys(self._teacher.statistics(self._teacher.values[:, 0]), 0.0)
+
+    def begin_life(self, total_updates: int, cross_entropy_updates: int) -> None:
+        """Set the length of the student's life, and its cross-entropy updates, where the data determine them."""
+        self._total_updates = self._state.total_updates = total_updates
+        self._cross_entropy_updates = cross_entropy_updates
+        self.has_length = True
 
     def prepare(self, update: int, device: torch.device, dtype: torch.dtype) -> None:
         """Set ``coefficients`` and ``phi_statistics`` for an update.
@@ -158,7 +165,7 @@ class FrozenTeacher:
             ("total_updates", values.total_updates, self._total_updates),
             ("cross_entropy_updates", values.cross_entropy_updates, self._cross_entropy_updates),
         ):
-            if then not in (None, now):
+            if now is not None and then not in (None, now):  # None: the data determine it later, in `begin_life`
                 logger.warning(
                     "--%s: %d then, %d now; the coefficients of this student change in the middle of its life",
                     name.replace("_", "-"),

@@ -17,8 +17,7 @@ __all__ = ["OBEYED", "REFUSED", "WITHOUT_EFFECT", "refuse_ignored", "without_eff
 _OBEYED = {
     "data": "data source_lang target_lang train_subset valid_subset combine_valid_subsets dataset_impl "
     "left_pad_source left_pad_target truncate_source upsample_primary num_batch_buckets max_source_positions "
-    "max_target_positions "
-    "skip_invalid_size_inputs_valid_test",
+    "max_target_positions skip_invalid_size_inputs_valid_test",
     "batches": "max_tokens batch_size required_batch_size_multiple required_seq_len_multiple curriculum update_freq "
     "skip_remainder_batch fix_batches_to_gpus",
     "run": "seed cpu bf16 user_dir task arch criterion optimizer lr_scheduler lr clip_norm sentence_avg max_update "

@@ -88,7 +88,7 @@ def refuse_out_of_range(given: Mapping[str, Any], values: Mapping[str, Any]) -> 
     """
     for name in given:
         value = values.get(name)
-        if name not in RANGES or value is None or (name in _TEXT and not isinstance(value, int)):
+        if name not in RANGES or value is None or (name in _TEXT and isinstance(value, str)):
             continue
         if name in _SEVERAL:
             _refuse_list(name, value)

@@ -4,6 +4,7 @@ Annotations are evaluated here, not kept as text: fairseq reads the types of the
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -11,7 +12,8 @@ from typing import Any, Optional
 import fairseq.utils
 import torch
 from fairseq.criterions import FairseqCriterion
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, FairseqDataset
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel
 from fairseq.optim import FairseqOptimizer
@@ -26,13 +28,18 @@ from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher, required_teacher
 from fairseq_l2t.plugin.stock_names import with_stock_names
 from fairseq_l2t.storage import Vocabulary, load_teacher
 from fairseq_l2t.teaching.options.declaration import OptionError
+from fairseq_l2t.teaching.options.limits import LARGEST_COUNT
+from fairseq_l2t.teaching.options.teaching_options import LifeOptions
 
-__all__ = ["L2TConfig", "L2TTask", "vocabulary_of"]
+__all__ = ["L2TConfig", "L2TTask", "updates_of_epochs", "vocabulary_of"]
 
 logger = logging.getLogger(__name__)
 
 _CHECKPOINT_KEY = "teaching"
 """Key of the student's state in the ``task_state`` of a checkpoint; existing checkpoints depend on it."""
+
+_NOT_GIVEN = -1
+"""Value of ``--cross-entropy-updates`` that means the teacher's own share of a life."""
 
 
 @dataclass
@@ -45,10 +52,13 @@ class L2TConfig(TranslationConfig):  # type: ignore[misc]  # fairseq has no type
     )
     total_updates: int = field(
         default=0,
-        metadata={"help": "length of the student's life in updates, for its progress (default: --max-update)"},
+        metadata={
+            "help": f"length of the student's life in updates, for its progress (1 to {LARGEST_COUNT}; default: "
+            "--max-update, otherwise the updates of --max-epoch epochs)"
+        },
     )
     cross_entropy_updates: int = field(
-        default=-1,
+        default=_NOT_GIVEN,
         metadata={
             "help": "updates of plain cross-entropy before the teacher takes over "
             "(default: the same share of the life as in the training of the teacher)"
@@ -64,6 +74,25 @@ class L2TConfig(TranslationConfig):  # type: ignore[misc]  # fairseq has no type
     memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
     bf16: bool = II("common.bf16")
     amp: bool = II("common.amp")
+    max_epoch: int = II("optimization.max_epoch")
+    update_freq: list[int] = II("optimization.update_freq")
+    skip_remainder_batch: bool = II("optimization.skip_remainder_batch")
+
+
+def updates_of_epochs(batches: int, epochs: int, frequencies: Sequence[int], *, skip_remainder: bool) -> int:
+    """Return the updates that ``fairseq-train --max-epoch`` makes.
+
+    Args:
+        batches: number of batches of an epoch, for each worker.
+        epochs: number of epochs.
+        frequencies: batches of an update in each epoch (``--update-freq``); the last one counts for all later epochs.
+        skip_remainder: whether the last batch and the last, smaller update of an epoch are left out.
+    """
+    total = 0
+    for epoch in range(epochs):
+        frequency = frequencies[min(epoch, len(frequencies) - 1)]
+        total += (batches - 1) // frequency if skip_remainder else -(-batches // frequency)
+    return total
 
 
 def vocabulary_of(dictionary: Dictionary) -> Vocabulary:
@@ -116,37 +145,65 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
     def _load_teacher(self) -> FrozenTeacher:
         if not self.cfg.teacher_path:
             return required_teacher(None)
-        total = self.cfg.total_updates or self.cfg.max_update
-        if total < 1:
-            raise OptionError(f"--total-updates: {total}; give --max-update or --total-updates, at least 1")
+        total = self._given_length()
         file = load_teacher(Path(self.cfg.teacher_path), vocabulary=vocabulary_of(self.tgt_dict))
-        warmup = self.cfg.cross_entropy_updates
-        if warmup < 0:
-            warmup = round(total * file.settings.cross_entropy_updates / file.settings.total_updates)
+        settings = file.settings
+        self._cross_entropy_share = settings.cross_entropy_updates / settings.total_updates
+        logger.info("teacher %s: %d keys, features %s", file.path, file.teacher.keys, ", ".join(file.teacher.features))
+        return FrozenTeacher(
+            file,
+            total_updates=total,
+            cross_entropy_updates=0 if total is None else self._cross_entropy_updates(total),
+            bleu_is_measured=bool(self.cfg.eval_bleu),
+            allow_other_teacher=self.cfg.allow_other_teacher,
+        )
+
+    def _given_length(self) -> int | None:
+        """Return the updates of the student's life; None if the data and ``--max-epoch`` determine them."""
+        total = LifeOptions(total_updates=self.cfg.total_updates or self.cfg.max_update or None).total_updates
+        if total is None and not self.cfg.max_epoch > 0:
+            raise OptionError(
+                "--total-updates: not given; give --max-update, --max-epoch or --total-updates, at least 1"
+            )
+        if total is None and self.has_sharded_data(self.cfg.train_subset):
+            raise OptionError(
+                f"--max-epoch: {self.cfg.max_epoch}; several data folders have epochs of different lengths; "
+                "give --total-updates or --max-update"
+            )
+        return total
+
+    def _cross_entropy_updates(self, total: int) -> int:
+        given = self.cfg.cross_entropy_updates
+        options = LifeOptions(total_updates=total, cross_entropy_updates=None if given == _NOT_GIVEN else given)
+        warmup = options.cross_entropy_updates
+        if warmup is None:
+            warmup = round(total * self._cross_entropy_share)
         if not warmup < total:
             raise OptionError(
                 f"--cross-entropy-updates: {warmup}; expected less than the student's life of {total} updates; "
                 "no update would use the teacher"
             )
-        logger.info(
-            "teacher %s: %d keys, features %s; student life %d updates, the first %d with cross-entropy",
-            file.path,
-            file.teacher.keys,
-            ", ".join(file.teacher.features),
-            total,
-            warmup,
-        )
+        logger.info("student life %d updates, the first %d with cross-entropy", total, warmup)
         logger.info(
             "the training loss is negative where the teacher sets it, -scale * sigmoid(Phi * log p); lower is better; "
             "nll_loss, ppl and all validation losses are those of cross-entropy"
         )
-        return FrozenTeacher(
-            file,
-            total_updates=total,
-            cross_entropy_updates=warmup,
-            bleu_is_measured=bool(self.cfg.eval_bleu),
-            allow_other_teacher=self.cfg.allow_other_teacher,
-        )
+        return warmup
+
+    def get_batch_iterator(self, dataset: FairseqDataset, *arguments: Any, **named: Any) -> EpochBatchIterator:
+        """Run fairseq's method; with ``--max-epoch`` alone, the training batches determine the student's life.
+
+        Raises:
+            OptionError: no update would use the teacher.
+        """
+        batches = super().get_batch_iterator(dataset, *arguments, **named)
+        teacher = self.frozen_teacher
+        if teacher is not None and not teacher.has_length and dataset is self.datasets.get(self.cfg.train_subset):
+            total = updates_of_epochs(
+                len(batches), self.cfg.max_epoch, self.cfg.update_freq, skip_remainder=self.cfg.skip_remainder_batch
+            )
+            teacher.begin_life(total, self._cross_entropy_updates(total))
+        return batches
 
     def build_criterion(self, cfg: FairseqDataclass) -> FairseqCriterion:
         """Build the criterion.

@@ -146,6 +146,10 @@ QUICK_CELLS = (
     Cell("dynamicconv", "adagrad", *COVERING_SETTINGS[0]),
     Cell("lightconv", "adam", *COVERING_SETTINGS[1]),
     Cell("lstm_luong", "nag", *COVERING_SETTINGS[2]),
+    Cell("lightconv_tied_left", "sgd", *COVERING_SETTINGS[1]),
+    Cell("lstm_tied_left", "adam", *COVERING_SETTINGS[0]),
+    Cell("transformer_learned_positions", "nag", *COVERING_SETTINGS[2]),
+    Cell("lstm_frozen_embeddings", "momentum", *COVERING_SETTINGS[1]),
 )
 """A sample of the table for tests: every architecture, optimizer and setting occurs."""
 

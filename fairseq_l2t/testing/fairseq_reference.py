@@ -105,7 +105,12 @@ def run_fairseq(arguments: Sequence[str], updates: int, *, double: bool, validat
 def _run_epoch(cfg: DictConfig, run: FairseqRun, epoch_itr: Any, updates: int, validate_after: int) -> None:
     # The first lines of fairseq_cli.train.train, which offers no way to stop after an update.
     itr = epoch_itr.next_epoch_itr(shuffle=epoch_itr.next_epoch_idx > cfg.dataset.curriculum)
-    itr = iterators.GroupedIterator(itr, cfg.optimization.update_freq[0])
+    frequencies = cfg.optimization.update_freq
+    itr = iterators.GroupedIterator(
+        itr,
+        frequencies[min(epoch_itr.epoch, len(frequencies)) - 1],
+        skip_remainder_batch=cfg.optimization.skip_remainder_batch,
+    )
     run.trainer.begin_epoch(epoch_itr.epoch)
     for samples in itr:
         run.rates.append(run.trainer.get_lr())

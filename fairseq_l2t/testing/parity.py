@@ -134,12 +134,14 @@ class Measured:
 
 
 QUICK_CELLS = (
-    Cell("lstm", "momentum", "cross_entropy"),
-    Cell("fconv_iwslt", "nag", "cross_entropy"),
-    Cell("dynamicconv", "sgd", "cross_entropy"),
+    Cell("lstm_frozen_embeddings", "momentum", "cross_entropy"),
+    Cell("lstm_bidirectional_left", "nag", "cross_entropy"),
+    Cell("dynamicconv_tied_left", "sgd", "cross_entropy"),
+    Cell("transformer_learned_positions", "adam", "cross_entropy"),
     Cell("transformer_pre_norm", "adamw", "dynamic"),
     Cell("lstm_wiseman", "adagrad", "dynamic"),
     Cell("fconv_iwslt", "adam", "dynamic"),
+    Cell("fconv_tied_left", "momentum", "dynamic"),
 )
 """A sample of the table for tests: every optimizer and both losses occur."""
 

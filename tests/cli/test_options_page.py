@@ -14,7 +14,7 @@ def test_every_option_stands_on_the_page_with_its_range():
             assert f"| `{one.flag}` | {one.option.help}" in page
             assert f"| {one.allowed} |" in page
     row = next(line for line in page.splitlines() if line.startswith("| `--teacher-lr` |"))
-    assert row.endswith("| a finite number above 0 | 0.07 | 0.01 | 0.01 |")
+    assert row.endswith("| a number above 0 and at most 100 | 0.07 | 0.01 | 0.01 |")
 
 
 def test_options_do_not_need_fairseq(run_command):

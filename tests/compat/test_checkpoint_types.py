@@ -9,6 +9,14 @@ from torch.torch_version import TorchVersion
 from fairseq_l2t.compat.checkpoint_types import checkpoint_types, patch_torch_load
 
 
+@pytest.fixture(autouse=True)
+def same_safe_globals():
+    """``safe_globals`` removes at its end also what was allowed before."""
+    before = torch.serialization.get_safe_globals()
+    yield
+    torch.serialization.add_safe_globals(before)
+
+
 def name_of(checkpoint_type):
     return f"{checkpoint_type.__module__}.{checkpoint_type.__qualname__}"
 

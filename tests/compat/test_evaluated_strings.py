@@ -15,6 +15,7 @@ from fairseq.models import fconv
 from fairseq.registry import REGISTRIES
 from omegaconf import OmegaConf
 
+from fairseq_l2t.compat.checkpoint_types import patch_torch_load
 from fairseq_l2t.compat.evaluated_strings import literal_value
 from fairseq_l2t.testing.fairseq_reference import configuration
 from fairseq_l2t.testing.tiny_students import FAMILIES
@@ -35,6 +36,7 @@ def evaluating_modules():
 @pytest.fixture
 def save_fconv(data_bin, tmp_path):
     """``save_fconv(text)``: a checkpoint of a small fconv whose encoder_layers is ``text``; its path."""
+    patch_torch_load(checkpoint_utils)  # again: tests of its types take them back
     cfg = configuration([str(data_bin), *FAMILIES["fconv"], "--cpu"])
     task = tasks.setup_task(cfg.task)
     state = {"model": task.build_model(cfg.model).state_dict(), "extra_state": {}, "optimizer_history": [{}]}

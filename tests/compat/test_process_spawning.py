@@ -6,7 +6,6 @@ from fairseq.distributed import utils
 from omegaconf import OmegaConf
 
 from fairseq_l2t.compat.process_spawning import patch_call_main
-from fairseq_l2t.teaching.options.declaration import OptionError
 
 COMMANDS = "--update-freq 2 .*torchrun --nproc-per-node 2 .*--cpu --distributed-backend gloo"
 
@@ -36,9 +35,9 @@ def no_gpu(monkeypatch):
 def test_no_process_is_no_success():
     trained = []
     spawning = {"distributed_init_method": "tcp://localhost:1"}
-    with pytest.raises(OptionError, match=f"^--distributed-init-method: tcp://localhost:1; .*{COMMANDS}"):
+    with pytest.raises(ValueError, match=f"^--distributed-init-method: tcp://localhost:1; .*{COMMANDS}"):
         utils.call_main(configuration(**spawning), trained.append)
-    with pytest.raises(OptionError, match=f"^--distributed-world-size: 2; .*{COMMANDS}"):
+    with pytest.raises(ValueError, match=f"^--distributed-world-size: 2; .*{COMMANDS}"):
         utils.call_main(configuration(), trained.append)
     stock = utils.call_main.__wrapped__
     assert stock(configuration(**spawning), trained.append) is None and not trained  # the control

@@ -18,12 +18,12 @@ _ENTRY_POINTS = {
     "l2t-doctor": ("fairseq_l2t.cli.doctor", "main"),
     "l2t-train-teacher": ("fairseq_l2t.cli.train_teacher", "main"),
     "l2t-classify": ("fairseq_l2t.cli.classify", "main"),
-    "l2t-average": ("fairseq_l2t.cli.average", "main"),
-    "fairseq-generate": ("fairseq_cli.generate", "cli_main"),
     "fairseq-train": ("fairseq_cli.train", "cli_main"),
     "fairseq-hydra-train": ("fairseq_cli.hydra_train", "cli_main"),
     "fairseq-validate": ("fairseq_cli.validate", "cli_main"),
     "fairseq-preprocess": ("fairseq_cli.preprocess", "cli_main"),
+    "fairseq-generate": ("fairseq_cli.generate", "cli_main"),
+    "l2t-average": ("fairseq_l2t.cli.average", "main"),
 }
 _TIME_LIMIT = 240
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -1,7 +1,12 @@
 """The runs of these tests: a tiny Transformer, a short life, and the folders they are written into."""
 
 import json
+import re
 from pathlib import Path
+
+import torch
+
+from fairseq_l2t.compat.checkpoint_types import checkpoint_types
 
 MODEL = [
     *("--arch", "transformer", "--encoder-layers", "1", "--decoder-layers", "1", "--dropout", "0.2"),
@@ -40,3 +45,20 @@ def log_lines(folder):
 def contents(folder):
     """{name: bytes} of the files of a run, without the lock file, which holds a process number."""
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != ".l2t.lock"}
+
+
+_UNUSED = re.compile(r"\._float_tensor$|\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
+"""What fairseq stores beside the weights: a buffer that is never filled, and copies of the encoder's weights, made when
+a checkpoint is loaded, for a fast path that stays off (fairseq_l2t/compat/encoder_fast_path.py)."""
+
+
+def checkpoint(path):
+    """The entries of a checkpoint."""
+    with torch.serialization.safe_globals(checkpoint_types()):
+        return torch.load(path, weights_only=True)
+
+
+def same_tensors(first, second):
+    """Whether two models in checkpoints have equal weights."""
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first if not _UNUSED.search(name))

@@ -89,7 +89,7 @@ def test_a_stopped_teacher_goes_on_to_the_same_bytes(trained, tmp_path):
 @pytest.mark.slow
 def test_a_killed_student_goes_on_to_the_same_bytes(trained, tmp_path):
     forked(student(tmp_path / "whole", trained), tmp_path)
-    command = student(tmp_path / "killed", trained, "--resume")
+    command = student(tmp_path / "killed", trained, "--resume-or-start")
     folder = tmp_path / "killed" / "student"
     running = preloaded.start("l2t-classify", command, tmp_path / "work")
     running.wait_until(lambda: (folder / "run_state.safetensors").exists())

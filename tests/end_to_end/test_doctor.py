@@ -89,7 +89,7 @@ def test_a_module_that_is_wrong(data_bin, tmp_path, bent):
 def test_bad_input(data_bin, tmp_path):
     for more, message in (
         (["--optimizer", "adamax"], "--optimizer: adamax"),
-        (["--lr", "0"], "--lr: 0.0; expected finite numbers above 0"),
+        (["--lr", "0"], "--lr: 0.0; expected one value or more, separated by commas, each a number above 0"),
         (["--teacher-kyes", "3"], "unrecognized arguments: --teacher-kyes 3"),
     ):
         ended = preloaded.run("l2t-doctor", teacher_command(data_bin, *more), tmp_path, expect=2)

@@ -43,7 +43,7 @@ def kill_at_random(arguments, folder, kills, rng, seconds):
     """
     run_folder, hits = folder / RUN_FOLDER, []
     for attempt in range(kills):
-        running = preloaded.start(COMMAND, [*arguments, "--resume"], folder)
+        running = preloaded.start(COMMAND, [*arguments, "--resume-or-start"], folder)
         if attempt > 0:  # the first one dies right after its start
             lines = len(log_lines(run_folder)) + rng.randint(0, 1)
             while running.is_alive and not (len(log_lines(run_folder)) >= lines and "grouped total" in running.stdout):
@@ -88,7 +88,7 @@ def test_sigkill_at_fifty_random_moments(data_bin, tmp_path):
 def test_stopped_by_sigterm_and_sigint(data_bin, uninterrupted, tmp_path):
     folder = tmp_path / "work"
     for number, lines in ((signal.SIGTERM, 1), (signal.SIGINT, 4)):
-        running = preloaded.start(COMMAND, teacher_command(data_bin, "--resume"), folder)
+        running = preloaded.start(COMMAND, teacher_command(data_bin, "--resume-or-start"), folder)
         running.wait_until(lambda lines=lines: len(log_lines(folder / RUN_FOLDER)) >= lines)
         running.signal(number)
         running.end(expect=128 + number)
@@ -166,3 +166,32 @@ def test_damaged_state_and_folder_in_use(data_bin, uninterrupted, tmp_path):
     assert f"resuming from {RUN_FOLDER}/run_state_previous.safetensors" in running.stdout
     assert "resumed at teacher update 7" in running.stdout
     assert_same_outcome(folder, uninterrupted)
+
+
+def swap_lines(path, first, second):
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[first], lines[second] = lines[second], lines[first]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def test_resumed_under_something_else(data_bin, uninterrupted, tmp_path):
+    """Two lines of a dictionary exchanged, another dev pair, another folder: nothing is written."""
+    folder, other = tmp_path / "work", tmp_path / "bin"
+    shutil.copytree(uninterrupted, folder)
+    shutil.copytree(data_bin, other)
+    more = ("--resume", "--teacher-updates", str(TEACHER_UPDATES + 1))
+    for language in ("de", "en"):
+        for kind in ("bin", "idx"):
+            shutil.copy(data_bin / f"test.de-en.{language}.{kind}", other / f"valid.de-en.{language}.{kind}")
+    told = refused(teacher_command(other, *more), folder)
+    assert told.startswith("--resume: the run was started with other content of the dev data (SHA-256 ")
+    assert told.endswith(" now); give --allow-other-data to continue with it")
+    allowed = preloaded.run(COMMAND, teacher_command(other, *more, "--allow-other-data"), folder)
+    assert "--allow-other-data: the run continues with other content of the dev data" in allowed.stdout
+    swap_lines(other / "dict.en.txt", 5, 6)
+    told = refused(teacher_command(other, *more, "--allow-other-data"), folder)
+    assert told.startswith("--resume: the run was started with other content of the target dictionary (SHA-256 ")
+    assert "--allow-other-data" not in told
+    told = refused([*teacher_command(data_bin, *more), "--save-dir", "ruin"], folder)
+    assert told.startswith("--resume: --save-dir ruin contains no saved run of teacher training")
+    assert not (folder / "ruin").exists()

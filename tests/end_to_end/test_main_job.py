@@ -1,7 +1,6 @@
 """The main job with the console scripts themselves: teacher, student, interruption, translation, comparison."""
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -12,15 +11,16 @@ import pytest
 import torch
 
 import fairseq_l2t
-from fairseq_l2t.compat.checkpoint_types import checkpoint_types
 from tests.end_to_end import preloaded
 from tests.end_to_end.settings import (
     MODEL,
     RUN_FOLDER,
     TEACHER_UPDATES,
     TRAINING,
+    checkpoint,
     contents,
     log_lines,
+    same_tensors,
     teacher_command,
 )
 
@@ -35,10 +35,6 @@ STUDENT = [
 ]
 IN_PROCESS = ["--num-workers", "0"]
 """For preloaded commands: data loaders cannot share tensors from a process that multiprocessing has forked."""
-_UNUSED = re.compile(r"\._float_tensor$|\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
-"""What fairseq stores beside the weights: a buffer that is never filled, and copies of the encoder's weights, made when
-a checkpoint is loaded, for a fast path that stays off (fairseq_l2t/compat/encoder_fast_path.py)."""
-
 LENGTHS = ["--beam", "2", "--min-len", "5", "--max-len-b", "15", "--batch-size", "1"]
 """The students know little after 60 updates; without a least length they say nothing at all. One sentence a batch:
 fairseq-interactive takes them so, and lengths and rounding depend on the batch."""
@@ -60,16 +56,6 @@ def validation_log(text):
     lines = [json.loads(line.split(" | ")[-1]) for line in text.splitlines() if "| INFO | valid |" in line]
     names = ("valid_num_updates", "valid_loss", "valid_nll_loss", "valid_accuracy", "valid_bleu")
     return [{name: line[name] for name in names if name in line} for line in lines]
-
-
-def checkpoint(path):
-    with torch.serialization.safe_globals(checkpoint_types()):
-        return torch.load(path, weights_only=True)
-
-
-def same_tensors(first, second):
-    assert first.keys() == second.keys()
-    return all(torch.equal(first[name], second[name]) for name in first if not _UNUSED.search(name))
 
 
 @pytest.fixture(scope="module")

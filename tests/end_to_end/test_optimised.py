@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import fairseq_l2t
-from fairseq_l2t.compat.checkpoint_types import checkpoint_types
 from tests.end_to_end import preloaded
-from tests.end_to_end.settings import MODEL, RUN_FOLDER, TRAINING, contents, log_lines, teacher_command
+from tests.end_to_end.settings import (
+    MODEL,
+    RUN_FOLDER,
+    TRAINING,
+    checkpoint,
+    contents,
+    log_lines,
+    same_tensors,
+    teacher_command,
+)
 
 PLUGIN = Path(fairseq_l2t.__file__).parent
 CLOSED = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-O", "-m"]
@@ -60,8 +67,7 @@ def separate_dictionaries(data_bin, folder):
 
 
 def last_checkpoint(folder):
-    with torch.serialization.safe_globals(checkpoint_types()):
-        state = torch.load(folder / "student" / "checkpoint_last.pt", weights_only=True)
+    state = checkpoint(folder / "student" / "checkpoint_last.pt")
     return state["model"], state["task_state"]["teaching"]
 
 
@@ -80,8 +86,8 @@ def test_same_student(data_bin, odd_folder, tmp_path, run_command):
         preloaded.run("fairseq-train", [*command, "--num-workers", "0", *more], tmp_path / name)
         found[name], other_state = last_checkpoint(tmp_path / name)
         assert (other_state == state) == (name == "usual")
-    assert all(torch.equal(weights[name], found["usual"][name]) for name in weights)
-    assert not all(torch.equal(weights[name], found["control"][name]) for name in weights)
+    assert same_tensors(weights, found["usual"])
+    assert not same_tensors(weights, found["control"])
 
 
 @pytest.mark.slow

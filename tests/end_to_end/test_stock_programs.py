@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import fairseq_l2t
-from fairseq_l2t.compat.checkpoint_types import checkpoint_types
 from fairseq_l2t.plugin.stock_names import TAUGHT_WITH
 from tests.end_to_end import preloaded, stock_programs
-from tests.end_to_end.settings import MODEL, TRAINING
+from tests.end_to_end.settings import MODEL, TRAINING, checkpoint
 from tests.plugin.taught import symbols_of, write_teacher
 
 PLUGIN = Path(fairseq_l2t.__file__).parent
@@ -31,17 +30,12 @@ def student(data_bin, tmp_path_factory):
 
 def with_names_of_the_training(path, target):
     """Write the checkpoint with the task and criterion of its training, as stock fairseq would."""
-    state = read(path)
+    state = checkpoint(path)
     taught_with = state["extra_state"][TAUGHT_WITH]
     state["cfg"].update(task=taught_with["task"], criterion=taught_with["criterion"])
     state["cfg"]["model"].task = "l2t_dlf"
     target.parent.mkdir()
     torch.save(state, target)
-
-
-def read(path):
-    with torch.serialization.safe_globals(checkpoint_types()):
-        return torch.load(path, weights_only=True)
 
 
 @pytest.mark.slow
@@ -69,7 +63,7 @@ def test_programs_without_the_plugin(data_bin, student, tmp_path, repository, ru
 
 def test_what_the_checkpoint_keeps_of_its_training(student):
     folder, _ = student
-    state = read(folder / "student" / stock_programs.FILE)
+    state = checkpoint(folder / "student" / stock_programs.FILE)
     taught_with = state["extra_state"][TAUGHT_WITH]
     assert taught_with["task"]["_name"] == "l2t_dlf"
     assert taught_with["task"]["teacher_path"] == "teacher.safetensors"

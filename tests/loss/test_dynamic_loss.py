@@ -187,9 +187,9 @@ def test_no_product_of_vocabulary_size():
     assert both.elements == words  # the gradient of Phi itself; a product would have words * tokens
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan, 1e30])
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan, 1e20])
 def test_bad_scale(scale):
-    with pytest.raises(ValueError, match="--loss-scale: .*; expected a number above 0 and at most 1e\\+09"):
+    with pytest.raises(ValueError, match="--loss-scale: .*; expected a number above 0 and at most 10000000"):
         LossShape(scale=scale)
 
 

@@ -39,12 +39,16 @@ def symbols_of(data: Path) -> list[str]:
     return ["<s>", "<pad>", "</s>", "<unk>", *words]
 
 
-def write_teacher(path: Path, symbols: list[str], *, with_bleu: bool = False, form: str = "diagonal") -> Teacher:
-    """Write a teacher with coefficients between 0.05 and 0.45 and return it."""
+def write_teacher(
+    path: Path, symbols: list[str], *, with_bleu: bool = False, form: str = "diagonal", seed: int = 2
+) -> Teacher:
+    """Write a teacher with coefficients between 0.05 and 0.45, drawn with ``seed``, and return it."""
     features = (*BASE_FEATURES, BLEU_FEATURE) if with_bleu else BASE_FEATURES
     teacher = Teacher(features, len(symbols), keys=3, seed=2, form=form)
     with torch.no_grad():
-        teacher.values.copy_(0.05 + 0.4 * torch.rand(teacher.values.shape, generator=torch.Generator().manual_seed(2)))
+        teacher.values.copy_(
+            0.05 + 0.4 * torch.rand(teacher.values.shape, generator=torch.Generator().manual_seed(seed))
+        )
         teacher.queries.mul_(4)
     save_teacher(path, teacher, Vocabulary.of_symbols(symbols), SETTINGS)
     return teacher

@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from fairseq.data import Dictionary
 
 import fairseq_l2t.plugin.task as task_module
 from fairseq_l2t.core import unroll
 from fairseq_l2t.storage import load_teacher
 from fairseq_l2t.testing.parity import MOVED, QUICK_CELLS, Cell, by_fairseq, largest_difference, write_teacher
-from fairseq_l2t.testing.tiny_students import OPTIMIZERS, spread_teacher
+from fairseq_l2t.testing.tiny_students import FAMILIES, OPTIMIZERS, spread_teacher
 from fairseq_l2t.unroll.update_rules import Clipping
 from tests.split_copies import with_splits
 
@@ -77,6 +78,34 @@ def test_smoothed_to_the_bit(data_bin, tmp_path, monkeypatch):
     cell = Cell("transformer_tied", "adam", "dynamic")
     student, run = check_same_life(data_bin, tmp_path, monkeypatch, cell, form="smoothed")
     assert all(len(phi) == student.coefficient_count + 1 for phi in run.coefficients if phi is not None)
+
+
+def write_embeddings(path, dictionary, width=16):
+    """Write a vector for every word of ``dictionary`` except its special symbols; return them (words, width)."""
+    words = dictionary.symbols[dictionary.nspecial :]
+    vectors = torch.arange(float(len(words) * width)).reshape(len(words), width).sin()
+    lines = [f"{word} {' '.join(map(str, row))}" for word, row in zip(words, vectors.tolist(), strict=True)]
+    path.write_text("\n".join([f"{len(words)} {width}", *lines]) + "\n", encoding="utf-8")
+    return vectors
+
+
+def test_pretrained_and_frozen_embeddings_to_the_bit(data_bin, tmp_path, monkeypatch):
+    paths = {part: tmp_path / f"{part}.txt" for part in ("encoder", "decoder")}
+    dictionaries = {
+        part: Dictionary.load(str(data_bin / f"dict.{language}.txt"))
+        for part, language in (("encoder", "de"), ("decoder", "en"))
+    }
+    vectors = {part: write_embeddings(paths[part], dictionaries[part]) for part in paths}
+    options = [value for part, path in paths.items() for value in (f"--{part}-embed-path", str(path))]
+    monkeypatch.setitem(FAMILIES, "lstm_pretrained", [*FAMILIES["lstm"], *options, "--decoder-freeze-embed"])
+    student, run = check_same_life(data_bin, tmp_path, monkeypatch, Cell("lstm_pretrained", "adam", "dynamic"))
+    names, special = student.parameters.names, dictionaries["encoder"].nspecial
+    assert "encoder.embed_tokens.weight" in names and "decoder.embed_tokens.weight" not in names
+    for part, is_frozen in (("encoder", False), ("decoder", True)):
+        start, end = (weights[f"{part}.embed_tokens.weight"][special:] for weights in (run.start, run.end))
+        assert torch.equal(start, vectors[part])
+        assert torch.equal(student.model.get_submodule(part).embed_tokens.weight[special:], end)
+        assert torch.equal(end, start) == is_frozen
 
 
 @pytest.mark.parametrize(("family", "optimizer", "loss"), DOUBLE)

@@ -1,17 +1,20 @@
 """What cannot be taught exactly is refused by the name of its option, where possible before data is read."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fairseq.optim import OPTIMIZER_REGISTRY
 from fairseq.tasks.translation import TranslationTask
 from torch import nn
 
 import fairseq_l2t.plugin.student.fairseq_student as student_module
 from fairseq_l2t.core import hypergradient, unroll
 from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
-from fairseq_l2t.plugin import FairseqStudent, OptionError
+from fairseq_l2t.plugin import OptionError
 from fairseq_l2t.plugin.student.data import DevData
+from fairseq_l2t.plugin.student.optimizers import rule_of
 from fairseq_l2t.plugin.student_options import parse_student_options
 from fairseq_l2t.testing.tiny_students import FAMILIES, arguments, make_student, spread_teacher
 
@@ -34,10 +37,42 @@ REFUSED = [
     ("--dev-holdout 1", ["--dev-holdout: 1", "and below 1"]),
     ("--dev-holdout nan", ["--dev-holdout: nan", "and below 1"]),
     ("--dev-batch 0", ["--dev-batch: 0", "at least 1"]),
-    ("--initial-coefficient 0", ["--initial-coefficient: 0", "above 0"]),
-    ("--initial-coefficient nan", ["--initial-coefficient: nan", "above 0"]),
+    ("--initial-coefficient 0", ["--initial-coefficient: 0", "at least 1e-06 and at most 1000"]),
+    ("--initial-coefficient nan", ["--initial-coefficient: nan", "at least 1e-06"]),
+    ("--initial-coefficient 1e20", ["--initial-coefficient: 1e20", "at most 1000"]),
+    ("--teacher-lr 1e20", ["--teacher-lr: 1e20", "at most 100"]),
+    ("--loss-scale 1e20", ["--loss-scale: 1e20", "at most 10000000"]),
+    ("--teacher-updates 99999999999999999999", ["--teacher-updates: 99999999999999999999", "at most 10000000"]),
+    ("--total-updates 99999999999999999999", ["--total-updates: 99999999999999999999", "at most 10000000"]),
+    ("--max-tokens 99999999999999999999", ["--max-tokens: 99999999999999999999", "at most 10000000"]),
+    ("--batch-size 99999999999999999999", ["--batch-size: 99999999999999999999", "at most 10000000"]),
+    ("--required-batch-size-multiple 0", ["--required-batch-size-multiple: 0", "at least 1"]),
+    ("--lr=", ["--lr: no value", "above 0"]),
+    ("--update-freq 0", ["--update-freq: 0", "at least 1"]),
+    ("--update-freq 2,0", ["--update-freq: 2,0", "at least 1"]),
+    ("--encoder-layers 0", ["--encoder-layers: 0", "at least 1"]),
+    ("--encoder-layers-to-keep 0", ["--encoder-layers-to-keep: 0", "--encoder-layers"]),
+    ("--adam-betas (0.9,nan)", ["--adam-betas: (0.9,nan)", "2 values", "below 1"]),
+    ("--adam-betas 0.9", ["--adam-betas: 0.9", "2 values"]),
+    ("--fp16-adam-stats", ["--fp16-adam-stats:", "float32"]),
+    ("--dropout nan", ["--dropout: nan", "at least 0 and below 1"]),
+    ("--base-layers 1", ["--base-layers: 1", "one process"]),
+    ("--eval-bleu --eval-bleu-args {beam:4}", ["--eval-bleu-args: {beam:4}", "JSON object", '{"beam": 4}']),
+    ("--eval-bleu-detok-args 3", ["--eval-bleu-detok-args: 3", "JSON object"]),
+    ("--eval-bleu-detok nothing", ["--eval-bleu-detok: nothing", "moses"]),
+    ("--ddp-backend fully_sharded", ["--ddp-backend: fully_sharded", "pytorch_ddp"]),
+    ("--tpu", ["--tpu:", "CPU or a GPU"]),
+    ("--distributed-world-size 2", ["--distributed-world-size: 2", "--update-freq"]),
+    ("--distributed-init-method tcp://a:1", ["--distributed-init-method: tcp://a:1", "one process"]),
+    ("--max-epoch 3", ["--max-epoch: 3", "--total-updates"]),
+    ("--patience 2", ["--patience: 2", "--total-updates"]),
+    ("--continue-once a.pt", ["--continue-once: a.pt", "--student-init"]),
+    ("--num-batch-buckets 2", ["--num-batch-buckets: 2", "--max-tokens"]),
+    ("--lr-scheduler inverse_sqrt --warmup-updates 0", ["--lr-scheduler: inverse_sqrt with", "--warmup-updates 0"]),
+    ("--lr-scheduler cosine --lr 0.1,0.2", ["--lr-scheduler: cosine with --lr 0.1,0.2"]),
+    ("--lr-scheduler cosine --min-lr 1", ["--lr-scheduler: cosine with", "--min-lr 1"]),
     ("--initial-off-diagonal 0.1", ["--initial-off-diagonal: 0.1", "0 unless --coefficient-form is smoothed"]),
-    ("--coefficient-form smoothed --initial-off-diagonal nan", ["--initial-off-diagonal: nan", "finite"]),
+    ("--coefficient-form smoothed --initial-off-diagonal nan", ["--initial-off-diagonal: nan", "at most 1000"]),
     ("--loss-scale=-1", ["--loss-scale: -1", "above 0"]),
     ("--loss-scale inf", ["--loss-scale: inf", "above 0"]),
     ("--cross-entropy-mix 1.5", ["--cross-entropy-mix: 1.5", "at least 0 and at most 1"]),
@@ -49,10 +84,11 @@ REFUSED = [
     ("--checkpoint-activations", ["--checkpoint-activations:", "not supported"]),
     ("--grouped-shuffling", ["--grouped-shuffling:", "not supported"]),
     ("--update-ordered-indices-seed", ["--update-ordered-indices-seed:", "not supported"]),
-    ("--seed 4294967295", ["--seed: 4294967295", "0 to 2147483647"]),
+    ("--seed 4294967295", ["--seed: 4294967295", "at most 2147483647"]),
     ("--lr-scheduler reduce_lr_on_plateau", ["--lr-scheduler: reduce_lr_on_plateau", "such as fixed"]),
-    ("--no-such-option 1", ["--no-such-option"]),
-    ("--dropuot 0.1", ["--dropuot"]),
+    ("--no-such-option 1", ["unrecognized arguments: --no-such-option 1"]),
+    ("--dropuot 0.1", ["--dropuot 0.1; did you mean --dropout?"]),
+    ("--teacher-kyes=3", ["--teacher-kyes=3; did you mean --teacher-keys?"]),
     ("--user-dir no/such/folder", ["--user-dir: ", "no/such/folder", "not found"]),
 ]
 
@@ -98,6 +134,33 @@ def test_no_batch_size(data_bin):
         parse_student_options(base)
 
 
+def test_no_optimizer(data_bin):
+    with pytest.raises(OptionError, match="--optimizer: not given; expected adam, nag, sgd or adagrad"):
+        parse_student_options([str(data_bin), *FAMILIES["fconv"], "--batch-size", "8", "--lr", "0.1"])
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "reason"),
+    [
+        ("fconv", ("--encoder-layers", "[]"), r"--encoder-layers \[\] .*IndexError"),
+        ("lstm", ("--decoder-layers", "2"), "--decoder-layers 2 .*--encoder-layers must match"),
+        ("lstm", ("--decoder-freeze-embed",), "--decoder-freeze-embed .*AttributeError"),
+    ],
+)
+def test_sizes_that_a_model_refuses(data_bin, family, given, reason):
+    with pytest.raises(OptionError, match=f"^--arch: {family} with .*{reason}") as raised:
+        make_student(data_bin, family, "adam", *given)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_copy_of_this_package_as_user_dir(data_bin, tmp_path):
+    copy = tmp_path / "fairseq_l2t"
+    copy.mkdir()
+    (copy / "__init__.py").touch()
+    with pytest.raises(OptionError, match=f"^--user-dir: {copy}: .*not globally unique.*a copy of fairseq_l2t is not"):
+        parse_student_options(arguments(data_bin, "fconv", "nag", "--user-dir", str(copy)))
+
+
 def test_own_folder_as_user_dir(data_bin, repository, monkeypatch):
     monkeypatch.chdir(repository)
     for given in (["--user-dir", "fairseq_l2t"], [f"--user-dir={repository / 'fairseq_l2t'}"]):
@@ -115,11 +178,17 @@ def test_plugin_task_and_criterion_are_taken(data_bin):
 # --- row 18 -------------------------------------------------------------------------------------------------------
 
 
-def test_optimizer_without_adjoint(data_bin):
+@pytest.mark.parametrize("name", sorted(OPTIMIZER_REGISTRY.keys() - {"adam", "nag", "sgd", "adagrad"}))
+def test_optimizer_without_adjoint(data_bin, name):
     base = [str(data_bin), *FAMILIES["fconv"], "--batch-size", "8", "--lr", "0.1"]
-    for name in ("adamax", "adadelta"):
-        with pytest.raises(OptionError, match=f"--optimizer: {name} .* no adjoint; expected adam, nag, sgd or adagrad"):
-            FairseqStudent.from_args([*base, "--optimizer", name])
+    with pytest.raises(OptionError, match=f"^--optimizer: {name} has no adjoint; expected adam, nag, sgd or adagrad"):
+        parse_student_options([*base, "--optimizer", name])
+
+
+def test_optimizer_of_a_plugin_without_adjoint():
+    optimizer = SimpleNamespace(optimizer=torch.optim.Adamax([torch.zeros(1, requires_grad=True)]))
+    with pytest.raises(OptionError, match=r"^--optimizer: own \(torch.optim.adamax.Adamax\) has no adjoint; expected"):
+        rule_of(optimizer, "own")
 
 
 class Doubling(nn.Module):
@@ -143,10 +212,11 @@ def test_custom_module(data_bin, monkeypatch):
 
 
 def test_adaptive_softmax(data_bin):
-    with pytest.raises(NotTwiceDifferentiableError, match=r"adaptive_softmax .*AdaptiveSoftmax"):
-        make_student(data_bin, "transformer", "adam", "--adaptive-softmax-cutoff", "50,100")
+    for family in ("transformer", "lstm"):
+        with pytest.raises(OptionError, match="^--adaptive-softmax-cutoff: 50,100; not supported"):
+            make_student(data_bin, family, "adam", "--adaptive-softmax-cutoff", "50,100")
     with pytest.raises(OptionError, match="--criterion: adaptive_loss; expected cross_entropy"):
-        make_student(data_bin, "lstm", "adam", "--criterion", "adaptive_loss", "--adaptive-softmax-cutoff", "50,100")
+        make_student(data_bin, "lstm", "adam", "--criterion", "adaptive_loss")
 
 
 # --- dev data (rows 11 and 12) -----------------------------------------------------------------------------------

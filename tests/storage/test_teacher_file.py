@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import math
 import random
@@ -93,7 +94,10 @@ def test_disk_full_at_random_bytes_leaves_the_old_teacher(tmp_path):
     [
         ({"loss_scale": 0.0}, "--loss-scale"),
         ({"loss_scale": math.nan}, "--loss-scale"),
+        ({"loss_scale": 1e30}, r"--loss-scale: 1e\+30; expected a number above 0 and at most 1e\+09"),
         ({"loss_scale": "4"}, "loss_scale: '4'"),
+        ({"total_updates": 10**10}, "total_updates: 10000000000; expected a whole number from 1 to 1000000000"),
+        ({"cross_entropy_updates": 5}, "cross_entropy_updates: 5; expected less than the 5 updates of a life"),
         ({"cross_entropy_mix": 1.5}, "--cross-entropy-mix"),
         ({"loss_level": "word"}, "--loss-level: 'word'"),
         ({"total_updates": 0}, "total_updates: 0"),
@@ -163,3 +167,15 @@ def test_a_smoothed_phi(tmp_path):
     assert torch.equal(loaded.values, teacher.values)
     with pytest.raises(TeacherFileError, match=r"'smoothed' \(of a translation model\); this program reads 'full'"):
         load_teacher(path, forms=("full",))
+
+
+def test_the_fingerprint_of_a_teacher_is_that_of_what_it_teaches(tmp_path):
+    def fingerprint(seed=0, **settings):
+        save_teacher(tmp_path / "t", make_teacher(seed), VOCABULARY, dataclasses.replace(SETTINGS, **settings))
+        return load_teacher(tmp_path / "t").sha256
+
+    first = fingerprint()
+    assert fingerprint(extra={"arguments": ["elsewhere"]}) == first
+    others = [fingerprint(seed=1), fingerprint(loss_scale=41.0), fingerprint(loss_level="sentence")]
+    others += [fingerprint(total_updates=999), fingerprint(cross_entropy_updates=49)]
+    assert len({first, *others}) == 6

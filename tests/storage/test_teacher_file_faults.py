@@ -261,6 +261,10 @@ def test_row_9_float64_beyond_float32(tmp_path):
         {"vocabulary": []},
         {"settings": {}},
         {"settings": {**content()["settings"], "loss_scale": -1}},
+        {"settings": {**content()["settings"], "loss_scale": 1e30}},
+        {"settings": {**content()["settings"], "loss_scale": 10**400}},
+        {"settings": {**content()["settings"], "total_updates": 10**400}},
+        {"settings": {**content()["settings"], "total_updates": 50}},  # all of them with cross-entropy
         {"settings": {**content()["settings"], "unknown": 1}},
     ],
 )

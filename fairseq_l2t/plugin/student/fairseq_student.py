@@ -24,10 +24,11 @@ from fairseq_l2t.objectives import SentenceBleu
 from fairseq_l2t.plugin.student.data import TrainBatches, load_data
 from fairseq_l2t.plugin.student.dev_measures import DevMeasures
 from fairseq_l2t.plugin.student.embedding_files import refuse_embeddings
-from fairseq_l2t.plugin.student.fconv_differences import scaling_of
+from fairseq_l2t.plugin.student.fconv_differences import FConvScaling, scaling_of
 from fairseq_l2t.plugin.student.initial_weights import read_weights
 from fairseq_l2t.plugin.student.model import build_model, reached_names
 from fairseq_l2t.plugin.student.optimizers import rule_of
+from fairseq_l2t.plugin.student.padding_differences import PaddingRows
 from fairseq_l2t.plugin.student.precision import forward_precision
 from fairseq_l2t.plugin.student.scored_texts import ScoredTexts
 from fairseq_l2t.plugin.student.second_derivatives import fairseq_twice_differentiable
@@ -104,7 +105,7 @@ class FairseqStudent:
         if self._dtype is not None:
             self.model.to(self._dtype)
         self.parameters = FlatParameters(self._reached_parameters())
-        self.gradient_scaling = scaling_of(self.model, self.parameters)
+        self.gradient_scaling = self._gradient_scaling()
         is_master = self.parameters.buffer.dtype in (torch.float32, torch.float64)
         self.omega = self.parameters.buffer if is_master else self.parameters.buffer.float()
         self.dev_measures = DevMeasures(self.task, self.model, self.parameters, self.omega, self.dev, self._texts)
@@ -258,6 +259,12 @@ class FairseqStudent:
         return build_model(
             self.task, self.options, seed, weights=self._initial_weights, refuse_modules=self._refuse_modules
         )
+
+    def _gradient_scaling(self) -> FConvScaling | PaddingRows | None:
+        scaling = scaling_of(self.model, self.parameters)
+        # Where targets are padded on the right, no position that counts reads the padding row.
+        is_read = self.options.cfg.task.left_pad_target
+        return PaddingRows(self.model, self.parameters, scaling) if is_read else scaling
 
     def _reached_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Return the parameters with a gradient; log the names of the others, which are left out."""

@@ -11,6 +11,9 @@ from fairseq_l2t.teaching.saved_state import StudentValues
 
 __all__ = ["FairseqStudentValues"]
 
+_LARGEST_RATE = 1e9
+"""No student learns with a larger learning rate."""
+
 
 class _Position(FileValues):
     """Place of the next batch (`plugin.student.data.TrainBatches.position`)."""
@@ -22,5 +25,5 @@ class _Position(FileValues):
 class FairseqStudentValues(StudentValues):
     """The values of `plugin.student.fairseq_student.FairseqStudent.state_dict`."""
 
-    previous_lr: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    previous_lr: Annotated[float, Field(ge=0, le=_LARGEST_RATE, allow_inf_nan=False)]
     position: _Position

@@ -171,6 +171,36 @@ class Square(nn.Module):
         return _WrongSquare.apply(value)
 
 
+class _Deaf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value * 1.0
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return torch.ones_like(cotangent)
+
+
+class Deaf(nn.Module):
+    """A layer whose gradient does not depend on that of the loss."""
+
+    def forward(self, value):
+        """Return the value."""
+        return _Deaf.apply(value)
+
+
+class Constant(nn.Module):
+    """A layer whose output depends on nothing, with derivatives of 0 if ``has_graph``."""
+
+    def __init__(self, has_graph=True):
+        super().__init__()
+        self.has_graph = has_graph
+
+    def forward(self, value):
+        """Return zeros."""
+        return 0 * value if self.has_graph else torch.zeros_like(value)
+
+
 def student_with(data_bin, monkeypatch, layer, *more, **options):
     """Return an fconv student whose decoder puts out what ``layer`` makes of it."""
     real = TranslationTask.build_model
@@ -205,6 +235,29 @@ def test_a_trusted_module_that_is_wrong_is_found(data_bin, monkeypatch):
     assert any(name.startswith("second derivatives") for name in failures(student))
     with pytest.raises(DoctorError, match="second derivatives"):
         quick_check(student)
+
+
+@pytest.mark.parametrize(
+    ("layer", "more"),
+    [(Deaf(), []), (Constant(), []), (nn.Identity(), ["--cross-entropy-mix", "1"])],
+    ids=["deaf", "constant", "unused"],
+)
+def test_a_teacher_without_influence_is_found(data_bin, monkeypatch, layer, more):
+    student = student_with(data_bin, monkeypatch, layer, *more, refuse_modules=False)
+    with pytest.raises(
+        DoctorError, match="coefficients .*the teacher would learn nothing; remedy: a model whose output"
+    ):
+        quick_check(student)
+    checks = [check for check in Doctor(student).checks() if not check.name.startswith("module ")]
+    assert [check.name for check in checks if not check.is_good] == ["second derivatives, coefficients"]
+    assert checks[-1].name == "replay of dropout"
+
+
+def test_an_output_without_parameters_is_refused(data_bin, monkeypatch):
+    with pytest.raises(
+        OptionError, match="--arch: fconv; expected a model whose output depends on a trained parameter"
+    ):
+        student_with(data_bin, monkeypatch, Constant(has_graph=False), refuse_modules=False)
 
 
 def test_what_is_wrong_in_float32_alone_is_found(data_bin, monkeypatch):

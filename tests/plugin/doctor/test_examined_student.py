@@ -31,11 +31,15 @@ def test_updates_are_small_and_under_the_teacher(student):
     assert own[0].size.lr != own[1].size.lr and own[0].coefficients is None
 
 
-def test_the_pairs_are_the_first_of_the_real_batch(student):
-    found = ExaminedStudent(student, pairs=PAIRS, learning_rate=RATE).next_batch()
-    student.restart(student.seed)
-    real = student.next_batch()
-    assert sorted(found[0]["id"].tolist()) == sorted(real[0]["id"][:PAIRS].tolist())
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_the_pairs_differ_in_length(student, seed):
+    student.restart(seed)
+    (found,) = ExaminedStudent(student, pairs=PAIRS, learning_rate=RATE).next_batch()
+    student.restart(seed)
+    real = student.next_batch()[0]["id"].tolist()
+    assert real[0] in found["id"].tolist() and len(found["id"]) == PAIRS
+    padding = student.task.target_dictionary.pad()
+    assert found["net_input"]["src_tokens"].eq(padding).any() and found["target"].eq(padding).any()
 
 
 def test_it_is_the_student_that_moves(student):

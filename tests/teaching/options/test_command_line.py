@@ -1,14 +1,17 @@
 """Options from command lines and files, and the help that is made of them."""
 
 import dataclasses
+import re
 
 import pytest
 
+from fairseq_l2t.classification.options import TrainOptions, TrainTeacherOptions
 from fairseq_l2t.teaching.options.command_line import Command, options_parser, parse_command, parse_options
 from fairseq_l2t.teaching.options.config_file import file_values, read_config, write_config
 from fairseq_l2t.teaching.options.declaration import OptionError, declared
 from fairseq_l2t.teaching.options.presets import PRESETS, TRANSLATION_PRESETS
 from fairseq_l2t.teaching.options.translation_options import TranslationOptions
+from fairseq_l2t.teaching.plan import resolve
 
 OURS = {name: PRESETS[name] for name in TRANSLATION_PRESETS}
 
@@ -84,10 +87,10 @@ def test_the_command_line_overrides_a_file_which_overrides_a_preset(tmp_path):
         ("teacher-lr: {a: 1}\n", "teacher-lr: .*; expected a single value or a list"),
         ("config: other.yaml\n", "config; expected a file that does not name another one"),
         ("resume: 3\n", "resume: 3; expected true or false"),
-        ("teacher-lr: true\n", "teacher_lr: True; expected a finite number above 0"),
+        ("teacher-lr: true\n", "teacher-lr: True; expected a number above 0 and at most 100"),
         ("a: b: c\n", "line 1: mapping values are not allowed here"),
         ("teacher-lr: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
-        ("teacher-keys: 0\n", "--teacher-keys: 0; expected a whole number of at least 1"),
+        ("teacher-keys: 0\n", "^--config: .*config.yaml: --teacher-keys: 0; expected a whole number of at least 1"),
     ],
 )
 def test_files_that_are_refused(tmp_path, text, message):
@@ -123,7 +126,7 @@ def test_every_option_has_its_range_and_its_defaults_in_the_help():
     for one in declared(TranslationOptions).values():
         assert one.flag in told and one.option.help.split(" (")[0] in told.replace("- ", "-"), one.name
     assert "--teacher-lr LR learning rate" in told
-    assert "(a finite number above 0; default: whole-life 0.07, paper 0.01, short-windows 0.01)" in told
+    assert "(a number above 0 and at most 100; default: whole-life 0.07, paper 0.01, short-windows 0.01)" in told
     assert "default: whole-life all windows of 8 lives, paper 100, short-windows 100" in told
 
 
@@ -140,12 +143,40 @@ def test_subcommands(tmp_path):
         4,
         "likelihood",
     )
-    with pytest.raises(OptionError, match="unrecognized arguments: --samplse 4"):
+    with pytest.raises(OptionError, match=r"unrecognized arguments: --samplse 4; did you mean --samples\?$"):
         command("--samplse", "4")
-    with pytest.raises(OptionError, match="samplse; not an option of program teach"):
+    with pytest.raises(OptionError, match=r"samplse; not an option of program teach; did you mean samples\?$"):
         command(*config(tmp_path, "samplse: 4\n"))
     with pytest.raises(OptionError, match="invalid choice: 'taech'"):
         parse_command("program", "what it does", commands, ["taech"])
+
+
+def test_a_value_of_the_command_line_is_not_blamed_on_the_file(tmp_path):
+    file = config(tmp_path, "teacher-lr: 0\ntotal-updates: 5\ncross-entropy-updates: 7\n")
+    with pytest.raises(OptionError, match=r"^--config: .*config.yaml: --teacher-lr: 0; expected"):
+        parse(*file)
+    with pytest.raises(OptionError, match="^--teacher-lr: -1; expected"):
+        parse(*file, "--teacher-lr=-1")
+    given = parse(*file, "--teacher-lr", "1")
+    with pytest.raises(OptionError, match="^--config: .*: --cross-entropy-updates"), given.naming_file([]):
+        resolve(given.options, given.names)
+    with pytest.raises(OptionError, match="^--cross-entropy"), given.naming_file(["--cross-entropy-updates=7"]):
+        resolve(given.options, given.names)
+
+
+@pytest.mark.parametrize("options", [TranslationOptions, TrainTeacherOptions, TrainOptions])
+def test_every_number_has_a_range_that_the_help_tells(options):
+    told = " ".join(options_parser(options, {}).format_help().split())
+    numbers = [one for one in declared(options).values() if one.annotation in (int, float)]
+    assert len(numbers) > 10
+    for one in numbers:
+        assert re.search(r"(at least|above|from) .*(at most|below|to) ", f"{one.allowed} "), (
+            f"{one.name}: {one.allowed}"
+        )
+        assert one.allowed in told
+        for value in (1e30, -1e30, float("nan")):
+            with pytest.raises(OptionError, match=f"^{one.flag}: .*; expected {re.escape(one.allowed)}"):
+                options(**{"save_dir": "d", one.name: value})
 
 
 def test_a_pair_is_given_as_fairseq_gives_it(tmp_path):

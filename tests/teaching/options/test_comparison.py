@@ -23,6 +23,9 @@ def test_other_values_are_refused_by_name():
         refuse_other_options(then, fixed_options(dataclasses.replace(PLAN, teacher_lr=0.1)))
     with pytest.raises(ResumeError, match="--lr 1 then, 2 now; --seed None then, 3 now$"):
         refuse_other_options({"lr": "1"}, {"lr": "2", "seed": "3"})
+    with pytest.raises(ResumeError, match=r"--lr 0.1,0.2 then, 0.3 now; --trust-module a.B,c.D then,  now$"):
+        then = {"lr": "[0.1, 0.2]", "trust_module": ["a.B", "c.D"]}
+        refuse_other_options(then, {"lr": "[0.3]", "trust_module": []})
 
 
 def test_a_value_that_follows_from_another_is_not_told():
