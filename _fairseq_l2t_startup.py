@@ -27,6 +27,7 @@ _PATCHES_AFTER = {
     "_pytest.assertion.rewrite": [("pytest_import_hook", "patch_rewriting_hook")],
     "fairseq.checkpoint_utils": [("checkpoint_types", "patch_torch_load")],
     "fairseq_cli.train": [("empty_hypotheses", "patch_validation"), ("early_stopping", "patch_resume")],
+    "fairseq.dataclass.utils": [("interpolated_defaults", "patch_overrides")],
     "fairseq.distributed.utils": [("process_spawning", "patch_call_main")],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],
     "hydra.core.plugins": [("plugin_scan", "patch_plugin_scan")],
