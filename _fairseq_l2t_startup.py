@@ -40,6 +40,7 @@ _PATCHES_AFTER = {
     ],
     "fairseq_cli.validate": [("user_errors", "patch_command")],
     "fairseq.data.iterators": [("skipped_remainder", "patch_epoch_length")],
+    "fairseq.dataclass.utils": [("interpolated_defaults", "patch_overrides")],
     "fairseq.distributed.utils": [("process_spawning", "patch_call_main")],
     "fairseq.tasks.translation": [("upsample_primary", "patch_loading")],
     "fairseq.modules.transformer_layer": [("encoder_fast_path", "patch_encoder_layers")],

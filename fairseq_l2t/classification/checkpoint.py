@@ -15,7 +15,7 @@ from torch import Tensor
 from fairseq_l2t.classification.classifier_student import ClassifierStudent
 from fairseq_l2t.classification.recipe import Recipe
 from fairseq_l2t.storage.container import ContainerError, open_container, write_container
-from fairseq_l2t.storage.schema import Count, FileValues, Sha256, Share, one_line, validated
+from fairseq_l2t.storage.schema import Count, FileValues, Percent, Sha256, Share, one_line, validated
 
 __all__ = [
     "CHECKPOINT_VERSION",
@@ -57,7 +57,7 @@ class TrainingValues(FileValues):
     images_sha256: Sha256
     protocol: str | None = None
     update: Count
-    dev_error: Share
+    dev_error: Percent
     state: dict[str, Share]
 
 

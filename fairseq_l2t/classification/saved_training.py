@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fairseq_l2t.storage.json_log import LogRecord
-from fairseq_l2t.storage.schema import Count, FileValues, Sha256, Share, validated
+from fairseq_l2t.storage.schema import Count, FileValues, Percent, Sha256, Share, validated
 from fairseq_l2t.teaching.saved_state import StudentValues
 from fairseq_l2t.teaching.saved_tensors import student_tensor_problems
 
@@ -22,7 +22,7 @@ class StudentLogRecord(LogRecord):
     """A line of ``train_log.jsonl`` (`classification.training.Validation`)."""
 
     update: Count
-    dev_error: Share
+    dev_error: Percent
     state: dict[str, Share]
 
 

@@ -19,7 +19,7 @@ _LANGUAGES = {
 }
 """Languages with a tokenizer of their own, by their codes of two and three letters."""
 
-_EXTRAS = {"ja-mecab": "sacrebleu[ja]", "ko-mecab": "sacrebleu[ko]"}
+_REMEDIES = {"ja-mecab": "pip install 'sacrebleu[ja]'", "ko-mecab": "pip install 'sacrebleu[ko]'"}
 
 _SPLIT_AT_SPACES = ("13a", "intl", "none")
 _SCRIPTS_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
@@ -41,8 +41,8 @@ def why_unusable(tokenizer: str) -> str:
         BLEU(tokenize=tokenizer)
     # sacrebleu checks MeCab's dictionary with `assert`.
     except (RuntimeError, AssertionError) as error:
-        if tokenizer in _EXTRAS:
-            return f"needs MeCab and its dictionary: pip install '{_EXTRAS[tokenizer]}'; or use char"
+        if tokenizer in _REMEDIES:
+            return f"needs MeCab and its dictionary: {_REMEDIES[tokenizer]}; or use char"
         return " ".join(str(error).split())
     except OSError as error:  # from the download, a URLError among them
         return f"needs a sentencepiece model that sacrebleu cannot download ({error})"

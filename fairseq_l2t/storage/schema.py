@@ -6,10 +6,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["Count", "FileValues", "Finite", "Sha256", "Share", "one_line", "validated"]
+__all__ = ["Count", "FileValues", "Finite", "Percent", "Sha256", "Share", "one_line", "validated"]
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """A whole number that float64 holds."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

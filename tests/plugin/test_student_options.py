@@ -33,7 +33,7 @@ REFUSED = [
     ("--total-updates=-3", ["--total-updates: -3", "at least 1"]),
     ("--cross-entropy-updates 20", ["--cross-entropy-updates", ": 20", "0 to 19"]),
     ("--cross-entropy-updates=-1", ["--cross-entropy-updates", ": -1", "at least 0"]),
-    ("--dev-holdout 0", ["--dev-holdout: 0", "above 0 and below 1"]),
+    ("--dev-holdout 0 --holdout-lives 1", ["--dev-holdout: 0", "above 0 and below 1"]),
     ("--dev-holdout 1", ["--dev-holdout: 1", "and below 1"]),
     ("--dev-holdout nan", ["--dev-holdout: nan", "and below 1"]),
     ("--dev-batch 0", ["--dev-batch: 0", "at least 1"]),
