@@ -79,6 +79,7 @@ def check_of(student_values: type[StudentValues]) -> StateCheck:
             has_gone_back=run.rate_factor < 1,
             has_best=plan.teacher_lr_shrink < 1 and run.best_update is not None,
             student_is_spoilt=run.life_is_spoilt,
+            has_student=student is not None,
         )
         for problem in (*_contradictions(run, plan, student, measures), *tensor_problems(tensors, shape)):
             raise ValueError(problem)
