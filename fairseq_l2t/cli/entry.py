@@ -42,7 +42,8 @@ def run_command(
     logging.basicConfig(
         format="%(asctime)s | %(levelname)s | %(name)s | %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
-        level=os.environ.get("LOGLEVEL", log_level).upper(),
+        # Of the processes that torchrun starts, the first one tells what all do.
+        level=os.environ.get("LOGLEVEL", log_level).upper() if rank_of_torchrun() == 0 else logging.ERROR,
         handlers=[_LogHandler(log_to or sys.stdout)],
     )
     silence_harmless_messages()
@@ -141,6 +142,7 @@ def run_training(name: str, train: Callable[[], object]) -> int:
     """
     from fairseq_l2t.kernels.twice_differentiable import NotTwiceDifferentiableError
     from fairseq_l2t.teaching.interruption import Interrupted
+    from fairseq_l2t.teaching.processes import WorkerError
     from fairseq_l2t.unroll.student import NonFiniteError
 
     try:
@@ -148,7 +150,7 @@ def run_training(name: str, train: Callable[[], object]) -> int:
     except Interrupted as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         return stop.exit_code
-    except NonFiniteError as error:
+    except (NonFiniteError, WorkerError) as error:
         return fail(name, error, RUN_ERROR)
     except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
         return drop_output()
@@ -168,5 +170,11 @@ def run_training(name: str, train: Callable[[], object]) -> int:
 
 def fail(name: str, error: Exception | str, code: int) -> int:
     """Print what went wrong on stderr, in one line; return ``code``."""
-    print(f"{name}: error: {error}", file=sys.stderr)
+    process = f"process {rank_of_torchrun()}: " if rank_of_torchrun() else ""
+    print(f"{name}: error: {process}{error}", file=sys.stderr)
     return code
+
+
+def rank_of_torchrun() -> int:
+    """Return the number of this process among those that torchrun started; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))

@@ -68,7 +68,9 @@ WITHOUT_EFFECT = frozenset(name for names in _WITHOUT_EFFECT.values() for name i
 """Options that change no number of teacher training, so that they may stand in a command line shared with
 ``fairseq-train``; the log names those that are given."""
 
-_ONE_PROCESS = "not supported; teacher training runs in one process; --update-freq makes larger updates"
+_ONE_PROCESS = (
+    "not supported; torchrun shares out --lives-per-update among processes; --update-freq makes larger updates"
+)
 _NO_CHECKPOINT = "not supported; students begin anew: --student-init gives initial weights, --resume continues a run"
 _LIFE = "not supported; every student's life has --total-updates updates"
 _DEV = "not supported; dev is measured every --validate-interval-updates student updates"

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 
 __all__ = ["Backtracking"]
@@ -23,12 +21,12 @@ class Backtracking:
     """Keeps the best teacher with the moments of its optimizer.
 
     Args:
-        teacher, optimizer: restored in place.
+        optimizer: restored in place, with its teacher.
         shrink: factor in (0, 1] for all learning rates at each return; 1: no return.
     """
 
-    def __init__(self, teacher: Teacher, optimizer: TeacherOptimizer, shrink: float) -> None:
-        self._teacher, self._optimizer, self._shrink = teacher, optimizer, shrink
+    def __init__(self, optimizer: TeacherOptimizer, shrink: float) -> None:
+        self._optimizer, self._shrink = optimizer, shrink
         self._best: dict[str, Tensor] = {}
 
     @property
@@ -39,12 +37,12 @@ class Backtracking:
     def mark(self) -> None:
         """Record the current teacher as the best one."""
         if self.is_on:
-            self._best = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+            self._best = {name: tensor.detach().clone() for name, tensor in self._optimizer.snapshot().items()}
 
     def go_back(self) -> None:
         """Return to the best teacher and reduce the learning rates."""
         if self.is_on and self._best:
-            self._restore(self._best)
+            self._optimizer.restore(self._best)
             self._optimizer.shrink(self._shrink)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -54,16 +52,3 @@ class Backtracking:
     def load_state_dict(self, tensors: dict[str, Any]) -> None:
         """Restore the best teacher from the result of `state_dict`."""
         self._best = {name: tensor.clone() for name, tensor in tensors.items()}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        own = {f"teacher.{name}": parameter for name, parameter in self._teacher.named_parameters()}
-        return {**own, **{f"optimizer.{name}": tensor for name, tensor in self._optimizer.state_dict().items()}}
-
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._teacher.named_parameters():
-                parameter.copy_(tensors[f"teacher.{name}"])
-        prefix = "optimizer."
-        self._optimizer.load_state_dict(
-            {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )

@@ -200,6 +200,12 @@ class TeachingPlan(TeachingOptions):
             raise OptionError(f"--{unresolved[0].replace('_', '-')}: not resolved; expected a number")
         _require_at_most("--unroll-length", self.unroll_length, 1, self.total_updates, "--total-updates")
         _require_at_most("--backward-length", self.backward_length, 0, self.unroll_length, "--unroll-length")
+        whole = self.total_updates - self.cross_entropy_updates
+        if self.lives_per_update > 1 and self.unroll_length < whole:
+            raise OptionError(
+                f"--unroll-length: {self.unroll_length}; expected {whole}, a whole life after --cross-entropy-updates, "
+                f"because --lives-per-update is {self.lives_per_update}"
+            )
         if not self.dev_holdout and self.holdout_lives:
             raise OptionError(
                 f"--dev-holdout: {self.dev_holdout}; expected a number above 0 and below 1, so that --holdout-lives "

@@ -86,6 +86,7 @@ class TeachingRecord:
             life of a student, by feature name.
         saved: what `saved_run` returned.
         given, preset: see `teaching.options.comparison.refuse_other_options`.
+        is_written: whether this process writes the files; of several, the first one does.
         fingerprints: SHA-256 of the inputs of the run, by name; saved for `comparison.refuse_other_inputs`.
 
     Raises:
@@ -104,9 +105,10 @@ class TeachingRecord:
         given: Collection[str] | None = None,
         preset: str = "",
         fingerprints: Mapping[str, str] | None = None,
+        is_written: bool = True,
     ) -> None:
         self._folder, self.trainer, self._options, self._save_teacher = folder, trainer, dict(options), save_teacher
-        self._fingerprints = dict(fingerprints or {})
+        self._fingerprints, self._is_written = dict(fingerprints or {}), is_written
         self._states: list[dict[str, float]] = []
         self._states_end = 0
         self._best_update: int | None = None
@@ -114,7 +116,8 @@ class TeachingRecord:
             refuse_other_options(saved[1]["options"], self._options, given, preset)
             self._restore(*saved)
         self._log = JsonLog(folder / LOG_NAME, TeacherLogRecord, "teacher_update")
-        self._keep_log_until(trainer.teacher_update)
+        if is_written:
+            self._keep_log_until(trainer.teacher_update)
 
     def make_update(self) -> tuple[UpdateReport, float]:
         """Make one teacher update and save it; return its report and its duration in seconds.
@@ -130,6 +133,8 @@ class TeachingRecord:
         self._states += report.states
         self._states_end = report.student_update
         seconds = time.monotonic() - start
+        if not self._is_written:
+            return report, seconds
         self._log.append({**asdict(report), "seconds": round(seconds, 3)})
         # The state goes last: what it does not know of is done again after a crash, with the same outcome.
         self._save(LAST_NAME)
@@ -178,9 +183,12 @@ class TeachingRecord:
         self._save(BEST_NAME)
 
     def _save(self, name: str) -> None:
-        self._save_teacher(self._folder / name, self._states)
+        if self._is_written:
+            self._save_teacher(self._folder / name, self._states)
 
     def _save_state(self) -> None:
+        if not self._is_written:
+            return
         tensors, values = self.trainer.state_dict()
         values.update(
             options=self._options,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,16 @@ from fairseq_l2t.teaching.lives import LivingStudent
 from fairseq_l2t.teaching.options.comparison import plain_options
 from fairseq_l2t.teaching.options.config_file import write_config
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.processes import OneProcess, Processes, started_processes
 from fairseq_l2t.teaching.progress_display import in_words
 from fairseq_l2t.teaching.record import SavedState, TeachingRecord, require_run, saved_run, warn_of_bad_window
 from fairseq_l2t.teaching.saved_state import StudentValues, check_of
+from fairseq_l2t.teaching.shared_run import (
+    agreed_stop,
+    refuse_idle_processes,
+    state_from_first,
+    state_to_others,
+)
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.teaching.work import RunWork, StepKind
@@ -115,6 +122,8 @@ def run_teaching(
 ) -> None:
     """Lock the folder, build student and objective, and make the remaining teacher updates.
 
+    Of several processes that torchrun started, the first one locks the folder, reads it and writes to it.
+
     Args:
         setup: settings of the run.
         build: builds student and objective from the saved state of a resumed run, or from None.
@@ -127,16 +136,25 @@ def run_teaching(
         Interrupted: a signal was received; the state after the current update is saved.
         NonFiniteError: too many windows in a row ended in NaN or infinity; the files are those of the last good
             update.
+        WorkerError: another process ended or did not answer; the files are those of the last teacher update.
+        OptionError: more processes than lives.
         ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
     """
     if setup.resume:
         require_run(setup.folder)
-    with lock_run_folder(setup.folder) as folder:
-        check = check_of(setup.student_values)
-        saved = saved_run(folder, resume=setup.resume or setup.resume_or_start, check=check)
-        run = TeachingRun(setup, *build(saved), saved)
-        write_config(folder, setup.config)
-        run.run(progress)
+    with started_processes(setup.plan.worker_timeout) as processes:
+        refuse_idle_processes(processes, setup.plan)
+        if processes.rank:
+            saved = state_from_first(processes)
+            TeachingRun(setup, *build(saved), saved, processes).run(no_progress)
+            return
+        with lock_run_folder(setup.folder) as folder:
+            check = check_of(setup.student_values)
+            saved = saved_run(folder, resume=setup.resume or setup.resume_or_start, check=check)
+            state_to_others(processes, saved)
+            run = TeachingRun(setup, *build(saved), saved, processes)
+            write_config(folder, setup.config)
+            run.run(progress)
 
 
 class TeachingRun:
@@ -147,6 +165,7 @@ class TeachingRun:
         adapter: its student.
         objective: objective of its teacher.
         saved: result of `teaching.record.saved_run`.
+        processes: those that share the run.
 
     Raises:
         ResumeError: options changed since the run was started.
@@ -154,9 +173,15 @@ class TeachingRun:
     """
 
     def __init__(
-        self, setup: RunSetup, adapter: StudentAdapter, objective: Objective, saved: SavedState | None
+        self,
+        setup: RunSetup,
+        adapter: StudentAdapter,
+        objective: Objective,
+        saved: SavedState | None,
+        processes: Processes | None = None,
     ) -> None:
         self._setup, self._adapter, self._objective = setup, adapter, objective
+        self._processes = processes or OneProcess()
         plan = setup.plan
         self.trainer = TeacherTrainer(
             adapter.student,
@@ -167,6 +192,7 @@ class TeachingRun:
             observe_dev=adapter.observe_dev,
             on_bad_window=warn_of_bad_window,
             memory=self._memory_plan(),
+            processes=self._processes,
         )
         self._record = TeachingRecord(
             setup.folder,
@@ -176,6 +202,7 @@ class TeachingRun:
             saved,
             given=setup.given,
             preset=setup.preset,
+            is_written=self._processes.rank == 0,
             fingerprints=adapter.fingerprints,
         )
 
@@ -189,7 +216,7 @@ class TeachingRun:
             plan.unroll_length,
         )
         first = trainer.teacher_update
-        work = RunWork(plan, first)
+        work = RunWork(plan, first, processes=self._processes.size)
 
         def when() -> str:
             return f"after this teacher update{in_words(work.seconds_left_of_update)}"
@@ -205,6 +232,7 @@ class TeachingRun:
                 work.begin_update(report.teacher_update)
                 shown.show(report, seconds, left)
                 _log_error(report)
+                stop.number = agreed_stop(self._processes, stop.number)
                 stop.raise_if_made()
         self._record.finish()
 
@@ -228,6 +256,7 @@ class TeachingRun:
             place=plan.keep_steps_in,
             folder=self._setup.folder,
             for_differences=plan.hvp != "exact",
+            processes=self._processes.on_host,
         )
 
     def _save(self, path: Path, states: list[dict[str, float]]) -> None:
@@ -237,6 +266,21 @@ class TeachingRun:
             "states": states,
         }
         save_teacher(path, self.trainer.teacher, self._adapter.vocabulary, self._adapter.settings(extra))
+
+
+class _NoProgress:
+    """The display of a process that is not the first."""
+
+    def show(self, report: UpdateReport, seconds: float, left: float) -> None:
+        """Show nothing."""
+
+    def step(self, work: RunWork) -> None:
+        """Show nothing."""
+
+
+def no_progress(done: int) -> AbstractContextManager[Progress]:
+    """Return a display that shows nothing."""
+    return nullcontext(_NoProgress())
 
 
 def _log_error(report: UpdateReport) -> None:

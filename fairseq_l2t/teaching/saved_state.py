@@ -7,7 +7,7 @@ previous one is taken. What depends on the student (`teaching.trainer`) is compa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -39,6 +39,7 @@ class _PlanValues(FileValues):
     unroll_length: Annotated[int, Field(ge=1)]
     cross_entropy_updates: Count
     teacher_keys: Annotated[int, Field(ge=1)]
+    lives_per_update: Annotated[int, Field(ge=1)] = 1
     holdout_lives: Count = 0
     teacher_lr_shrink: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -55,7 +56,7 @@ class _RunValues(FileValues):
     best_update: Count | None
     bad_windows: Count
     life_is_spoilt: bool
-    student: dict[str, Any]
+    student: dict[str, Any] | None  # None of several lives an update: the next update begins new ones
     states: list[dict[str, Share]]
     states_end: Count
     fingerprints: dict[str, Sha256] | None = None
@@ -67,30 +68,36 @@ def check_of(student_values: type[StudentValues]) -> StateCheck:
     def check(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         run = validated(_RunValues, values)
         plan = validated(_PlanValues, run.plan, "plan")
-        student = validated(student_values, run.student, "student")
+        student = None if run.student is None else validated(student_values, run.student, "student")
+        if (student is None) != (plan.lives_per_update > 1):
+            raise ValueError(f"student: expected one, or none with --lives-per-update {plan.lives_per_update}")
+        measures = [*student.measures] if student else [name for name in (run.states or [{}])[0] if name != "progress"]
         shape = PlanShape(
             keys=plan.teacher_keys,
-            features=len(student.measures) + 1,
+            features=len(measures) + 1,
             teacher_update=run.teacher_update,
             has_gone_back=run.rate_factor < 1,
             has_best=plan.teacher_lr_shrink < 1 and run.best_update is not None,
             student_is_spoilt=run.life_is_spoilt,
+            has_student=student is not None,
         )
-        for problem in (*_contradictions(run, plan, student), *tensor_problems(tensors, shape)):
+        for problem in (*_contradictions(run, plan, student, measures), *tensor_problems(tensors, shape)):
             raise ValueError(problem)
 
     return check
 
 
-def _contradictions(run: _RunValues, plan: _PlanValues, student: StudentValues) -> Iterator[str]:
+def _contradictions(
+    run: _RunValues, plan: _PlanValues, student: StudentValues | None, measures: Sequence[str]
+) -> Iterator[str]:
     if not _is_power(run.rate_factor, plan.teacher_lr_shrink):
         yield f"rate_factor: {run.rate_factor}; expected a power of --teacher-lr-shrink {plan.teacher_lr_shrink}"
     windows = max(1, -(-(plan.total_updates - plan.cross_entropy_updates) // plan.unroll_length))
     if (run.life < 0) != (run.teacher_update == 0):
         yield f"life: {run.life}; expected -1 before the first teacher update and at least 0 after it"
-    if run.teacher_update > (run.life + 1) * windows:
+    if run.teacher_update * plan.lives_per_update > (run.life + 1) * windows:
         yield f"teacher_update: {run.teacher_update}; expected at most {windows} in each of {run.life + 1} lives"
-    for name, update in (("student.update", student.update), ("states_end", run.states_end)):
+    for name, update in (("student.update", student.update if student else 0), ("states_end", run.states_end)):
         if update > plan.total_updates:
             yield f"{name}: {update}; expected at most the {plan.total_updates} updates of a life"
     if (run.best_update is None) != (run.best_holdout is None):
@@ -99,11 +106,11 @@ def _contradictions(run: _RunValues, plan: _PlanValues, student: StudentValues) 
         yield f"best_update: {run.best_update}; expected at most the {run.teacher_update} teacher updates made"
     if not run.states and run.teacher_update:
         yield "states: none; expected those of the newest life"
-    expected = {"progress", *student.measures}
+    expected = {"progress", *measures}
     yield from (
         f"states: {', '.join(state)}; expected {', '.join(expected)}" for state in run.states if set(state) != expected
     )
-    if run.teacher_update:
+    if run.teacher_update and student is not None:
         yield from _contradictions_in_life(run, plan, student)
 
 

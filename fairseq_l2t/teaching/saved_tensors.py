@@ -26,6 +26,7 @@ class PlanShape:
         has_gone_back: whether the teacher returned to the best one, whose optimizer had made fewer steps.
         has_best: whether the best teacher is recorded.
         student_is_spoilt: whether the student is discarded before the next window, so that it may hold NaN.
+        has_student: whether the student is saved; with several lives in an update it is not.
     """
 
     keys: int
@@ -34,13 +35,17 @@ class PlanShape:
     has_gone_back: bool
     has_best: bool
     student_is_spoilt: bool
+    has_student: bool = True
 
 
 def tensor_problems(tensors: Mapping[str, Tensor], shape: PlanShape) -> Iterator[str]:
     """Yield one line for each problem; the number of parameters and of coefficients is not known here."""
     parts, others = _by_prefix(tensors, ("student", "teacher", "optimizer", "best"))
     yield from (f"tensor {name} is not expected" for name in others)
-    yield from student_tensor_problems(parts["student"], "student.", may_be_nan=shape.student_is_spoilt)
+    if shape.has_student:
+        yield from student_tensor_problems(parts["student"], "student.", may_be_nan=shape.student_is_spoilt)
+    elif parts["student"]:
+        yield f"tensors student.*: {len(parts['student'])}; expected none"
     values = parts["teacher"].get("values")
     if values is None or values.dim() != 2 or not values.is_floating_point():
         yield "tensor teacher.values is missing or not a matrix of numbers"

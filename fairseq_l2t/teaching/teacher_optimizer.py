@@ -11,6 +11,7 @@ contain only ``W``. With ``teacher_optimizer="plain"`` there are no levels, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,6 +103,20 @@ class TeacherOptimizer:
             self._adam.state[parameter] = {
                 key[len(prefix) :]: moment.clone() for key, moment in tensors.items() if key.startswith(prefix)
             }
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return the teacher and `state_dict`, under the prefixes ``teacher.`` and ``optimizer.``; not copied."""
+        own = {f"teacher.{name}": parameter.detach() for name, parameter in self._teacher.named_parameters()}
+        return {**own, **{f"optimizer.{name}": tensor for name, tensor in self.state_dict().items()}}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Restore teacher and optimizer from the result of `snapshot`; the learning rates stay."""
+        with torch.no_grad():
+            for name, parameter in self._teacher.named_parameters():
+                parameter.copy_(snapshot[f"teacher.{name}"])
+        prefix = "optimizer."
+        own = {name[len(prefix) :]: tensor for name, tensor in snapshot.items() if name.startswith(prefix)}
+        self.load_state_dict(own)
 
     def _parameters(self) -> dict[str, Tensor]:
         return {**self._levels, "word": self._word, "queries": self._teacher.queries}

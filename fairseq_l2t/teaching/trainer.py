@@ -8,11 +8,10 @@ update, and the next window starts where the last one ended. With ``unroll_lengt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fairseq_l2t.loss.teacher import Teacher
@@ -21,8 +20,10 @@ from fairseq_l2t.teaching.backtracking import Backtracking
 from fairseq_l2t.teaching.lives import Lives, LivingStudent
 from fairseq_l2t.teaching.options.comparison import ResumeError, fixed_options, refuse_other_options
 from fairseq_l2t.teaching.plan import TeachingPlan
+from fairseq_l2t.teaching.processes import Message, OneProcess, Processes
+from fairseq_l2t.teaching.taught_window import TaughtWindow, gathered_windows, mean_hypergradient, standard_error
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
-from fairseq_l2t.teaching.update_report import UpdateReport, sum_by_tenth
+from fairseq_l2t.teaching.update_report import LifeReport, UpdateReport, sum_by_tenth
 from fairseq_l2t.teaching.work import StepKind
 from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
@@ -46,12 +47,13 @@ class TeacherTrainer:
         student: built; its life begins with the first window.
         teacher: trained in place.
         plan: the numbers of the run.
-        measure: (teacher update number) -> (value, gradient (n,)) of the current student, to be maximised.
+        measure: (number of the draw of dev pairs) -> (value, gradient (n,)) of the current student, to be maximised.
         holdout: () -> the same measure on held-back dev pairs.
         observe_dev: () -> None; updates the dev measures of the student's state, at the interval
             ``plan.dev_interval``.
         on_bad_window: called with the error of a window that ended in NaN or infinity.
         memory: memory plan for the saved updates of a window.
+        processes: processes that share the lives of an update and those that judge; all make the same calls.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TeacherTrainer:
         observe_dev: Callable[[], None],
         on_bad_window: Callable[[NonFiniteError], None] = lambda error: None,
         memory: MemoryPlan | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
         self._measure, self._holdout = measure, holdout
@@ -72,8 +75,9 @@ class TeacherTrainer:
         """Called after every student update, and after every step back through one, with the number of the update."""
         self._lives = Lives(student, teacher, plan, observe_dev, lambda kind, update: self.on_step(kind, update))
         self._on_bad_window, self._memory = on_bad_window, memory or MemoryPlan()
+        self._processes = processes or OneProcess()
         self._optimizer = TeacherOptimizer(teacher, plan)
-        self._backtracking = Backtracking(teacher, self._optimizer, plan.teacher_lr_shrink)
+        self._backtracking = Backtracking(self._optimizer, plan.teacher_lr_shrink)
         self.teacher_update = 0
         self.life = -1
         self.best_holdout: float | None = None
@@ -109,15 +113,61 @@ class TeacherTrainer:
         return self.life > 0 or (self.life == 0 and self._lives.is_over())
 
     def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
+        windows = self._teach()
+        ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
+        holdouts = [window.holdout for window in windows if window.holdout is not None]
+        holdout = self._keep_if_best(sum(holdouts) / len(holdouts), keep_best) if holdouts else None
+        self._bad_windows = 0
+        found = mean_hypergradient(windows)
+        self._optimizer.step(found.theta, found.norm)
+        self._share_teacher()
+        self.teacher_update += 1
+        report = self._report(windows, holdout, found)
+        if not (ended and judged):
+            return report
+        best, judgement = self.best_holdout, self._judge(keep_best)
+        if judgement is None or (best is not None and judgement < best):
+            self._backtracking.go_back()
+        return replace(report, holdout_measure=judgement, teacher_rate_factor=self._optimizer.rate_factor)
+
+    def _teach(self) -> list[TaughtWindow]:
+        """Return the windows of the lives of this update that gave a usable hypergradient, in the order of lives.
+
+        Every process lives its share of them: life k of an update belongs to process k modulo their number.
+
+        Raises:
+            NonFiniteError: there is none.
+        """
         if self.life < 0 or self._life_is_spoilt or self._lives.is_over():
-            self.life += 1
-            self._life_is_spoilt = False
-            self._lives.begin(self.plan.seed + self.life)
+            first, begin = self.life + 1, True
+        else:
+            first, begin = self.life, False
+        lives = range(first, first + self.plan.lives_per_update)
+        self.life, self._life_is_spoilt = lives[-1], False
+        found: dict[int, TaughtWindow | str] = {}
+        for life in lives[self._processes.rank :: self._processes.size]:
+            try:
+                found[life] = self._window_of(life, begin)
+            except NonFiniteError as error:
+                found[life] = str(error)
+        told = gathered_windows(self._processes, found, self.teacher.values.device)
+        windows = [window for life in lives if isinstance(window := told[life], TaughtWindow)]
+        problems = {life: problem for life in lives if isinstance(problem := told[life], str)}
+        if not windows:
+            raise NonFiniteError(next(iter(problems.values())))
+        for life, problem in problems.items():
+            self._on_bad_window(NonFiniteError(f"life {life}: {problem}, so it is left out of the mean"))
+        return windows
+
+    def _window_of(self, life: int, begin: bool) -> TaughtWindow:
+        """Run a window of a life; a new one, if ``begin``."""
+        if begin:
+            self._lives.begin(self.plan.seed + life)
         steps = self._lives.next_window()
         kept = min(steps, self.plan.kept_length)
         self._lives.advance(steps - kept)
         trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.after_update)
-        value, grad_omega = self._measure(self.teacher_update)
+        value, grad_omega = self._measure(self._draw_of(life))
         if not math.isfinite(value):
             raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
         found = hypergradient_with_adjoint(
@@ -127,22 +177,33 @@ class TeacherTrainer:
         if not math.isfinite(found.norm):
             raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
         self._lives.end_window()
-        ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
-        judges_itself = ended and not judged and self.plan.dev_holdout > 0
-        holdout = self._keep_if_best(self._held_back(), keep_best) if judges_itself else None
+        judges_itself = self._lives.is_over() and not self.plan.holdout_lives and self.plan.dev_holdout > 0
         phi = trajectory.last_coefficients
         if phi is None:
             raise ValueError("window: no update uses the teacher; expected fewer cross-entropy updates")
-        self._bad_windows = 0
-        self._optimizer.step(found.theta, found.norm)
-        self.teacher_update += 1
-        report = self._report(value, holdout, found, phi, trajectory.recomputed, error)
-        if not (ended and judged):
-            return report
-        best, judgement = self.best_holdout, self._judge(keep_best)
-        if judgement is None or (best is not None and judgement < best):
-            self._backtracking.go_back()
-        return replace(report, holdout_measure=judgement, teacher_rate_factor=self._optimizer.rate_factor)
+        return TaughtWindow(
+            life=life,
+            student_update=self.student.update,
+            measure=value,
+            holdout=self._held_back() if judges_itself else None,
+            found=found,
+            coefficients=self.teacher.statistics(phi),
+            recomputed=trajectory.recomputed,
+            error=error,
+            states=self._lives.take_states(),
+        )
+
+    def _draw_of(self, life: int) -> int:
+        """Return the number from which the dev examples of a window are drawn; each life of an update has its own."""
+        return self.teacher_update * self.plan.lives_per_update + life % self.plan.lives_per_update
+
+    def _share_teacher(self) -> None:
+        """Give all processes the teacher of the first one, so that they agree also where their processors round
+        differently."""
+        if self._processes.size == 1:
+            return
+        own = Message(self._optimizer.snapshot()) if self._processes.rank == 0 else None
+        self._optimizer.restore(self._processes.from_first(own).tensors)
 
     def _error_of(self, found: Hypergradient, trajectory: Trajectory | Window, grad_omega: Tensor) -> float | None:
         """Return the relative error of an approximation on the first window; raise ValueError if it is too large."""
@@ -158,16 +219,28 @@ class TeacherTrainer:
         return error
 
     def _judge(self, keep_best: Callable[[], None]) -> float | None:
-        """Return the mean held-back measure of the judging lives; None if one of them ended in NaN."""
-        try:
-            found = [self._held_back_of(seed) for seed in self.plan.holdout_seeds]
-        except NonFiniteError as error:
-            # A teacher that ruins a student is not one to choose; the next life may still mend it.
-            self._on_bad_window(NonFiniteError(f"--holdout-lives: {error}, so this teacher is not chosen"))
-            return None
-        finally:
-            self._life_is_spoilt = True  # the student is not one that teaches
-        return self._keep_if_best(sum(found) / len(found), keep_best)
+        """Return the mean held-back measure of the judging lives; None if one of them ended in NaN.
+
+        The processes share them out.
+        """
+        seeds = self.plan.holdout_seeds
+        found: dict[str, float | str] = {}
+        for seed in seeds[self._processes.rank :: self._processes.size]:
+            try:
+                found[str(seed)] = self._held_back_of(seed)
+            except NonFiniteError as error:
+                found[str(seed)] = str(error)
+                break
+        self._life_is_spoilt = True  # the student is not one that teaches
+        for message in self._processes.gather(Message(values=found)):
+            found.update(message.values)
+        for seed in seeds:
+            if isinstance(problem := found.get(str(seed)), str):
+                # A teacher that ruins a student is not one to choose; the next life may still mend it.
+                self._on_bad_window(NonFiniteError(f"--holdout-lives: {problem}, so this teacher is not chosen"))
+                return None
+        measures = [float(found[str(seed)]) for seed in seeds]
+        return self._keep_if_best(sum(measures) / len(measures), keep_best)
 
     def _held_back_of(self, seed: int) -> float:
         self._lives.live(seed)
@@ -186,39 +259,34 @@ class TeacherTrainer:
             keep_best()
         return holdout
 
-    def _report(
-        self,
-        value: float,
-        holdout: float | None,
-        found: Hypergradient,
-        phi: Tensor,
-        recomputed: int,
-        error: float | None,
-    ) -> UpdateReport:
-        states = self._lives.take_states()
+    def _report(self, windows: Sequence[TaughtWindow], holdout: float | None, found: Hypergradient) -> UpdateReport:
+        shown, errors = windows[0], [window.error for window in windows if window.error is not None]
         return UpdateReport(
             teacher_update=self.teacher_update,
-            student_life=self.life,
-            student_update=self.student.update,
-            progress=states[-1]["progress"],
-            measure=value,
+            student_life=shown.life,
+            student_update=shown.student_update,
+            progress=shown.states[-1]["progress"],
+            measure=sum(window.measure for window in windows) / len(windows),
             holdout_measure=holdout,
             hypergradient_norm=found.norm,
             adjoint_norm=found.adjoint_norm,
-            **self.teacher.statistics(phi),
-            recomputed_updates=recomputed,
+            **shown.coefficients,
+            recomputed_updates=sum(window.recomputed for window in windows),
             pull_by_tenth=sum_by_tenth(found.pulls),
-            hypergradient_error=error,
-            states=states,
+            hypergradient_error=max(errors) if errors else None,
+            states=shown.states,
             teacher_rate_factor=self._optimizer.rate_factor,
+            lives=tuple(LifeReport(one.life, one.measure, one.found.norm) for one in windows),
+            hypergradient_standard_error=standard_error(windows, found),
         )
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and plain values that determine the rest of the training."""
-        student_tensors, student_values = self.student.state_dict()
+        # Of several lives an update has, each process knows its own last one; the next update begins new ones.
+        is_needed = self.plan.lives_per_update == 1
+        student_tensors, student_values = self.student.state_dict() if is_needed else ({}, None)
         tensors = {f"student.{name}": tensor for name, tensor in student_tensors.items()}
-        tensors.update({f"teacher.{name}": tensor.detach() for name, tensor in self.teacher.named_parameters()})
-        tensors.update({f"optimizer.{name}": tensor for name, tensor in self._optimizer.state_dict().items()})
+        tensors.update(self._optimizer.snapshot())
         tensors.update({f"best.{name}": tensor for name, tensor in self._backtracking.state_dict().items()})
         values = {
             "plan": fixed_options(self.plan),
@@ -246,16 +314,16 @@ class TeacherTrainer:
         ]
         if problems:
             raise ResumeError(f"--resume: the run state does not fit this run: {'; '.join(problems)}")
-        for name, parameter in self.teacher.named_parameters():
-            with torch.no_grad():
-                parameter.copy_(tensors[f"teacher.{name}"])
-        self._optimizer.load_state_dict(_of_prefix(tensors, "optimizer."))
+        self._optimizer.restore(tensors)
         self._optimizer.shrink(values["rate_factor"])
         self._backtracking.load_state_dict(_of_prefix(tensors, "best."))
         self.teacher_update, self.life = values["teacher_update"], values["life"]
         self.best_holdout, self._bad_windows = values["best_holdout"], values["bad_windows"]
         self._life_is_spoilt = values["life_is_spoilt"]
-        self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
+        if values["student"] is None:
+            self._life_is_spoilt = True
+        else:
+            self.student.load_state_dict(_of_prefix(tensors, "student."), values["student"])
 
 
 def _is_of_student(name: str) -> bool:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["UpdateReport", "sum_by_tenth"]
+__all__ = ["LifeReport", "UpdateReport", "sum_by_tenth"]
+
+
+@dataclass(frozen=True)
+class LifeReport:
+    """One life of a teacher update: its number, its measure on dev and the norm of its hypergradient."""
+
+    life: int
+    measure: float
+    hypergradient_norm: float
 
 
 @dataclass(frozen=True)
@@ -14,7 +23,8 @@ class UpdateReport:
 
     Args:
         teacher_update: number of updates made, this one included.
-        student_life: number of the life, counted from 0.
+        student_life: number of the life, counted from 0; of several lives, the first one that ended well. States,
+            progress and Phi statistics are of this life, measures and norms of the mean over lives.
         student_update: updates of the life so far; ``progress`` is their share of a life.
         measure: measure at the end of the window, on the dev examples of the update.
         holdout_measure: None except at the end of a life, the only point where lives are comparable: with
@@ -31,6 +41,9 @@ class UpdateReport:
         initial_holdout_measure: with ``holdout_lives``, in the first report alone: the held-back measure of the initial
             teacher; None elsewhere.
         teacher_rate_factor: factor of the learning rates of the next update (`teaching.backtracking`).
+        lives: of each life of the update; those that ended in NaN or infinity are left out.
+        hypergradient_standard_error: standard error of the mean hypergradient over lives
+            (`teaching.taught_window.standard_error`); None for a single life.
     """
 
     teacher_update: int
@@ -50,6 +63,8 @@ class UpdateReport:
     states: list[dict[str, float]]
     phi_off_diagonal: float | None = None
     teacher_rate_factor: float = 1.0
+    lives: tuple[LifeReport, ...] = ()
+    hypergradient_standard_error: float | None = None
     initial_holdout_measure: float | None = None
 
 

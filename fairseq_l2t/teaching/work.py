@@ -37,21 +37,25 @@ class Steps:
         return forward * self.forward + back * self.back
 
 
-def steps_of(plan: TeachingPlan, teacher_updates: int) -> Steps:
-    """Return the steps of the first teacher updates of a run in which no window ends in NaN or infinity."""
+def steps_of(plan: TeachingPlan, teacher_updates: int, processes: int = 1) -> Steps:
+    """Return the steps of the first teacher updates of a run in which no window ends in NaN or infinity.
+
+    Of several processes, those of the first one, which lives at least as many lives as any other.
+    """
     begin, window = plan.cross_entropy_updates, plan.unroll_length
     taught = plan.total_updates - begin
     windows = -(-taught // window)
     lives, more = divmod(teacher_updates, windows)
-    judged = plan.holdout_lives * plan.total_updates
+    judged = -(-plan.holdout_lives // processes) * plan.total_updates
+    of_update = -(-plan.lives_per_update // processes)  # more than one only where a window is a whole life
     last_window = taught - (windows - 1) * window
     back_of_life = (windows - 1) * min(window, plan.kept_length) + min(last_window, plan.kept_length)
-    forward = lives * (plan.total_updates + judged)
+    forward = lives * (of_update * plan.total_updates + judged)
     if more:
         forward += begin + more * window
     if teacher_updates:  # before its first update the teacher is judged too
         forward += judged
-    return Steps(forward, lives * back_of_life + more * min(window, plan.kept_length))
+    return Steps(forward, lives * of_update * back_of_life + more * min(window, plan.kept_length))
 
 
 class RunWork:
@@ -61,11 +65,14 @@ class RunWork:
         plan: the numbers of the run.
         made: teacher updates made before.
         clock: returns seconds.
+        processes: number of processes that share the run.
     """
 
-    def __init__(self, plan: TeachingPlan, made: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.plan, self._clock = plan, clock
-        self._all = steps_of(plan, plan.teacher_updates)
+    def __init__(
+        self, plan: TeachingPlan, made: int, clock: Callable[[], float] = time.monotonic, processes: int = 1
+    ) -> None:
+        self.plan, self._clock, self._processes = plan, clock, processes
+        self._all = steps_of(plan, plan.teacher_updates, processes)
         self._last = clock()
         self._seconds, self._timed = {"forward": 0.0, "back": 0.0}, {"forward": 0, "back": 0}
         self.kind: StepKind = "life"
@@ -75,7 +82,7 @@ class RunWork:
     def begin_update(self, made: int) -> None:
         """Go on to the teacher update after the first ``made``."""
         self.made = made
-        self._before, self._after = steps_of(self.plan, made), steps_of(self.plan, made + 1)
+        self._before, self._after = (steps_of(self.plan, one, self._processes) for one in (made, made + 1))
         self._forward = self._back = 0
 
     def step(self, kind: StepKind, update: int) -> None:

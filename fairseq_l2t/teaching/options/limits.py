@@ -12,6 +12,7 @@ __all__ = [
     "LARGEST_LIVES",
     "LARGEST_NORM",
     "LARGEST_RATE",
+    "LARGEST_SECONDS",
     "LARGEST_SEED",
     "LARGEST_TEACHER_RATE",
     "LARGEST_WIDTH",
@@ -44,6 +45,9 @@ SMALLEST_COEFFICIENT = 1e-6
 
 LARGEST_NORM = 1e9
 """Of gradients before clipping; a larger limit never clips, which 0 asks for."""
+
+LARGEST_SECONDS = 1e6
+"""Of waiting for another process: eleven days."""
 
 LARGEST_SEED = 2**31 - 1
 """fairseq seeds NumPy, which accepts 32 bits, for the data order, and lives count up from it."""

@@ -19,6 +19,7 @@ from fairseq_l2t.teaching.options.limits import (
     LARGEST_COUNT,
     LARGEST_LIVES,
     LARGEST_NORM,
+    LARGEST_SECONDS,
     LARGEST_TEACHER_RATE,
     SMALLEST_COEFFICIENT,
 )
@@ -213,6 +214,27 @@ class TeachingOptions(LifeOptions, DevOptions):
             "K",
         ),
     ] = 0
+    lives_per_update: Annotated[
+        int,
+        Field(ge=1, le=LARGEST_LIVES),
+        Option(
+            "lives whose hypergradients are averaged in a teacher update; needs windows of whole lives; torchrun "
+            "shares them out among its processes",
+            _UPDATES,
+            "K",
+        ),
+    ] = 1
+    worker_timeout: Annotated[
+        float,
+        Field(gt=0, le=LARGEST_SECONDS),
+        Option(
+            "seconds that a process started by torchrun waits for the others, longer than their lives take; then the "
+            "run ends and names the process that did not answer",
+            _UPDATES,
+            "SECONDS",
+            may_change=True,
+        ),
+    ] = 3600.0
     holdout_lives: Annotated[
         int,
         Field(ge=0, le=LARGEST_LIVES),

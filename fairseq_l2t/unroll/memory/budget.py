@@ -58,6 +58,7 @@ def plan_for(
     place: str = "device",
     folder: Path | None = None,
     for_differences: bool = False,
+    processes: int = 1,
 ) -> MemoryPlan:
     """Return the memory plan of a teacher run, for windows of ``steps`` updates of ``student``.
 
@@ -71,6 +72,7 @@ def plan_for(
         budget: bytes of ``--memory-budget``; None: not given.
         measure: computes the measure on dev with its gradient, on the batch that needs the most memory.
         keep_graphs, place, folder, for_differences: see `memory_plan`.
+        processes: processes of this host, which share the budget; those with a GPU of their own do not.
 
     Raises:
         ValueError: the budget is too small for any window, with the smallest budget that is enough; a wrong
@@ -79,6 +81,10 @@ def plan_for(
     on_device, given = place == "device", budget is not None
     if budget is None and place != "file":
         budget = half_of_memory(student.omega.device if on_device else torch.device("cpu"))
+    if budget is not None and processes > 1:
+        gpus = torch.cuda.device_count() if on_device and student.omega.is_cuda else 1
+        budget //= -(-processes // gpus)
+        logger.info("memory budget: %dM for each of the %d processes of this host", budget // 2**20, processes)
     reserve = 0
     if given and on_device:
         reserve = peak_bytes(measure)
