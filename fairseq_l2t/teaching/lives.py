@@ -49,7 +49,7 @@ class Lives:
         observe_dev: Callable[[], None],
         on_step: Callable[[StepKind, int], None] = lambda kind, update: None,
     ) -> None:
-        self._student, self._teacher, self._plan = student, teacher, plan
+        self.student, self._teacher, self._plan = student, teacher, plan
         self._measure_on_dev, self._dev_interval = observe_dev, plan.dev_interval
         self._on_step = on_step
         self._kind: StepKind = "life"
@@ -57,28 +57,28 @@ class Lives:
 
     def begin(self, seed: int) -> None:
         """Start a new life and make its cross-entropy updates, which do not depend on the teacher and are not saved."""
-        self._student.restart(seed)
+        self.student.restart(seed)
         self._seen = [self._current_state()]
-        if self._student.cross_entropy_updates:
-            self.advance(self._student.cross_entropy_updates)
+        if self.student.cross_entropy_updates:
+            self.advance(self.student.cross_entropy_updates)
             self.end_window()
 
     def advance(self, steps: int) -> None:
         """Make ``steps`` updates without saving them."""
-        advance(self._student, self._teacher, steps, self.after_update)
+        advance(self.student, self._teacher, steps, self.after_update)
 
     def next_window(self) -> int:
         """Return the number of updates in the next window."""
-        return min(self._plan.unroll_length, self._plan.total_updates - self._student.update)
+        return min(self._plan.unroll_length, self._plan.total_updates - self.student.update)
 
     def after_update(self) -> None:
         """Report the update, and measure on dev if it is time."""
-        self._on_step(self._kind, self._student.update)
+        self._on_step(self._kind, self.student.update)
         self._observe_if_due()
 
     def _observe_if_due(self) -> None:
         """Measure on dev at the interval, as fairseq-train will, so that both have dev measures of the same age."""
-        if self._dev_interval and self._student.update % self._dev_interval == 0:
+        if self._dev_interval and self.student.update % self._dev_interval == 0:
             self._observe_dev()
 
     def _observe_dev(self) -> None:
@@ -86,8 +86,8 @@ class Lives:
         self._seen.append(self._current_state())
 
     def _current_state(self) -> dict[str, float]:
-        state = self._student.state
-        return dict(zip(state.features, state.vector(self._student.update).tolist(), strict=True))
+        state = self.student.state
+        return dict(zip(state.features, state.vector(self.student.update).tolist(), strict=True))
 
     def take_states(self) -> list[dict[str, float]]:
         """Return, by feature name, the states at the start of the life, at each measure on dev, and now.
@@ -105,7 +105,7 @@ class Lives:
 
     def is_over(self) -> bool:
         """Whether the student has made all updates of its life."""
-        return self._student.update >= self._plan.total_updates
+        return self.student.update >= self._plan.total_updates
 
     def live(self, seed: int) -> None:
         """Make a whole life without saving updates; the updates are the same as in saved windows."""

@@ -7,7 +7,6 @@ update, and the next window starts where the last one ended. With ``unroll_lengt
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,20 +23,13 @@ from fairseq_l2t.teaching.processes import Message, OneProcess, Processes
 from fairseq_l2t.teaching.taught_window import TaughtWindow, gathered_windows, mean_hypergradient, standard_error
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.teaching.update_report import LifeReport, UpdateReport, sum_by_tenth
+from fairseq_l2t.teaching.window_runner import WindowRunner
 from fairseq_l2t.teaching.work import StepKind
-from fairseq_l2t.unroll.adjoint_sweep import Hypergradient, hypergradient_with_adjoint
+from fairseq_l2t.unroll.adjoint_sweep import Hypergradient
 from fairseq_l2t.unroll.memory.plan import MemoryPlan
 from fairseq_l2t.unroll.student import NonFiniteError
-from fairseq_l2t.unroll.trajectory import Trajectory, unroll
-from fairseq_l2t.unroll.window import Window
 
 __all__ = ["TeacherTrainer"]
-
-
-LARGEST_RELATIVE_ERROR = 1.0
-"""Smallest relative error at which an approximate hypergradient is refused; every step back multiplies the earlier
-errors. Finite differences in float32 had errors of 0.001 to 0.25 over 40 updates, and 23,000 over 780
-(benchmarks/cost/README.md)."""
 
 
 class TeacherTrainer:
@@ -70,11 +62,19 @@ class TeacherTrainer:
         processes: Processes | None = None,
     ) -> None:
         self.student, self.teacher, self.plan = student, teacher, plan
-        self._measure, self._holdout = measure, holdout
         self.on_step: Callable[[StepKind, int], None] = lambda kind, update: None
         """Called after every student update, and after every step back through one, with the number of the update."""
         self._lives = Lives(student, teacher, plan, observe_dev, lambda kind, update: self.on_step(kind, update))
-        self._on_bad_window, self._memory = on_bad_window, memory or MemoryPlan()
+        self._windows = WindowRunner(
+            self._lives,
+            teacher,
+            plan,
+            measure,
+            holdout,
+            memory or MemoryPlan(),
+            lambda kind, update: self.on_step(kind, update),
+        )
+        self._on_bad_window = on_bad_window
         self._processes = processes or OneProcess()
         self._optimizer = TeacherOptimizer(teacher, plan)
         self._backtracking = Backtracking(self._optimizer, plan.teacher_lr_shrink)
@@ -114,7 +114,7 @@ class TeacherTrainer:
 
     def _run_window(self, keep_best: Callable[[], None]) -> UpdateReport:
         windows = self._teach()
-        ended, judged = self._lives.is_over(), self.plan.holdout_lives > 0
+        ended, judged = windows[0].student_update >= self.plan.total_updates, self.plan.holdout_lives > 0
         holdouts = [window.holdout for window in windows if window.holdout is not None]
         holdout = self._keep_if_best(sum(holdouts) / len(holdouts), keep_best) if holdouts else None
         self._bad_windows = 0
@@ -138,16 +138,16 @@ class TeacherTrainer:
         Raises:
             NonFiniteError: there is none.
         """
-        if self.life < 0 or self._life_is_spoilt or self._lives.is_over():
-            first, begin = self.life + 1, True
-        else:
-            first, begin = self.life, False
-        lives = range(first, first + self.plan.lives_per_update)
+        count = self.plan.lives_per_update
+        # Several lives are whole ones. Of a process whose life ended in NaN, the student would say that it goes on.
+        begin = count > 1 or self.life < 0 or self._life_is_spoilt or self._lives.is_over()
+        first = self.life + begin
+        lives = range(first, first + count)
         self.life, self._life_is_spoilt = lives[-1], False
         found: dict[int, TaughtWindow | str] = {}
         for life in lives[self._processes.rank :: self._processes.size]:
             try:
-                found[life] = self._window_of(life, begin)
+                found[life] = self._windows.run(life, begin, self.teacher_update)
             except NonFiniteError as error:
                 found[life] = str(error)
         told = gathered_windows(self._processes, found, self.teacher.values.device)
@@ -159,44 +159,6 @@ class TeacherTrainer:
             self._on_bad_window(NonFiniteError(f"life {life}: {problem}, so it is left out of the mean"))
         return windows
 
-    def _window_of(self, life: int, begin: bool) -> TaughtWindow:
-        """Run a window of a life; a new one, if ``begin``."""
-        if begin:
-            self._lives.begin(self.plan.seed + life)
-        steps = self._lives.next_window()
-        kept = min(steps, self.plan.kept_length)
-        self._lives.advance(steps - kept)
-        trajectory = unroll(self.student, self.teacher, kept, self._memory, self._lives.after_update)
-        value, grad_omega = self._measure(self._draw_of(life))
-        if not math.isfinite(value):
-            raise NonFiniteError(f"student update {self.student.update}: the measure is {value}")
-        found = hypergradient_with_adjoint(
-            trajectory, grad_omega, self.plan.hvp, lambda update: self.on_step("sweep", update + 1)
-        )
-        error = self._error_of(found, trajectory, grad_omega)
-        if not math.isfinite(found.norm):
-            raise NonFiniteError(f"student update {self.student.update}: the hypergradient is not finite")
-        self._lives.end_window()
-        judges_itself = self._lives.is_over() and not self.plan.holdout_lives and self.plan.dev_holdout > 0
-        phi = trajectory.last_coefficients
-        if phi is None:
-            raise ValueError("window: no update uses the teacher; expected fewer cross-entropy updates")
-        return TaughtWindow(
-            life=life,
-            student_update=self.student.update,
-            measure=value,
-            holdout=self._held_back() if judges_itself else None,
-            found=found,
-            coefficients=self.teacher.statistics(phi),
-            recomputed=trajectory.recomputed,
-            error=error,
-            states=self._lives.take_states(),
-        )
-
-    def _draw_of(self, life: int) -> int:
-        """Return the number from which the dev examples of a window are drawn; each life of an update has its own."""
-        return self.teacher_update * self.plan.lives_per_update + life % self.plan.lives_per_update
-
     def _share_teacher(self) -> None:
         """Give all processes the teacher of the first one, so that they agree also where their processors round
         differently."""
@@ -204,19 +166,6 @@ class TeacherTrainer:
             return
         own = Message(self._optimizer.snapshot()) if self._processes.rank == 0 else None
         self._optimizer.restore(self._processes.from_first(own).tensors)
-
-    def _error_of(self, found: Hypergradient, trajectory: Trajectory | Window, grad_omega: Tensor) -> float | None:
-        """Return the relative error of an approximation on the first window; raise ValueError if it is too large."""
-        if self.plan.hvp == "exact" or self.teacher_update:
-            return None
-        error = found.relative_error(hypergradient_with_adjoint(trajectory, grad_omega))
-        if not error < LARGEST_RELATIVE_ERROR:
-            raise ValueError(
-                f"--hvp: {self.plan.hvp}; relative error {error:.3g} of the hypergradient of the first window, "
-                f"expected below {LARGEST_RELATIVE_ERROR:g}: use exact, an --unroll-length below "
-                f"{self.plan.unroll_length}, or more --cross-entropy-updates"
-            )
-        return error
 
     def _judge(self, keep_best: Callable[[], None]) -> float | None:
         """Return the mean held-back measure of the judging lives; None if one of them ended in NaN.
@@ -227,7 +176,7 @@ class TeacherTrainer:
         found: dict[str, float | str] = {}
         for seed in seeds[self._processes.rank :: self._processes.size]:
             try:
-                found[str(seed)] = self._held_back_of(seed)
+                found[str(seed)] = self._windows.judge(seed)
             except NonFiniteError as error:
                 found[str(seed)] = str(error)
                 break
@@ -241,16 +190,6 @@ class TeacherTrainer:
                 return None
         measures = [float(found[str(seed)]) for seed in seeds]
         return self._keep_if_best(sum(measures) / len(measures), keep_best)
-
-    def _held_back_of(self, seed: int) -> float:
-        self._lives.live(seed)
-        return self._held_back()
-
-    def _held_back(self) -> float:
-        holdout = self._holdout()
-        if not math.isfinite(holdout):
-            raise NonFiniteError(f"student update {self.student.update}: the measure on held-back pairs is {holdout}")
-        return holdout
 
     def _keep_if_best(self, holdout: float, keep_best: Callable[[], None]) -> float:
         if self.best_holdout is None or holdout > self.best_holdout:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fairseq_l2t.loss.teacher import Teacher
 from fairseq_l2t.teaching.options.teaching_options import TeachingOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, plan_of, resolve
+from fairseq_l2t.teaching.processes import Processes
 from fairseq_l2t.teaching.trainer import TeacherTrainer
 from fairseq_l2t.teaching.update_report import UpdateReport
 from fairseq_l2t.testing.hypergradient_check import dev_gradient, dev_measure
@@ -70,6 +71,7 @@ def trainer(
     holdouts: Iterable[float] | None = None,
     seed: int = 0,
     interval: int = 0,
+    processes: Processes | None = None,
 ) -> TeacherTrainer:
     """Return a trainer of a toy student.
 
@@ -80,6 +82,7 @@ def trainer(
         holdouts: values that replace the measure on held-back pairs.
         seed: seed of the teacher.
         interval: student updates between two looks at dev; 0: after each window.
+        processes: processes that share the lives.
     """
     student = MortalStudent(cross_entropy_updates=warmup)
     student.bad_lives = frozenset(bad_lives)
@@ -95,6 +98,7 @@ def trainer(
         measure=measure,
         holdout=lambda: measure(0)[0] if values is None else next(values),
         observe_dev=lambda: student.state.observe_dev(1.0, 0.5),
+        processes=processes,
     )
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from fairseq_l2t.testing.toy_lives import PLAN, run, trainer
 
 WHOLE = dataclasses.replace(PLAN, unroll_length=8)
 THREE = dataclasses.replace(WHOLE, lives_per_update=3)
+JUDGING_SEED = dataclasses.replace(THREE, holdout_lives=1).holdout_seeds[0]
 
 
 def hypergradients(subject, updates=1):
@@ -77,6 +80,60 @@ def test_a_run_of_several_lives_is_resumed_to_the_bit():
     resumed.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, values)
     run(resumed, 2)
     assert torch.equal(resumed.teacher.values, whole.teacher.values)
+
+
+class ThreadProcesses:
+    """Processes that are threads; they exchange bytes as torchrun's do.
+
+    One runs at a time, between two exchanges, because they share torch's generator of random numbers.
+    """
+
+    on_host = 1
+
+    def __init__(self, rank, shared, barrier, turn):
+        self.rank, self.size = rank, len(shared)
+        self._shared, self._barrier, self._turn = shared, barrier, turn
+
+    def gather(self, message):
+        self._shared[self.rank] = message.to_bytes()
+        self._turn.release()
+        self._barrier.wait(timeout=60)
+        found = [Message.from_bytes(data) for data in self._shared]
+        self._barrier.wait(timeout=60)
+        self._turn.acquire()
+        return found
+
+    def from_first(self, message):
+        return self.gather(message or Message())[0]
+
+
+def run_in_processes(size, plan, updates, **given):
+    """Return the trainer and the reports of each process."""
+    shared = [b""] * size, threading.Barrier(size), threading.Lock()
+    subjects = [trainer(plan, processes=ThreadProcesses(rank, *shared), **given) for rank in range(size)]
+
+    def live(subject):
+        with shared[-1]:
+            return run(subject, updates)
+
+    with ThreadPoolExecutor(size) as pool:
+        return subjects, list(pool.map(live, subjects))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("bad", [[], [WHOLE.seed + 1], [WHOLE.seed + 2, WHOLE.seed + 3], [JUDGING_SEED + 1]])
+def test_the_number_of_processes_changes_no_bit(size, bad):
+    """Also where a life of one process alone ends in NaN, and where it judges."""
+    plan = dataclasses.replace(THREE, holdout_lives=2, teacher_lr_shrink=0.5)
+    alone = trainer(plan, bad_lives=bad)
+    reports = run(alone, 3)
+    subjects, of_process = run_in_processes(size, plan, 3, bad_lives=bad)
+    for subject, told in zip(subjects, of_process, strict=True):
+        assert told == reports
+        tensors, values = subject.state_dict()
+        assert values == alone.state_dict()[1]
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in alone.state_dict()[0].items())
+    assert not torch.equal(trainer(plan).teacher.values, alone.teacher.values)
 
 
 def test_windows_shorter_than_a_life_are_refused():

@@ -64,7 +64,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("plan", "updates", "holdouts"), CASES, ids=["windows", "judged", "gone back", "several lives"])
+@pytest.mark.parametrize(
+    ("plan", "updates", "holdouts"), CASES, ids=["windows", "judged", "gone back", "several lives"]
+)
 def test_no_edit_of_a_state_is_resumed(tmp_path, plan, updates, holdouts):
     _, (tensors, values) = states_of(tmp_path, plan, updates, holdouts)
     if plan is BACKTRACKED:

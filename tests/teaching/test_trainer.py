@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fairseq_l2t.core import NonFiniteError, Teacher, hypergradient, unroll
-from fairseq_l2t.teaching import trainer as teacher_training
+from fairseq_l2t.teaching import window_runner
 from fairseq_l2t.teaching.teacher_optimizer import TeacherOptimizer
 from fairseq_l2t.testing.hypergradient_check import dev_gradient
 from fairseq_l2t.testing.toy_lives import JUDGED, PLAN, MortalStudent, run, trainer
@@ -127,7 +127,7 @@ def test_the_pulls_of_a_window_add_up_to_the_hypergradient_of_one_key():
 def test_an_approximation_that_is_far_off_is_refused_before_the_teacher_moves(monkeypatch):
     subject = trainer(dataclasses.replace(PLAN, unroll_length=8, hvp="finite-difference"))
     before = subject.teacher.values.detach().clone()
-    monkeypatch.setattr(teacher_training, "LARGEST_RELATIVE_ERROR", 1e-16)
+    monkeypatch.setattr(window_runner, "LARGEST_RELATIVE_ERROR", 1e-16)
     with pytest.raises(
         ValueError,
         match=r"--hvp: finite-difference; .* expected below 1e-16: use exact, an "
