@@ -24,7 +24,7 @@ __all__ = ["Watch", "machine", "run_cell"]
 _PRELOADED = ("benchmarks.cost.cells", "torch._dynamo")
 """Modules of the process that others are forked from. PyTorch imports the second with its first optimizer."""
 
-_POLL = 0.05
+_POLL_SECONDS = 0.05
 
 
 class Watch:
@@ -89,7 +89,7 @@ def _wait(process, watch: Watch) -> str | None:
             return f"no answer within {watch.timeout:g} s"
         if _resident(process.pid) > watch.memory_limit:
             return f"over {watch.memory_limit / 2**30:.3g} GiB"
-        process.join(_POLL)
+        process.join(_POLL_SECONDS)
     return None
 
 

@@ -28,8 +28,8 @@ NAMES = (
 """Competitors, in the order of tables."""
 
 _PEERS = ("plain-autograd", "higher", "torchopt", "torchopt-meta")
-_MENDS = "fairseq's modules with our corrections of second derivatives"
-_MENDED = (
+_CORRECTED = "fairseq's modules with our corrections of second derivatives"
+_CORRECTIONS = (
     "Corrections are those of fairseq_l2t.plugin.student.second_derivatives: MATH attention, no fast path, weight norm "
     "composed, GradMultiply right. Stock modules raise or are silently wrong: benchmarks/peers/README.md."
 )
@@ -39,12 +39,12 @@ _NOTES = {
     "ours-graphs": "as many graphs kept as --graph-budget holds",
     "ours-fast": "products with the Hessian by finite differences",
     "ours-budget": "what --memory-budget holds is kept, the rest is made again",
-    "plain-autograd": f"{_MENDS}; tied weights under each of their names; fairseq's Adam by hand, 1e-30 inside its "
+    "plain-autograd": f"{_CORRECTED}; tied weights under each of their names; fairseq's Adam by hand, 1e-30 inside its "
     "root",
-    "higher": _MENDS,
-    "torchopt": f"FuncOptimizer; {_MENDS}; tied weights under each of their names; fairseq's Adam written as a "
+    "higher": _CORRECTED,
+    "torchopt": f"FuncOptimizer; {_CORRECTED}; tied weights under each of their names; fairseq's Adam written as a "
     "transformation, 1e-30 inside the root",
-    "torchopt-meta": f"MetaAdam; {_MENDS}; 1e-30 inside the root; its Adam is PyTorch's, with eps elsewhere",
+    "torchopt-meta": f"MetaAdam; {_CORRECTED}; 1e-30 inside the root; its Adam is PyTorch's, with eps elsewhere",
 }
 _BETTY = (
     "betty-ml 0.1.1 computes something else: it does not differentiate through unrolled updates at all; its "
@@ -128,7 +128,7 @@ def tables(records: Records, clock: str = "seconds") -> str:
         return "no cells"
     names = [name for name in NAMES if any(name in group.competitors for group in found)]
     notes = [f"- {name}: {_NOTES[name]}" for name in names if name in _NOTES]
-    notes += [f"- {_MENDED}", f"- {_BETTY}"]
+    notes += [f"- {_CORRECTIONS}", f"- {_BETTY}"]
     parts = [machines(records), _HOW_TO_READ, *map(_table, found), _slopes(found), "\n".join(notes)]
     return "\n\n".join(part for part in parts if part)
 

@@ -34,14 +34,14 @@ STUDENT_TOLERANCE = 1e-4
 """The same for the student: TorchOpt's Adam corrects its bias in float32, which changes the measure by up to 1e-5."""
 
 _DIRECTIONS = 2
-_LARGEST = (3e-4, 1e-5, 3e-7, 1e-8)
+_STEP_SIZES = (3e-4, 1e-5, 3e-7, 1e-8)
 """First distances of the differences; the next is tried where the one before does not settle the question. Adam's
 updates bend within 1e-6 where gradients are as small as its eps: there, larger distances agree by chance."""
 
-_UNRESOLVED = 3
+_LEAST_RESOLVED_RATIO = 3
 """Smallest ratio of an error to the resolution of the differences for a peer to be called wrong."""
 
-_CONFIRMED = 0.1
+_LARGEST_RELATIVE_CHANGE = 0.1
 """Share of the gap to a peer's derivative by which two slopes may differ for the peer to be called wrong."""
 
 
@@ -114,7 +114,7 @@ def _verdict(cell: Cell) -> str:
         return "NaN"
     if cell.error < TOLERANCE:
         return "right"
-    return "unresolved" if cell.error < _UNRESOLVED * cell.resolution else f"WRONG {_share(cell.error)}"
+    return "unresolved" if cell.error < _LEAST_RESOLVED_RATIO * cell.resolution else f"WRONG {_share(cell.error)}"
 
 
 def _share(error: float) -> str:
@@ -131,11 +131,15 @@ def _relative_error(found: list[Comparison]) -> float:
 def _settled(derivative: float, slope_from: Callable[[float], Slope]) -> Comparison:
     """Compare with slopes from ever smaller first distances, until one agrees or two agree that it is wrong."""
     before = None
-    for largest in _LARGEST:
+    for largest in _STEP_SIZES:
         slope = slope_from(largest)
         found = Comparison(derivative, slope)
         change = math.inf if before is None else abs(slope.value - before)
-        if found.error < TOLERANCE or math.isnan(derivative) or change < _CONFIRMED * abs(derivative - slope.value):
+        if (
+            found.error < TOLERANCE
+            or math.isnan(derivative)
+            or change < _LARGEST_RELATIVE_CHANGE * abs(derivative - slope.value)
+        ):
             return found
         before = slope.value
     return Comparison(derivative, Slope(slope.value, max(slope.uncertainty, change)))

@@ -17,7 +17,7 @@ from fairseq_l2t.unroll.trajectory import Trajectory, advance, unroll
 
 __all__ = ["Life", "horizon_lengths", "measure_life"]
 
-_SPREAD = 0.1
+_RELATIVE_SPREAD = 0.1
 """Relative deviation of the teacher's coefficients from `PHI`."""
 
 
@@ -58,7 +58,7 @@ def measure_life(life: Life, after_step: Callable[[], object] = lambda: None) ->
     """Yield a record for each start and objective; ``after_step`` is called after each update made or gone back."""
     student = FairseqStudent.from_args(life.arguments)
     teacher = Teacher.for_student(student, seed=life.seed, initial_coefficient=PHI)
-    spread(teacher, life.seed, (1 - _SPREAD) * PHI, (1 + _SPREAD) * PHI)
+    spread(teacher, life.seed, (1 - _RELATIVE_SPREAD) * PHI, (1 + _RELATIVE_SPREAD) * PHI)
     for start in sorted(life.starts):
         for _ in range(student.cross_entropy_updates + start - student.update):
             advance(student, teacher, 1)

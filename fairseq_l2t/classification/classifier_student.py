@@ -20,14 +20,14 @@ from fairseq_l2t.classification.data import ImageSet, Splits, normalise
 from fairseq_l2t.classification.losses import Criterion, CrossEntropy
 from fairseq_l2t.classification.recipe import Recipe
 from fairseq_l2t.classification.state import ClassifierState
-from fairseq_l2t.classification.students import VOUCHED, build_student
+from fairseq_l2t.classification.students import VERIFIED, build_student
 from fairseq_l2t.classification.students.batch_norm import (
     CarriedBatchNorm2d,
     collect_statistics,
     running_loss,
     statistic_names,
 )
-from fairseq_l2t.kernels.twice_differentiable import refuse_unvouched, twice_differentiable
+from fairseq_l2t.kernels.twice_differentiable import refuse_unverified, twice_differentiable
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.loss.full_loss import full_dynamic_loss
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
@@ -93,7 +93,7 @@ class ClassifierStudent:
             self.model = build_student(
                 self.recipe.student, classes=self.classes, image_shape=shape, bias=self.criterion.needs_bias
             ).to(self._dtype)
-        refuse_unvouched(self.model, VOUCHED)
+        refuse_unverified(self.model, VERIFIED)
         statistics = statistic_names(self.model)
         named = sorted(self.model.named_parameters(), key=lambda pair: pair[0] in statistics)
         self.parameters = FlatParameters(named)

@@ -19,9 +19,9 @@ from fairseq_l2t.teaching import plan as teaching_plan
 from fairseq_l2t.teaching.options.command_line import Command, parse_command
 from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
 from fairseq_l2t.teaching.options.image_options import ImageTeaching
+from fairseq_l2t.teaching.options.life_options import DevOptions, LifeOptions, RunOptions
 from fairseq_l2t.teaching.options.limits import LARGEST_COEFFICIENT, LARGEST_COUNT
 from fairseq_l2t.teaching.options.presets import PRESETS
-from fairseq_l2t.teaching.options.teaching_options import DevOptions, LifeOptions, RunOptions
 from fairseq_l2t.teaching.plan import TeachingPlan, life_of, resolve
 
 __all__ = [

@@ -26,7 +26,7 @@ GREY = "#444444"
 _DOTS_PER_INCH = 130
 _LABEL_GAP = 0.045
 """Smallest distance of two labels, as a share of the height of the axes."""
-_MOST_ROWS = 40
+_LARGEST_ROW_COUNT = 40
 """Most words in each direction in the heat map."""
 
 
@@ -89,7 +89,7 @@ def plot_words(path: str | os.PathLike[str], weights: WordWeights, *, words: int
     Raises:
         OSError: the file could not be written.
     """
-    high, low = weights.ranked(weights.weights[-1], min(words, _MOST_ROWS))
+    high, low = weights.ranked(weights.weights[-1], min(words, _LARGEST_ROW_COUNT))
     chosen = [*high, *reversed(low)]
     weight = weights.weights
     relative = (weight - weight.mean(axis=1, keepdims=True))[:, chosen].T

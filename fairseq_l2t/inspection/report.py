@@ -20,7 +20,7 @@ _WORD_COLUMNS = 12
 _MOVER_COLUMNS = 18
 """The same in the list of words whose weight changes most."""
 _LINE_COLUMNS = 100
-_LEAST_CHANGE = 0.01
+_SMALLEST_CHANGE_SHOWN = 0.01
 """Smaller changes of weight count as none: 1 % of the pull of cross-entropy."""
 _NAMED_WORDS = 5
 """Words named in a sentence."""
@@ -125,7 +125,7 @@ def _in_words(weights: WordWeights) -> list[str]:
     largest = float(np.abs(change).max())
     if len(weights.progress) < 2:
         sentences.append("Only one stage: nothing to compare.")
-    elif largest < _LEAST_CHANGE:
+    elif largest < _SMALLEST_CHANGE_SHOWN:
         sentences.append(
             f"The loss hardly changes during a life: from progress {first:g} to {last:g} no weight changes by "
             f"more than {largest:.2g} (1 is the weight under cross-entropy)."
@@ -137,7 +137,7 @@ def _in_words(weights: WordWeights) -> list[str]:
         )
         sentences += _named_movers(weights)
     low, high = np.percentile(weight[-1], [5, 95])
-    if high - low < _LEAST_CHANGE:
+    if high - low < _SMALLEST_CHANGE_SHOWN:
         sentences.append("At the last stage nearly all words have the same weight.")
     smoothing = weights.smoothing_weights
     if smoothing is not None:
@@ -161,7 +161,7 @@ def _named_movers(weights: WordWeights) -> list[str]:
     change, weight = weights.change, weights.weights
     sentences = []
     for verb, order, sign in zip(("gain", "lose"), weights.ranked(change, _NAMED_WORDS), (1, -1), strict=True):
-        moved = [index for index in order if sign * change[index] >= _LEAST_CHANGE]
+        moved = [index for index in order if sign * change[index] >= _SMALLEST_CHANGE_SHOWN]
         if moved:
             named = ", ".join(
                 f"{printable(weights.words[index])} ({weight[0, index]:.2f} to {weight[-1, index]:.2f})"
@@ -169,7 +169,7 @@ def _named_movers(weights: WordWeights) -> list[str]:
             )
             sentences.append(f"The words that {verb} most: {named}.")
         else:
-            sentences.append(f"No word {verb}s {_LEAST_CHANGE:g} or more.")
+            sentences.append(f"No word {verb}s {_SMALLEST_CHANGE_SHOWN:g} or more.")
     return sentences
 
 

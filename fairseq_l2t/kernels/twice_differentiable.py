@@ -30,18 +30,18 @@ from fairseq_l2t.kernels.layer_norm import fused_layer_norm
 from fairseq_l2t.kernels.lstm import fused_lstm
 
 __all__ = [
-    "VOUCHED_TORCH_MODULES",
+    "VERIFIED_TORCH_MODULES",
     "NotTwiceDifferentiableError",
     "ScaledGradient",
     "attribute_replaced",
     "outer_gradient",
-    "refuse_unvouched",
+    "refuse_unverified",
     "twice_differentiable",
-    "unvouched_modules",
+    "unverified_modules",
     "uses_fused_nodes",
 ]
 
-VOUCHED_TORCH_MODULES: frozenset[str] = frozenset(
+VERIFIED_TORCH_MODULES: frozenset[str] = frozenset(
     f"torch.nn.modules.{name}"
     for name in (  # noqa: SIM905  one string is easier to read than a list of strings
         "activation.GELU activation.GLU activation.ReLU activation.Sigmoid activation.Softmax activation.Tanh "
@@ -184,26 +184,26 @@ def uses_fused_nodes() -> bool:
     return _CURRENT_PASS.fused_contexts > 0
 
 
-def unvouched_modules(module: nn.Module, vouched: Collection[str] = ()) -> list[tuple[str, str]]:
+def unverified_modules(module: nn.Module, verified: Collection[str] = ()) -> list[tuple[str, str]]:
     """Return (path, full class name) of every part of ``module`` whose second derivatives are not verified.
 
     An embedding whose gradient is not that of a look-up is named with the setting: ``...Embedding:max_norm``.
 
     Args:
         module: the student's model.
-        vouched: full class names (``module.ClassName``) accepted in addition to `VOUCHED_TORCH_MODULES`.
+        verified: full class names (``module.ClassName``) accepted in addition to `VERIFIED_TORCH_MODULES`.
     """
     named = [(path or "(the model)", _kind_of(part)) for path, part in module.named_modules()]
-    return [(path, name) for path, name in named if name not in VOUCHED_TORCH_MODULES and name not in vouched]
+    return [(path, name) for path, name in named if name not in VERIFIED_TORCH_MODULES and name not in verified]
 
 
-def refuse_unvouched(module: nn.Module, vouched: Collection[str] = ()) -> None:
-    """Refuse a student with a module whose second derivatives are not verified; arguments as `unvouched_modules`.
+def refuse_unverified(module: nn.Module, verified: Collection[str] = ()) -> None:
+    """Refuse a student with a module whose second derivatives are not verified; arguments as `unverified_modules`.
 
     Raises:
         NotTwiceDifferentiableError: the message names every such module and its class.
     """
-    unknown = [f"{path} ({name})" for path, name in unvouched_modules(module, vouched)]
+    unknown = [f"{path} ({name})" for path, name in unverified_modules(module, verified)]
     if unknown:
         raise NotTwiceDifferentiableError("second derivatives are not verified in: " + "; ".join(unknown))
 

@@ -28,8 +28,8 @@ from fairseq_l2t.plugin.frozen_teacher import FrozenTeacher, required_teacher
 from fairseq_l2t.plugin.stock_names import with_stock_names
 from fairseq_l2t.storage import Vocabulary, load_teacher
 from fairseq_l2t.teaching.options.declaration import OptionError
+from fairseq_l2t.teaching.options.life_options import LifeOptions
 from fairseq_l2t.teaching.options.limits import LARGEST_COUNT
-from fairseq_l2t.teaching.options.teaching_options import LifeOptions
 
 __all__ = ["L2TConfig", "L2TTask", "updates_of_epochs", "vocabulary_of"]
 

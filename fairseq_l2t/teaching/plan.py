@@ -10,13 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.loss.dynamic_loss import LossShape
 from fairseq_l2t.teaching.options.declaration import OptionError, flag_of, one_line_errors
-from fairseq_l2t.teaching.options.teaching_options import (
-    DEFAULT_LIVES,
-    DEFAULT_TOTAL_UPDATES,
-    DevOptions,
-    LifeOptions,
-    TeachingOptions,
-)
+from fairseq_l2t.teaching.options.life_options import DEFAULT_TOTAL_UPDATES, DevOptions, LifeOptions
+from fairseq_l2t.teaching.options.teaching_options import DEFAULT_LIVES, TeachingOptions
 
 __all__ = ["JUDGING_SEED_OFFSET", "RESOLVED", "TeachingPlan", "life_of", "plan_of", "resolve"]
 

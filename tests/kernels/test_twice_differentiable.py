@@ -11,14 +11,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fairseq_l2t.kernels.twice_differentiable import (
-    VOUCHED_TORCH_MODULES,
+    VERIFIED_TORCH_MODULES,
     NotTwiceDifferentiableError,
     ScaledGradient,
     attribute_replaced,
     outer_gradient,
-    refuse_unvouched,
+    refuse_unverified,
     twice_differentiable,
-    unvouched_modules,
+    unverified_modules,
 )
 from fairseq_l2t.testing.hypergradient_check import five_point_slope
 from fairseq_l2t.testing.toy_student import MODELS, PlainScaling, Recurrent, ToyStudent, WeightNormed
@@ -174,7 +174,7 @@ def test_the_gradient_of_a_look_up_keeps_its_bits():
 
 
 # A module and its input for every verified torch.nn class; containers compute nothing themselves.
-VOUCHED = {
+VERIFIED = {
     "activation.GELU": (nn.GELU, normal(2, 3)),
     "activation.GLU": (nn.GLU, normal(2, 4)),
     "activation.ReLU": (nn.ReLU, normal(2, 3)),
@@ -194,13 +194,13 @@ VOUCHED = {
 CONTAINERS = {f"container.{name}" for name in ("ModuleDict", "ModuleList", "ParameterList", "Sequential")}
 
 
-def test_every_vouched_module_is_tested():
-    assert {f"torch.nn.modules.{name}" for name in {*VOUCHED, *CONTAINERS}} == VOUCHED_TORCH_MODULES
+def test_every_verified_module_is_tested():
+    assert {f"torch.nn.modules.{name}" for name in {*VERIFIED, *CONTAINERS}} == VERIFIED_TORCH_MODULES
 
 
-@pytest.mark.parametrize("name", VOUCHED)
-def test_vouched_module(name):
-    make, value = VOUCHED[name]
+@pytest.mark.parametrize("name", VERIFIED)
+def test_verified_module(name):
+    make, value = VERIFIED[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         module = make().double()
@@ -288,38 +288,38 @@ class _Strange(nn.Module):
     """A module without verified second derivatives."""
 
 
-def test_unvouched_modules_are_named():
+def test_unverified_modules_are_named():
     model = nn.ModuleDict({"first": nn.Linear(1, 1), "inner": nn.Sequential(nn.Tanh(), _Strange())})
     model["attention"] = nn.MultiheadAttention(2, 1)
     strange, attention = f"{_Strange.__module__}._Strange", "torch.nn.modules.activation.MultiheadAttention"
     projection = ("attention.out_proj", "torch.nn.modules.linear.NonDynamicallyQuantizableLinear")
-    assert unvouched_modules(model) == [("inner.1", strange), ("attention", attention), projection]
-    assert unvouched_modules(model, vouched=[strange]) == [("attention", attention), projection]
+    assert unverified_modules(model) == [("inner.1", strange), ("attention", attention), projection]
+    assert unverified_modules(model, verified=[strange]) == [("attention", attention), projection]
     with pytest.raises(NotTwiceDifferentiableError) as caught:
-        refuse_unvouched(model)
+        refuse_unverified(model)
     assert str(caught.value) == (
         f"second derivatives are not verified in: inner.1 ({strange}); attention ({attention}); "
         f"{projection[0]} ({projection[1]})"
     )
-    assert unvouched_modules(_Strange()) == [("(the model)", strange)]
+    assert unverified_modules(_Strange()) == [("(the model)", strange)]
     with pytest.raises(NotTwiceDifferentiableError, match=r"\(the model\) \(.*_Strange\)"):
-        refuse_unvouched(_Strange())
+        refuse_unverified(_Strange())
 
 
 @pytest.mark.parametrize("setting", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}, {"sparse": True}])
 def test_an_embedding_with_another_gradient_is_named(setting):
     model, (name,) = nn.Sequential(nn.Embedding(4, 2, **setting)), setting
     with pytest.raises(NotTwiceDifferentiableError, match=rf"in: 0 \(torch.nn.modules.sparse.Embedding:{name}\)"):
-        refuse_unvouched(model)
-    refuse_unvouched(model, vouched=[f"torch.nn.modules.sparse.Embedding:{name}"])
+        refuse_unverified(model)
+    refuse_unverified(model, verified=[f"torch.nn.modules.sparse.Embedding:{name}"])
 
 
-def test_vouched_models_pass():
+def test_verified_models_pass():
     model = nn.Sequential(nn.Linear(1, 1), nn.LSTM(1, 1))
-    refuse_unvouched(model)
-    assert unvouched_modules(model) == []
+    refuse_unverified(model)
+    assert unverified_modules(model) == []
     perceptron = MODELS["tanh"]()
-    assert unvouched_modules(perceptron) == [("(the model)", "fairseq_l2t.testing.toy_student.Perceptron")]
+    assert unverified_modules(perceptron) == [("(the model)", "fairseq_l2t.testing.toy_student.Perceptron")]
     with pytest.raises(NotTwiceDifferentiableError):
-        refuse_unvouched(perceptron)
-    refuse_unvouched(MODELS["tanh"](), vouched=["fairseq_l2t.testing.toy_student.Perceptron"])
+        refuse_unverified(perceptron)
+    refuse_unverified(MODELS["tanh"](), verified=["fairseq_l2t.testing.toy_student.Perceptron"])

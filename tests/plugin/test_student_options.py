@@ -192,7 +192,7 @@ def test_optimizer_of_a_plugin_without_adjoint():
 
 
 class Doubling(nn.Module):
-    """A module nobody has vouched for."""
+    """A module nobody has verified for."""
 
     def forward(self, value):
         return 2 * value

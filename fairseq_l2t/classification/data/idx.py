@@ -29,7 +29,7 @@ MD5 = {
 """MD5 of the published files, unpacked. Those of t10k were compared with the files; those of train were not."""
 
 _UNSIGNED_BYTE = 8
-_MOST_BYTES = 2**31
+_LARGEST_FILE_BYTES = 2**31
 _CHUNK = 2**20
 _GZIP = b"\x1f\x8b"
 _CLASSES = tuple("0123456789")
@@ -131,8 +131,10 @@ def _header(path: Path, file: BinaryIO | gzip.GzipFile, dimensions: int) -> tupl
     if len(raw) < 4 * dimensions:
         raise DataError(f"{path}: ends inside its header")
     shape = struct.unpack(f">{dimensions}I", raw)
-    if math.prod(shape) > _MOST_BYTES:
-        raise DataError(f"{path}: its header says {'x'.join(map(str, shape))} bytes; expected at most {_MOST_BYTES}")
+    if math.prod(shape) > _LARGEST_FILE_BYTES:
+        raise DataError(
+            f"{path}: its header says {'x'.join(map(str, shape))} bytes; expected at most {_LARGEST_FILE_BYTES}"
+        )
     return magic + raw, shape
 
 

@@ -19,8 +19,8 @@ __all__ = ["DATA_NAMES", "Splits", "load_data", "with_label_noise"]
 
 DATA_NAMES = ("digits", "mnist", "cifar10", "cifar100")
 
-_DIGITS = (297, 500)
-_POOL = (1000, 3000)
+_DIGITS_SPLIT = (297, 500)
+_MNIST_SPLIT = (1000, 3000)
 _OFFICIAL_DEV = 5000
 """Dev and test images of digits; dev and test images of MNIST without training files; dev images where the data set
 has test images of its own."""
@@ -122,7 +122,7 @@ def _pools(name: str, folder: Path | None, seed: int) -> tuple[ImageSet, ImageSe
     if name == "digits":
         from fairseq_l2t.classification.data.digits import load_digits
 
-        dev, test = _DIGITS
+        dev, test = _DIGITS_SPLIT
         return *_divided(load_digits(), test, seed), "our split", dev
     if folder is None:
         raise DataError(f"--data {name}: needs --data-dir, the folder with its files")
@@ -139,7 +139,7 @@ def _mnist(folder: Path, seed: int) -> tuple[ImageSet, ImageSet, str, int]:
     if test is None:
         raise DataError(f"--data-dir {folder}: no t10k-images-idx3-ubyte; expected the IDX files of MNIST")
     if train is None:
-        dev, count = _POOL
+        dev, count = _MNIST_SPLIT
         pool = read_images(*test)
         if len(pool) <= count:
             raise DataError(f"{test[0]}: {len(pool)} images; expected more than the {count} taken as test images")

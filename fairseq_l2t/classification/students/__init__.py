@@ -1,6 +1,6 @@
 """The networks that classify images, by name.
 
-To add one: write its module beside the others, add its family to ``_FAMILIES`` and its own classes to `VOUCHED`, and
+To add one: write its module beside the others, add its family to ``_FAMILIES`` and its own classes to `VERIFIED`, and
 add rows to ``tests/classification/students``, which compare its second derivatives with finite differences.
 """
 
@@ -18,9 +18,9 @@ from fairseq_l2t.classification.students.network import Network
 from fairseq_l2t.classification.students.resnet import ResidualBlock, build_resnet, is_resnet_depth
 from fairseq_l2t.classification.students.wide_resnet import WideBlock, build_wide_resnet, is_wide_resnet_depth
 
-__all__ = ["STUDENT_FORMS", "VOUCHED", "Network", "StudentNameError", "build_student", "refuse_student_name"]
+__all__ = ["STUDENT_FORMS", "VERIFIED", "Network", "StudentNameError", "build_student", "refuse_student_name"]
 
-VOUCHED: frozenset[str] = frozenset(
+VERIFIED: frozenset[str] = frozenset(
     f"{part.__module__}.{part.__qualname__}"
     for part in (CarriedBatchNorm2d, DenseLayer, Network, ResidualBlock, WideBlock)
 ) | {
@@ -30,7 +30,7 @@ VOUCHED: frozenset[str] = frozenset(
     "torch.nn.modules.pooling.MaxPool2d",
 }
 """Classes whose double backward is tested in tests/classification/students against float64 finite differences;
-`kernels.twice_differentiable.refuse_unvouched` accepts them in addition to its own."""
+`kernels.twice_differentiable.refuse_unverified` accepts them in addition to its own."""
 
 
 class StudentNameError(ValueError):

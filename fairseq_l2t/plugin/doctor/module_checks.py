@@ -11,7 +11,7 @@ from torch import Tensor
 from fairseq_l2t.checks.differences import Comparison, compare_update
 from fairseq_l2t.plugin.doctor.findings import DIRECTIONS, HALVINGS, LEAVE_OUT, SHRINK, Check, described, is_trusted
 from fairseq_l2t.plugin.student.fairseq_student import FairseqStudent
-from fairseq_l2t.plugin.student.second_derivatives import unvouched_fairseq_modules
+from fairseq_l2t.plugin.student.second_derivatives import unverified_fairseq_modules
 from fairseq_l2t.unroll.student import Student
 from fairseq_l2t.unroll.trajectory import Step
 
@@ -40,10 +40,10 @@ _WORDS_OF_DERIVATIVES = ("derivative", "differentia", "backward", "grad")
 def class_checks(student: FairseqStudent) -> Iterator[Check]:
     """Yield one check of all module classes, then one for each class that is not verified."""
     model = student.model
-    unvouched = unvouched_fairseq_modules(model)
+    unverified = unverified_fairseq_modules(model)
     trusted = set(student.options.namespace.trust_module)
     classes = {type(part) for part in model.modules()}
-    first_of = {name: path for path, name in reversed(unvouched)}
+    first_of = {name: path for path, name in reversed(unverified)}
     yield Check("modules", True, f"{len(classes)} classes, {len(first_of)} of them not verified")
     for name, path in first_of.items():
         found = "accepted by --trust-module" if name in trusted else "not verified"

@@ -14,7 +14,7 @@ from fairseq_l2t.unroll.update_rules import Clipping, StepSize
 __all__ = ["adjoint_check", "update_check"]
 
 _SEED = 0
-_NUMBERS, _BOUND = 64, 1e-6
+_VECTOR_LENGTH, _LARGEST_GAP = 64, 1e-6
 """Length of the random vectors; largest accepted difference from fairseq's optimizer, relative to the step."""
 
 _SIZE_OF_ADJOINT = StepSize(0.5, 1.0, 2)
@@ -28,13 +28,13 @@ def update_check(student: FairseqStudent) -> Check:
     """Compare three updates of the rule with those of fairseq's own optimizer, from the same start and gradients."""
     rule = student.rule
     generator = torch.Generator().manual_seed(_SEED)
-    start = omega = torch.randn(_NUMBERS, generator=generator, dtype=torch.float64)
+    start = omega = torch.randn(_VECTOR_LENGTH, generator=generator, dtype=torch.float64)
     parameter = torch.nn.Parameter(omega.clone())
     buffers = tuple(torch.zeros_like(omega) for _ in range(rule.buffer_count))
     optimizer = build_optimizer(student.options.cfg.optimizer, [parameter])
     lr = previous = optimizer.get_lr()
     for count in (1, 2, 3):
-        gradient = torch.randn(_NUMBERS, generator=generator, dtype=torch.float64)
+        gradient = torch.randn(_VECTOR_LENGTH, generator=generator, dtype=torch.float64)
         omega, buffers = rule.apply(omega, buffers, gradient, StepSize(lr, previous, count))
         parameter.grad = gradient.clone()
         optimizer.set_lr(lr)
@@ -43,7 +43,7 @@ def update_check(student: FairseqStudent) -> Check:
     # Relative to the movement, which at a small --lr is a small part of omega.
     gap = float((parameter.detach() - omega).abs().max() / (omega - start).abs().max())
     name = student.options.cfg.optimizer._name
-    return Check(f"update by {name}", gap <= _BOUND, f"{gap:.0e} from fairseq's own after 3 updates", _REMEDY)
+    return Check(f"update by {name}", gap <= _LARGEST_GAP, f"{gap:.0e} from fairseq's own after 3 updates", _REMEDY)
 
 
 def adjoint_check(student: FairseqStudent) -> Check:

@@ -16,7 +16,7 @@ from fairseq_l2t.plugin.student.initial_weights import load_weights
 from fairseq_l2t.plugin.student.second_derivatives import (
     drop_fast_path,
     refuse_unused_trust,
-    refuse_unvouched_fairseq,
+    refuse_unverified_fairseq,
 )
 from fairseq_l2t.plugin.student_options import OptionError, StudentOptions
 from fairseq_l2t.teaching.options.declaration import as_given, flag_of
@@ -64,7 +64,7 @@ def build_model(
             raise OptionError(f"--arch: {given.arch} with {shown or 'these sizes'}: {kind}{reason}") from error
     refuse_unused_trust(model, given.trust_module)
     if refuse_modules:
-        refuse_unvouched_fairseq(model, given.trust_module)
+        refuse_unverified_fairseq(model, given.trust_module)
     if weights is not None:
         load_weights(model, weights, given.student_init)
     drop_fast_path(model)

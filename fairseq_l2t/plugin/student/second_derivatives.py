@@ -18,9 +18,9 @@ from fairseq_l2t.kernels.twice_differentiable import (
     NotTwiceDifferentiableError,
     ScaledGradient,
     attribute_replaced,
-    refuse_unvouched,
+    refuse_unverified,
     twice_differentiable,
-    unvouched_modules,
+    unverified_modules,
 )
 from fairseq_l2t.plugin.student_options import OptionError
 
@@ -28,8 +28,8 @@ __all__ = [
     "drop_fast_path",
     "fairseq_twice_differentiable",
     "refuse_unused_trust",
-    "refuse_unvouched_fairseq",
-    "unvouched_fairseq_modules",
+    "refuse_unverified_fairseq",
+    "unverified_fairseq_modules",
 ]
 
 _STOCK_LSTM_FEATURES = LSTMDecoder.extract_features
@@ -39,7 +39,7 @@ _FAST_PATH_COPIES = tuple(
     f"{part}_{kind}" for part in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias")
 )
 
-VOUCHED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
+VERIFIED_FAIRSEQ_MODULES: frozenset[str] = frozenset(
     f"fairseq.{name}"
     for name in (  # noqa: SIM905  one name a word reads better
         # lstm
@@ -86,7 +86,7 @@ def fairseq_twice_differentiable(*, fused: bool = True) -> Iterator[None]:
         yield
 
 
-def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) -> None:
+def refuse_unverified_fairseq(model: nn.Module, trusted: Collection[str] = ()) -> None:
     """Refuse a model with modules whose second derivatives are not verified.
 
     Args:
@@ -97,22 +97,22 @@ def refuse_unvouched_fairseq(model: nn.Module, trusted: Collection[str] = ()) ->
         NotTwiceDifferentiableError: names every such module.
     """
     try:
-        refuse_unvouched(model, VOUCHED_FAIRSEQ_MODULES | set(trusted))
+        refuse_unverified(model, VERIFIED_FAIRSEQ_MODULES | set(trusted))
     except NotTwiceDifferentiableError as error:
         raise NotTwiceDifferentiableError(f"{error}; l2t-doctor measures them, --trust-module accepts them") from None
 
 
 def refuse_unused_trust(model: nn.Module, trusted: Collection[str]) -> None:
     """Raise OptionError for a ``--trust-module`` that names no unverified class of ``model``."""
-    unused = set(trusted) - {name for _, name in unvouched_fairseq_modules(model)}
+    unused = set(trusted) - {name for _, name in unverified_fairseq_modules(model)}
     if unused:
         names = ", ".join(sorted(unused))
         raise OptionError(f"--trust-module: {names}; the student has no such module, or its class is verified already")
 
 
-def unvouched_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:
+def unverified_fairseq_modules(model: nn.Module) -> list[tuple[str, str]]:
     """Return (path, full class name) of every part of ``model`` whose second derivatives are not verified."""
-    return unvouched_modules(model, VOUCHED_FAIRSEQ_MODULES)
+    return unverified_modules(model, VERIFIED_FAIRSEQ_MODULES)
 
 
 def drop_fast_path(model: nn.Module) -> None:

@@ -8,8 +8,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fairseq_l2t.teaching.options.declaration import Option, OptionError, one_line_errors
+from fairseq_l2t.teaching.options.life_options import RunOptions
 from fairseq_l2t.teaching.options.limits import LARGEST_COEFFICIENT, LARGEST_LIVES
-from fairseq_l2t.teaching.options.teaching_options import RunOptions, TeachingOptions
+from fairseq_l2t.teaching.options.teaching_options import TeachingOptions
 
 __all__ = ["TranslationOptions", "TranslationTeaching"]
 

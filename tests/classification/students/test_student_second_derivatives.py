@@ -1,4 +1,4 @@
-"""Jacobian products of every family's update against float64 finite differences; who is vouched for."""
+"""Jacobian products of every family's update against float64 finite differences; who is verified for."""
 
 from contextlib import contextmanager, nullcontext
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from fairseq_l2t.classification.students import VOUCHED, build_student
+from fairseq_l2t.classification.students import VERIFIED, build_student
 from fairseq_l2t.classification.students.batch_norm import collect_statistics, running_loss
 from fairseq_l2t.classification.students.resnet import ResidualBlock
 from fairseq_l2t.kernels.twice_differentiable import (
-    VOUCHED_TORCH_MODULES,
+    VERIFIED_TORCH_MODULES,
     NotTwiceDifferentiableError,
     outer_gradient,
-    refuse_unvouched,
+    refuse_unverified,
     twice_differentiable,
 )
 from fairseq_l2t.unroll.flat_parameters import FlatParameters
@@ -125,23 +125,23 @@ def test_kinks_are_noticed(name):
 
 
 @pytest.mark.parametrize(("name", "image_shape"), FAMILIES)
-def test_every_family_is_vouched_for(name, image_shape):
-    refuse_unvouched(build_student(name, classes=CLASSES, image_shape=image_shape), VOUCHED)
+def test_every_family_is_verified_for(name, image_shape):
+    refuse_unverified(build_student(name, classes=CLASSES, image_shape=image_shape), VERIFIED)
 
 
-def test_nobody_is_vouched_for_without_need():
-    """Every name of `VOUCHED` is met above, and none is known to core already."""
+def test_nobody_is_verified_for_without_need():
+    """Every name of `VERIFIED` is met above, and none is known to core already."""
     met = {
         f"{type(part).__module__}.{type(part).__qualname__}"
         for name, image_shape in FAMILIES
         for part in build_student(name, classes=CLASSES, image_shape=image_shape).modules()
     }
-    assert met >= VOUCHED
-    assert not VOUCHED & VOUCHED_TORCH_MODULES
+    assert met >= VERIFIED
+    assert not VERIFIED & VERIFIED_TORCH_MODULES
 
 
 def test_pytorchs_batch_normalisation_is_refused():
     model = build_student("resnet-8", classes=CLASSES, image_shape=DIGITS)
     model.body[1] = nn.BatchNorm2d(16)
     with pytest.raises(NotTwiceDifferentiableError, match=r"body\.1 \(torch\.nn\.modules\.batchnorm\.BatchNorm2d\)"):
-        refuse_unvouched(model, VOUCHED)
+        refuse_unverified(model, VERIFIED)
