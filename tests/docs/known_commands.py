@@ -26,7 +26,7 @@ def recorded(text, repository, folder):
     programs = [
         path.name for path in Path(sys.executable).parent.glob("*") if path.name.startswith(("l2t-", "fairseq-"))
     ]
-    for name in [*programs, "python", "make", "pip", "git", "grep"]:
+    for name in [*programs, "torchrun", "python", "make", "pip", "git", "grep"]:
         _write_stub(stubs / name)
     for script in repository.glob("examples/**/*.sh"):
         _write_stub(folder / script.relative_to(repository))
@@ -78,6 +78,13 @@ def _train_teacher(arguments, repository):
     from fairseq_l2t.plugin.teacher_run_options import TeacherRunOptions
 
     TeacherRunOptions.parse(arguments)
+
+
+def _torchrun(arguments, repository):
+    from torch.distributed.run import get_args_parser
+
+    own = get_args_parser().parse_args(arguments)
+    return why_unknown([own.training_script, *own.training_script_args], repository)
 
 
 def _fairseq_train(arguments, repository):
@@ -144,6 +151,7 @@ _CHECKS = {
     "fairseq-hydra-train": _anything,
     "l2t-train-teacher": _train_teacher,
     "l2t-doctor": _train_teacher,
+    "torchrun": _torchrun,
     "l2t-classify": _classify,
     "l2t-average": _average,
     "fairseq-train": _fairseq_train,
