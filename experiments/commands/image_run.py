@@ -9,7 +9,6 @@ from pathlib import Path
 from experiments.grid import ImageGrid
 from experiments.plan.images import ImageExperiment
 from experiments.programs.step import Step
-from experiments.records.images import drop_cut_line
 from experiments.report.images import write_report
 from fairseq_l2t.pairs.parallel_text import BadInput
 
@@ -39,8 +38,7 @@ class ImageRun:
         ]
 
     def prepare(self, steps: Sequence[Step]) -> None:
-        """Make the file of records ready for further ones."""
-        drop_cut_line(self._experiment.records)
+        """Nothing: a cut line is removed when the next record is written."""
 
     def note(self, step: Step) -> None:
         """Nothing: students record themselves."""

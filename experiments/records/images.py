@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from experiments.grid import ImageGrid, ImageSetting
 from fairseq_l2t.pairs.parallel_text import BadInput
-from fairseq_l2t.storage import write_atomically
 from fairseq_l2t.teaching.record import BEST_NAME
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "Record",
     "RunKey",
     "append_record",
-    "drop_cut_line",
     "read_records",
     "teacher_digest",
     "teacher_file",
@@ -60,19 +58,28 @@ def read_records(path: Path, grid: ImageGrid) -> dict[RunKey, Record]:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Append one line in one write, so that several programs may append to a file."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    """Append one line; several programs may append to a file at a time.
+
+    A last line that a killed program has cut is removed first.
+
+    Raises:
+        OSError: the line could not be written; its filename is ``path``, and nothing of the line is left.
+    """
+    line = f"{json.dumps(record)}\n".encode()
     try:
-        os.write(file, f"{json.dumps(record)}\n".encode())
-    finally:
-        os.close(file)
-
-
-def drop_cut_line(path: Path) -> None:
-    """Remove a last line that was cut, before others are appended."""
-    lines = _lines(path)
-    if lines and not lines[-1].endswith("\n"):
-        write_atomically(path, ["".join(lines[:-1]).encode()])
+        with path.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            end = file.read().rfind(b"\n") + 1
+            file.truncate(end)
+            try:
+                while line:  # a full disk takes a part of a line, and refuses the rest
+                    line = line[file.write(line) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def teacher_file(output: Path, setting: ImageSetting, name: str) -> Path:

@@ -103,7 +103,8 @@ class TeacherTrainer:
                 self._bad_windows += 1
                 self._on_bad_window(error)
                 if self._bad_windows >= self.plan.max_bad_steps:
-                    raise
+                    count = f"{self._bad_windows} windows in a row" if self._bad_windows > 1 else "one window"
+                    raise NonFiniteError(f"{error}; {count} ended in NaN or infinity (--max-bad-steps)") from error
                 # Begun by the next window, so that what goes wrong in its first updates is counted too.
                 self._life_is_spoilt = True
 

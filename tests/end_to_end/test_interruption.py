@@ -1,4 +1,4 @@
-"""A run of l2t-train-teacher that is killed, stopped, and resumed: the same files to the last bit."""
+"""Runs of teacher training that are killed, stopped, and resumed: the same files to the last bit."""
 
 import json
 import re
@@ -16,6 +16,12 @@ from tests.end_to_end.settings import RUN_FOLDER, TEACHER_UPDATES, contents, log
 
 TEACHER_FILES = ("teacher.safetensors", "teacher_last.safetensors")
 COMMAND = "l2t-train-teacher"
+OF_IMAGES = [
+    *("train-teacher", "--train-limit", "200", "--label-noise", "0.4", "--student", "mlp-8", "--batch-size", "20"),
+    *("--lr", "0.05", "--total-updates", "40", "--validate-interval-updates", "10", "--teacher-keys", "3"),
+    *("--save-dir", RUN_FOLDER),
+]
+"""The arguments of l2t-classify."""
 
 
 def assert_same_outcome(folder, uninterrupted):
@@ -36,17 +42,19 @@ def update_seconds(folder):
     return statistics.median(json.loads(line)["seconds"] for line in log.splitlines())
 
 
-def kill_at_random(arguments, folder, kills, rng, seconds):
+def kill_at_random(command, arguments, folder, kills, rng, seconds):
     """Start (again) and kill, up to ``kills`` times; return at how many lines of the log each kill came.
 
     Each comes up to an update later than the start of the first or second update; fewer, should the run be done.
     """
     run_folder, hits = folder / RUN_FOLDER, []
     for attempt in range(kills):
-        running = preloaded.start(COMMAND, [*arguments, "--resume-or-start"], folder)
+        running = preloaded.start(command, [*arguments, "--resume-or-start"], folder)
         if attempt > 0:  # the first one dies right after its start
             lines = len(log_lines(run_folder)) + rng.randint(0, 1)
-            while running.is_alive and not (len(log_lines(run_folder)) >= lines and "grouped total" in running.stdout):
+            while running.is_alive and not (
+                len(log_lines(run_folder)) >= lines and "life of a student" in running.stdout + running.stderr
+            ):
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, seconds))
         running.process.kill()
@@ -60,7 +68,7 @@ def kill_at_random(arguments, folder, kills, rng, seconds):
 @pytest.mark.slow
 def test_sigkill_at_random_moments(data_bin, uninterrupted, tmp_path):
     arguments = teacher_command(data_bin)
-    hits = kill_at_random(arguments, tmp_path / "work", 5, Random(2), update_seconds(uninterrupted))
+    hits = kill_at_random(COMMAND, arguments, tmp_path / "work", 5, Random(2), update_seconds(uninterrupted))
     assert hits[0] == 0
     assert len(hits) > 2
     assert len(set(hits)) > 1, hits  # the kills did come at different stages
@@ -74,14 +82,18 @@ def test_sigkill_at_random_moments(data_bin, uninterrupted, tmp_path):
 
 
 @pytest.mark.very_slow
-def test_sigkill_at_fifty_random_moments(data_bin, tmp_path):
-    arguments = teacher_command(data_bin, "--teacher-updates", "150")
-    preloaded.run(COMMAND, arguments, tmp_path / "whole")
-    hits = kill_at_random(arguments, tmp_path / "killed", 50, Random(1), update_seconds(tmp_path / "whole"))
+@pytest.mark.parametrize("command", [COMMAND, "l2t-classify"])
+def test_sigkill_at_fifty_random_moments(command, data_bin, tmp_path):
+    arguments = [*(teacher_command(data_bin) if command == COMMAND else OF_IMAGES), "--teacher-updates", "150"]
+    preloaded.run(command, arguments, tmp_path / "whole")
+    hits = kill_at_random(command, arguments, tmp_path / "killed", 50, Random(1), update_seconds(tmp_path / "whole"))
     assert len(hits) == 50
     assert len(set(hits)) > 10, hits
-    preloaded.run(COMMAND, [*arguments, "--resume"], tmp_path / "killed")
+    preloaded.run(command, [*arguments, "--resume"], tmp_path / "killed")
     assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
+    preloaded.run(command, [*arguments, "--teacher-updates", "2", "--seed", "4"], tmp_path / "other_seed")
+    control, whole = (log_lines(tmp_path / name / RUN_FOLDER)[:2] for name in ("other_seed", "whole"))
+    assert len(control) == 2 and control != whole
 
 
 @pytest.mark.slow

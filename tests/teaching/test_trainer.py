@@ -190,11 +190,20 @@ def test_a_bad_window_leaves_the_teacher_and_begins_another_life():
 def test_too_many_bad_windows_give_up_with_the_teacher_as_it_was():
     subject = trainer(bad_lives=range(PLAN.seed, PLAN.seed + 3))
     before = subject.teacher.values.detach().clone()
-    with pytest.raises(NonFiniteError, match="student update 0"):
+    with pytest.raises(NonFiniteError, match=r"student update 0.*; 3 windows in a row .* \(--max-bad-steps\)"):
         subject.run_update(lambda: None)
     assert torch.equal(subject.teacher.values, before)
     patient = trainer(dataclasses.replace(PLAN, max_bad_steps=4), bad_lives=range(PLAN.seed, PLAN.seed + 3))
     assert patient.run_update(lambda: None).student_life == 3
+
+
+def test_a_measure_that_is_no_number_is_a_bad_window():
+    subject = trainer(dataclasses.replace(PLAN, max_bad_steps=1))
+    before, measure = subject.teacher.values.detach().clone(), subject._measure
+    subject._measure = lambda update: (math.nan, measure(update)[1])
+    with pytest.raises(NonFiniteError, match=r"^student update 3: the measure is nan; one window ended"):
+        subject.run_update(lambda: None)
+    assert torch.equal(subject.teacher.values, before)
 
 
 def test_lives_that_are_bad_from_their_cross_entropy_updates_are_counted():

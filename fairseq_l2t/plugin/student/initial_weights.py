@@ -44,10 +44,10 @@ def read_weights(path: str | None) -> dict[str, Tensor] | None:
         # compat.explicit_weights_only makes fairseq pass weights_only=True: nothing in the file is executed.
         weights = checkpoint_utils.load_checkpoint_to_cpu(path)["model"]
     except UNREADABLE as error:
-        first_line = str(error).split("\n")[0]
-        raise OptionError(
-            f"--student-init: {path} cannot be read as a fairseq checkpoint: {type(error).__name__}: {first_line}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's message advises to load it all the same
+            reason = "it is damaged, or has other objects than tensors and plain values; nothing in it was executed"
+        raise OptionError(f"--student-init: {path} cannot be read as a fairseq checkpoint: {reason}") from error
     if not isinstance(weights, Mapping) or not all(isinstance(part, Tensor) for part in weights.values()):
         raise OptionError(f"--student-init: {path} contains no weights by name; expected a fairseq checkpoint")
     return dict(weights)

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from experiments.__main__ import main
+from tests.end_to_end import preloaded
+from tests.end_to_end.settings import log_lines
 from tests.experiments.finished_runs import refused, unpadded
 
 TINY = Path(__file__).parent.with_name("tiny_image_grid.yaml")
@@ -91,6 +95,51 @@ def test_a_student_or_all_ended_by_a_signal(number, whom, code, tmp_path):
     if whom == "student":
         assert "was ended by SIGKILL, as the system does where memory runs out" in told
     assert records.read_text().endswith("\n")
+
+
+def _outcome(folder):
+    """Records without their seconds, report, teacher and its log: what a killed grid must come to as well."""
+    out = folder / "out"
+    records = [json.loads(line) for line in (out / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    teacher = out / "digits.noise40.mlp-8" / "trained"
+    assert not list(out.rglob("*.partial"))
+    return (
+        # Two programs append: their order may differ.
+        sorted(json.dumps({key: value for key, value in one.items() if key != "seconds"}) for one in records),
+        (out / "results.md").read_text(encoding="utf-8"),
+        [(teacher / f"{name}.safetensors").read_bytes() for name in ("teacher", "teacher_last")],
+        log_lines(teacher),
+    )
+
+
+@pytest.mark.very_slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere programs outlive a killed runner")
+def test_sigkill_at_fifty_random_moments(tmp_path):
+    """The runner is killed, and its programs with it; a run that ends before its kill is compared and begun again."""
+    grid, work, rng = tmp_path / "grid.yaml", tmp_path / "killed", Random(1)
+    grid.write_text(TINY.read_text().replace("--teacher-updates 2", "--teacher-updates 30"))
+    arguments = ["run", grid, "--output-dir", "out"]
+    start = time.monotonic()
+    preloaded.run("experiments", arguments, tmp_path / "whole")
+    seconds, whole = time.monotonic() - start, _outcome(tmp_path / "whole")
+    kills, ends = 0, 0
+    while kills < 50:
+        running = preloaded.start("experiments", arguments, work)
+        running.process.join(rng.uniform(0, 0.6 * seconds))
+        running.process.kill()
+        if running.end(expect=None).process.exitcode == 0:
+            ends += 1
+            assert _outcome(work) == whole
+            shutil.rmtree(work)
+        else:
+            assert running.process.exitcode == -signal.SIGKILL, running.stderr
+            kills += 1
+    preloaded.run("experiments", arguments, work)
+    assert _outcome(work) == whole
+    assert ends < 25  # most kills interrupted work
+    grid.write_text(grid.read_text().replace("seeds: [1, 2]", "seeds: [1, 3]"))
+    preloaded.run("experiments", arguments, tmp_path / "other_seed")
+    assert _outcome(tmp_path / "other_seed")[:2] != whole[:2]
 
 
 def _student_process(parent):

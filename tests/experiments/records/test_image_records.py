@@ -7,10 +7,11 @@ import pytest
 
 from experiments.grid import load_grid
 from experiments.plan.images import chosen_options
-from experiments.records.images import append_record, drop_cut_line, read_records, teacher_digest, teacher_file
+from experiments.records.images import append_record, read_records, teacher_digest, teacher_file
 from experiments.report.images import tables
 from fairseq_l2t.pairs.parallel_text import BadInput
 from tests.experiments.finished_runs import unpadded
+from tests.storage.files import files_end_at
 
 TINY = Path(__file__).parent.with_name("tiny_image_grid.yaml")
 
@@ -61,12 +62,22 @@ def test_a_cut_line_is_left_out(tmp_path):
     with path.open("a") as file:
         file.write(json.dumps(record("a", 0.1, 2, 2.0))[:-5])
     assert [key[-1] for key in read_records(path, grid)] == [1]
-    drop_cut_line(path)
     append_record(path, record("a", 0.1, 3, 2.0))  # in its place
     assert [key[-1] for key in read_records(path, grid)] == [1, 3]
     path.write_text(path.read_text() + "{}\n")
     with pytest.raises(BadInput, match=f"^{path}, line 3: expected a record that `experiments run` wrote"):
         read_records(path, grid)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    grid, path = load_grid(TINY), tmp_path / "runs.jsonl"
+    append_record(path, record("a", 0.1, 1, 2.0))
+    before = path.read_bytes()
+    with files_end_at(len(before) + 20), pytest.raises(OSError, match=str(path)):
+        append_record(path, record("a", 0.1, 2, 2.0))
+    assert path.read_bytes() == before
+    append_record(path, record("a", 0.1, 2, 2.0))
+    assert [key[-1] for key in read_records(path, grid)] == [1, 2]
 
 
 def test_records_under_a_teacher_that_was_trained_further_do_not_count(tmp_path):

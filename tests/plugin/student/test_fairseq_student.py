@@ -273,6 +273,7 @@ def test_bad_student_init(data_bin, tmp_path, monkeypatch, kind):
         make_student(data_bin, "transformer", "adam", "--student-init", str(path))
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert "weights_only" not in str(raised.value)  # no advice to execute what the file has
     assert not (tmp_path / "trace").exists()
     assert not read
 
