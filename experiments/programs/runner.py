@@ -120,6 +120,7 @@ class _Running:
         self.program = launcher.start(command, step.log, step.output, environment)
         # (seconds, share) from which the time left is estimated; a continued run tells its share with its first line.
         self._origin = None if self._continued else (0.0, 0.0)
+        self._latest = (0.0, 0.0)  # when the share last changed: programs tell theirs every so many updates
 
     def _continues(self) -> bool:
         """Whether the work folder holds the beginning of this very run; one with other inputs is emptied."""
@@ -168,10 +169,13 @@ class _Running:
         share, elapsed = self.step.progress(), self.seconds()
         if self._origin is None and share:
             self._origin = (elapsed, share)
+        if share != self._latest[1]:
+            self._latest = (elapsed, share)
         left = ""
         if self._origin is not None and share > self._origin[1]:
-            pace = (elapsed - self._origin[0]) / (share - self._origin[1])
-            left = f", {share:.0%}, about {pace * (1 - share):.0f} s left"
+            told, _ = self._latest
+            pace = (told - self._origin[0]) / (share - self._origin[1])
+            left = f", {share:.0%}, about {max(0.0, pace * (1 - share) - (elapsed - told)):.0f} s left"
         return f"{self.step.name} {elapsed:.0f} s{left}"
 
 

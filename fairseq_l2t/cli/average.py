@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fairseq_l2t.cli.entry import USAGE_ERROR, fail
+from fairseq_l2t.cli.entry import USAGE_ERROR, fail, run_command
 from fairseq_l2t.cli.one_line_parser import OneLineParser
 
 __all__ = ["main", "options_of"]
@@ -15,7 +15,11 @@ _NAME = "l2t-average"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code (0; 2 bad options or files)."""
+    """Run the command; return its exit code (0; 1 standard output takes no more; 2 bad options or files)."""
+    return run_command(_NAME, _run, arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = options_of(arguments)
     # fairseq takes seconds to import; --help must not pay for it.
     from fairseq_l2t.plugin.averaging import last_checkpoints, write_average

@@ -35,7 +35,11 @@ def _run(arguments: Sequence[str]) -> int:
             made, failed = made + 1, failed + (not check.is_good)
     except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
         return drop_output()
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        if error.filename is None:  # of standard output
+            raise
+        return fail(_NAME, error, USAGE_ERROR)
+    except ValueError as error:
         return fail(_NAME, error, USAGE_ERROR)
     except Exception as error:
         if type(error) is not Exception:

@@ -56,6 +56,11 @@ def run_command(
         raise
     except BrokenPipeError:  # the reader of stdout has gone, as in `... --help | head`
         return drop_output()
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        drop_output()
+        return fail(name, f"standard output: {error.strerror}", RUN_ERROR)
     except (KeyboardInterrupt, _Terminated) as stop:  # outside of updates: those handle the signal themselves
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         print(f"{name}: stopped by {number.name} outside of an update", file=sys.stderr)

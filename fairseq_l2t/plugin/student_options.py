@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ def _checked(given: Given[TranslationOptions]) -> StudentOptions:
         cfg.dataset.num_workers, cfg.dataset.data_buffer_size = 0, 0
         cfg.distributed_training.distributed_world_size = 1
     own = _with_tokenizer(own, OmegaConf.to_container(cfg.task))
+    _refuse_unused(own, given.names)
     vars(namespace).update({field.name: getattr(own, field.name) for field in fields(own)})
     return StudentOptions(cfg, namespace, own, plan_of(own, cfg.common.seed), given.names, of_fairseq)
 
@@ -159,7 +160,21 @@ def _with_tokenizer(own: TranslationOptions, task: Any) -> TranslationOptions:
     if own.objective == "expected-bleu" and (reason := why_unusable(chosen)):
         known = "" if own.bleu_tokenizer else f" (of target language {language})"
         raise OptionError(f"--bleu-tokenizer: {chosen}{known} {reason}")
+    if own.objective != "expected-bleu" and chosen != of_language:
+        raise OptionError(f"--bleu-tokenizer: {chosen}; has no effect with --objective {own.objective}")
     return replace(own, bleu_tokenizer=chosen)
+
+
+def _refuse_unused(own: TranslationOptions, given: Collection[str]) -> None:
+    """Refuse options of one objective that are given with another; the values of the preset are no request."""
+    for name in ("estimator", "samples", "risk_alpha"):
+        value = getattr(own, name)
+        if name not in given or value == getattr(_PRESETS[own.preset], name):
+            continue
+        if own.objective != "expected-bleu":
+            raise OptionError(f"{flag_of(name)}: {value}; has no effect with --objective {own.objective}")
+        if name == "risk_alpha" and own.estimator != "risk":
+            raise OptionError(f"{flag_of(name)}: {value}; has no effect with --estimator {own.estimator}")
 
 
 def _refuse_unsupported(namespace: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ class L2TConfig(TranslationConfig):  # type: ignore[misc]  # fairseq has no type
         default=0,
         metadata={
             "help": f"length of the student's life in updates, for its progress (1 to {LARGEST_COUNT}; default: "
-            "--max-update, otherwise the updates of --max-epoch epochs)"
+            "the updates of --max-epoch epochs or --max-update, whichever is smaller)"
         },
     )
     cross_entropy_updates: int = field(
@@ -161,6 +161,8 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
     def _given_length(self) -> int | None:
         """Return the updates of the student's life; None if the data and ``--max-epoch`` determine them."""
         total = LifeOptions(total_updates=self.cfg.total_updates or self.cfg.max_update or None).total_updates
+        if not self.cfg.total_updates and self.cfg.max_epoch > 0 and not self.has_sharded_data(self.cfg.train_subset):
+            return None
         if total is None and not self.cfg.max_epoch > 0:
             raise OptionError(
                 "--total-updates: not given; give --max-update, --max-epoch or --total-updates, at least 1"
@@ -191,7 +193,7 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
         return warmup
 
     def get_batch_iterator(self, dataset: FairseqDataset, *arguments: Any, **named: Any) -> EpochBatchIterator:
-        """Run fairseq's method; with ``--max-epoch`` alone, the training batches determine the student's life.
+        """Run fairseq's method; with ``--max-epoch`` the training batches determine the student's life.
 
         Raises:
             OptionError: no update would use the teacher.
@@ -202,6 +204,7 @@ class L2TTask(TranslationTask):  # type: ignore[misc]  # fairseq has no types
             total = updates_of_epochs(
                 len(batches), self.cfg.max_epoch, self.cfg.update_freq, skip_remainder=self.cfg.skip_remainder_batch
             )
+            total = min(total, self.cfg.max_update) if self.cfg.max_update > 0 else total
             teacher.begin_life(total, self._cross_entropy_updates(total))
         return batches
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fairseq_l2t.storage import TeacherFileError, load_teacher
 from fairseq_l2t.storage.json_log import JsonLog, TeacherLogRecord
 from fairseq_l2t.storage.run_state import StateCheck, has_run_state, load_run_state, save_run_state
 from fairseq_l2t.teaching.options.comparison import ResumeError, refuse_other_options
@@ -62,7 +63,7 @@ def saved_run(
         what: name of the kind of run in messages.
 
     Raises:
-        ResumeError: there is a state, and ``resume`` is not set.
+        ResumeError: there is a state, and ``resume`` is not set; or there is none, and the folder holds a teacher.
         RunStateError: a state that cannot be used.
     """
     if has_run_state(folder) and not resume:
@@ -70,9 +71,33 @@ def saved_run(
             f"--save-dir: {folder} contains a run of {what}; give --resume to continue it, or another folder"
         )
     saved = load_run_state(folder, check)
+    if saved is None:
+        _refuse_to_overwrite(Path(folder))
     if saved is None and resume:
         logger.info("--resume-or-start: no run in %s yet; starting one", folder)
     return saved
+
+
+def _refuse_to_overwrite(folder: Path) -> None:
+    """Refuse a folder without a run state that holds a trained teacher, or another file of a teacher's name.
+
+    A run that was killed in its first update leaves a teacher of 0 or 1 updates, which is made again.
+
+    Raises:
+        ResumeError: names the file.
+    """
+    for path in (folder / BEST_NAME, folder / LAST_NAME):
+        if not path.exists():
+            continue
+        try:
+            updates = load_teacher(path).settings.extra.get("teacher_update", 0)
+        except (TeacherFileError, OSError):
+            updates = None
+        if updates not in (0, 1):
+            raise ResumeError(
+                f"--save-dir: {folder} contains {path.name} of another run, without a run state to resume; give "
+                "another folder, or move that file"
+            )
 
 
 class TeachingRecord:

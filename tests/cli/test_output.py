@@ -26,6 +26,8 @@ def test_reports(run_command, tmp_path):
         (["l2t-inspect", teacher, "--dict", dictionary], 2),
         (["l2t-compare", "--help"], 1),
         (["l2t-classify", "--help"], 1),
+        (["l2t-train-teacher", "--help"], 1),
+        (["l2t-average", "--help"], 1),
     ):
         shown = to_full_disk(run_command, arguments, code)
         assert shown == f"{arguments[0]}: error: standard output: No space left on device\n"

@@ -114,6 +114,8 @@ def test_epochs_give_the_length_of_life(data_bin, teacher_path, tmp_path):
 
     by_epochs = coefficients("--max-update", "0", "--max-epoch", "2")  # 50 batches an epoch, two of them an update
     by_updates, control = coefficients("--max-update", "50"), coefficients("--max-update", "20")
+    for smaller in (("--max-update", "50", "--max-epoch", "9"), ("--max-update", "500", "--max-epoch", "2")):
+        assert all(torch.equal(*pair) for pair in zip(coefficients(*smaller)[5:], by_updates[5:], strict=True))
     assert [phi is None for phi in by_epochs] == [True] * 5 + [False] * 2  # a tenth of 50, as the teacher was taught
     assert all(torch.equal(phi, expected) for phi, expected in zip(by_epochs[5:], by_updates[5:], strict=True))
     assert not torch.equal(by_epochs[6], control[6])
