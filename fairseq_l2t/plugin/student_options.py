@@ -183,8 +183,6 @@ def _refuse_unsupported(namespace: argparse.Namespace) -> None:
         raise OptionError(f"--optimizer: {shown}; expected {SUPPORTED}")
     if namespace.max_tokens is None and namespace.batch_size is None:
         raise OptionError("--max-tokens / --batch-size: neither given; expected at least one")
-    if vars(namespace).get("num_batch_buckets") and namespace.max_tokens is None:
-        raise OptionError(f"--num-batch-buckets: {namespace.num_batch_buckets}; needs --max-tokens")
     if namespace.lr_scheduler in _SCHEDULES_WITHOUT_REPLAY:
         raise OptionError(
             f"--lr-scheduler: {namespace.lr_scheduler}; the unroll needs a schedule that depends only on the update "
@@ -241,8 +239,6 @@ def _refuse_padded_items(cfg: Any, arch: str) -> None:
     """Refuse what ends in an ``assert`` of fairseq without a message, or is dropped by ``python -O``."""
     buckets, multiple = cfg.task.get("num_batch_buckets") or 0, cfg.dataset.required_seq_len_multiple
     for name, value, least in (("--num-batch-buckets", buckets, 0), ("--required-seq-len-multiple", multiple, 1)):
-        if value < least:
-            raise OptionError(f"{name}: {value}; expected at least {least} ({least}: off)")
         if value > least and issubclass(ARCH_MODEL_REGISTRY[arch], LSTMModel):
             raise OptionError(f"{name}: {value}; --arch {arch} takes {least} only: its encoder refuses more padding")
     if buckets and cfg.dataset.max_tokens is None:

@@ -57,7 +57,7 @@ def test_refusals_name_what_is_refused(data_bin, name):
         "layer drop": "layerdrop",
         "quantisation noise": "quant-noise",
         "activation checkpointing": "activations",
-        "adaptive softmax": "AdaptiveSoftmax",
+        "adaptive softmax": "--adaptive-softmax-cutoff",
         "transformer_align": "TransformerAlignModel",
         "non-autoregressive": "NATransformerModel",
     }.get(name, name)

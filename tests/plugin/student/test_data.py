@@ -81,8 +81,8 @@ def test_padding_hides_no_dev_pair_in_train(data_bin, tmp_path):
     ("more", "message"),
     [
         (["--num-batch-buckets", "2"], "--num-batch-buckets: 2; expected together with --max-tokens"),
-        (["--num-batch-buckets=-1"], "--num-batch-buckets: -1; expected at least 0"),
-        (["--required-seq-len-multiple", "0"], "--required-seq-len-multiple: 0; expected at least 1"),
+        (["--num-batch-buckets=-1"], "--num-batch-buckets: -1; expected a whole number of at least 0"),
+        (["--required-seq-len-multiple", "0"], "--required-seq-len-multiple: 0; expected a whole number of at least 1"),
     ],
 )
 def test_paddings_without_meaning(data_bin, more, message):
