@@ -114,7 +114,7 @@ _REASONS = {
     "not supported; --encoder-layers gives the number of layers": "encoder_layers_to_keep",
     "not supported; --decoder-layers gives the number of layers": "decoder_layers_to_keep",
     "not supported; the moments of Adam are float32": "fp16_adam_stats",
-    "not supported; a new teacher is trained; --resume continues a run": "teacher_path",
+    "not supported; a new teacher is trained; --resume continues a run": "teacher_path allow_other_teacher",
     "expected a backend that does not divide the parameters, such as pytorch_ddp": "ddp_backend",
 }
 

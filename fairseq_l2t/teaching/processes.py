@@ -147,8 +147,8 @@ class TorchrunProcesses:
 
     def _who_is_missing(self, problem: str) -> str:
         found = re.search(r"\bRank (\d+) (?:failed|successfully reached)", problem)
-        if self.rank == 0 and found and "failed" in found[0]:
-            missing = f"process {found[1]} of {self.size}"
+        if self.rank == 0 and (self.size == 2 or (found and "failed" in found[0])):
+            missing = f"process {found[1] if found else 1} of {self.size}"
         elif self.rank:
             missing = "process 0, or one it waits for,"
         else:

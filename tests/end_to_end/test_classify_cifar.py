@@ -43,5 +43,5 @@ def test_the_same_seed_writes_the_same_images(tmp_path, run_command):
     assert first == again and first != other
     assert first != (tmp_path / "first" / "train.bin").read_bytes()[: len(first)]
     (tmp_path / "file").write_text("")
-    told = run_command([*WRITE, tmp_path / "file"], expect=1).stderr
+    told = run_command([*WRITE, tmp_path / "file"], expect=2).stderr
     assert told.startswith("experiments: error: ") and told.count("\n") == 1

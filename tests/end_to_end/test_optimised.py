@@ -98,4 +98,4 @@ def test_same_refusals(data_bin, tmp_path, run_command):
     assert [code for _, code in errors] == ["2"] * 6, result.stderr
     named = ("--unroll-length", "--lr", "--optimizer", "--clip-norm", "--teacher-kyes", "--encoder-attention-heads")
     assert all(name in line for name, (line, _) in zip(named, errors, strict=True))
-    assert not contents(tmp_path / RUN_FOLDER)
+    assert not (tmp_path / RUN_FOLDER).exists()

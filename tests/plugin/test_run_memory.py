@@ -83,7 +83,7 @@ def test_a_share_of_the_memory(data_bin, tmp_path, monkeypatch, share, told):
         run = TeachingRun(
             options.setup, TranslationStudents(options, built), TranslationObjective(options, built), None
         )
-        return run.trainer._memory
+        return run.trainer._windows._memory
 
     with pytest.raises(ValueError, match=told):
         plan()

@@ -11,6 +11,7 @@ import torch
 from fairseq_l2t.core import NonFiniteError
 from fairseq_l2t.teaching.options.declaration import OptionError
 from fairseq_l2t.teaching.processes import Message
+from fairseq_l2t.teaching.shared_run import refuse_idle_processes
 from fairseq_l2t.testing.toy_lives import PLAN, run, trainer
 
 WHOLE = dataclasses.replace(PLAN, unroll_length=8)
@@ -120,8 +121,9 @@ def run_in_processes(size, plan, updates, **given):
         return subjects, list(pool.map(live, subjects))
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("bad", [[], [WHOLE.seed + 1], [WHOLE.seed + 2, WHOLE.seed + 3], [JUDGING_SEED + 1]])
+@pytest.mark.parametrize(
+    ("size", "bad"), [(3, []), (2, [WHOLE.seed + 1]), (3, [WHOLE.seed + 2, WHOLE.seed + 3]), (2, [JUDGING_SEED + 1])]
+)
 def test_the_number_of_processes_changes_no_bit(size, bad):
     """Also where a life of one process alone ends in NaN, and where it judges."""
     plan = dataclasses.replace(THREE, holdout_lives=2, teacher_lr_shrink=0.5)
@@ -134,6 +136,14 @@ def test_the_number_of_processes_changes_no_bit(size, bad):
         assert values == alone.state_dict()[1]
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in alone.state_dict()[0].items())
     assert not torch.equal(trainer(plan).teacher.values, alone.teacher.values)
+
+
+def test_more_processes_than_lives_are_refused():
+    processes = [ThreadProcesses(0, size * [b""], None, None) for size in (3, 4)]
+    refuse_idle_processes(processes[0], THREE)
+    expected = "torchrun started 4 processes; expected at most --lives-per-update, which is 3"
+    with pytest.raises(OptionError, match=expected):
+        refuse_idle_processes(processes[1], THREE)
 
 
 def test_windows_shorter_than_a_life_are_refused():

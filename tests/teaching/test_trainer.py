@@ -199,8 +199,8 @@ def test_too_many_bad_windows_give_up_with_the_teacher_as_it_was():
 
 def test_a_measure_that_is_no_number_is_a_bad_window():
     subject = trainer(dataclasses.replace(PLAN, max_bad_steps=1))
-    before, measure = subject.teacher.values.detach().clone(), subject._measure
-    subject._measure = lambda update: (math.nan, measure(update)[1])
+    before, measure = subject.teacher.values.detach().clone(), subject._windows._measure
+    subject._windows._measure = lambda update: (math.nan, measure(update)[1])
     with pytest.raises(NonFiniteError, match=r"^student update 3: the measure is nan; one window ended"):
         subject.run_update(lambda: None)
     assert torch.equal(subject.teacher.values, before)

@@ -65,7 +65,6 @@ def test_options_that_cannot_be_used_are_refused_first(then, now, message, tmp_p
     ("number", "whom", "code"),
     [
         (signal.SIGKILL, "student", 1),
-        (signal.SIGTERM, "all", 143),
         (signal.SIGINT, "all", 130),
     ],
 )
