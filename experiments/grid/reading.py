@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -15,6 +14,7 @@ from experiments.grid.entries import Entry
 from experiments.grid.images import ImageGrid
 from experiments.grid.translation import TranslationGrid
 from fairseq_l2t.pairs.parallel_text import BadInput
+from fairseq_l2t.storage.plain_yaml import PlainYamlError, read_plain_yaml
 
 __all__ = ["load_grid", "load_yaml", "read_entry"]
 
@@ -70,27 +70,11 @@ def load_yaml(path: Path) -> Any:
         BadInput: not YAML, or a key stands twice in one mapping.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _SafeLoader)
+        return read_plain_yaml(path)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
-
-
-class _SafeLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which would take the second of two equal keys without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Read a mapping; a key that stands twice is an error."""
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    where = f"line {key.start_mark.line + 1}: {key.value!r} stands twice in one mapping"
-                    raise yaml.composer.ComposerError(None, None, where)
-                seen.add(key.value)
-        return node
+    except PlainYamlError as error:
+        raise BadInput(f"{path}: {error}") from None
 
 
 def _in_one_line(error: ErrorDetails, kind: type[Entry]) -> str:

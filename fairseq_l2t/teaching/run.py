@@ -140,14 +140,14 @@ def run_teaching(
         OptionError: more processes than lives.
         ValueError, OSError: see `build`, and `unroll.memory.budget.plan_for`.
     """
-    if setup.resume:
-        require_run(setup.folder)
     with started_processes(setup.plan.worker_timeout) as processes:
         refuse_idle_processes(processes, setup.plan)
         if processes.rank:
             saved = state_from_first(processes)
             TeachingRun(setup, *build(saved), saved, processes).run(no_progress)
             return
+        if setup.resume:
+            require_run(setup.folder)  # before the lock, which creates the folder; other hosts may not see it
         with lock_run_folder(setup.folder) as folder:
             check = check_of(setup.student_values)
             saved = saved_run(folder, resume=setup.resume or setup.resume_or_start, check=check)

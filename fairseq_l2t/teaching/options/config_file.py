@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from fairseq_l2t.storage.atomic import write_atomically
+from fairseq_l2t.storage.plain_yaml import PlainYamlError, read_plain_yaml
 from fairseq_l2t.teaching.options.declaration import Declared, OptionError, flag_of
 
 __all__ = ["CONFIG_NAME", "arguments_of", "file_values", "naming_file", "read_config", "write_config", "written"]
@@ -26,30 +27,6 @@ _NAMED_OPTION = re.compile(r"(?:argument )?(--[a-z0-9-]+)")
 """The option at the beginning of an error's message, ours or argparse's."""
 
 
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses duplicate names and accepts only true and false as booleans.
-
-    YAML 1.1 would read the language code ``no`` as false.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return the mapping of ``node``."""
-        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for position, name in enumerate(names):
-            if name in names[:position]:
-                key = node.value[position][0]
-                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-
-
 def read_config(path: str) -> dict[str, Any]:
     """Return the values of a file, by option name in Python's spelling.
 
@@ -57,11 +34,11 @@ def read_config(path: str) -> dict[str, Any]:
         OptionError: no such file, no mapping of names, or a name that is given twice.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        content = read_plain_yaml(Path(path))
     except OSError as error:
         raise OptionError(f"--config: {path}: {error.strerror}; expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"--config: {path}: {_first_line(error)}") from error
+    except PlainYamlError as error:
+        raise OptionError(f"--config: {path}: {error}") from error
     content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise OptionError(f"--config: {path}: expected options by name, such as 'teacher-lr: 0.01'")
@@ -154,9 +131,3 @@ def write_config(folder: str | os.PathLike[str], values: Mapping[str, Any]) -> N
     text = yaml.safe_dump(dict(values), sort_keys=True, allow_unicode=True)
     head = "# The options of this run, every value in place. --config FILE starts another run with them.\n"
     write_atomically(Path(folder) / CONFIG_NAME, [(head + text).encode()])
-
-
-def _first_line(error: Exception) -> str:
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)

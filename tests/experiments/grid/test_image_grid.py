@@ -31,7 +31,7 @@ TINY = Path(__file__).parent.with_name("tiny_image_grid.yaml")
             lambda text: text.replace('["--loss cross-entropy"]', '"--loss x"'),
             "cross-entropy: '--loss x', expected a list",
         ),
-        (lambda text: "[", "while parsing"),
+        (lambda text: "[", "expected the node content"),
         (lambda text: "", "None, expected a mapping with either corpora"),
     ],
 )

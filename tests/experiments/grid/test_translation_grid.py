@@ -125,7 +125,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     path, text, entry = tmp_path / "grid.yaml", TINY.read_text(encoding="utf-8"), "  fixed: {teacher: initial}"
     path.write_text(text.replace(entry, f"{entry}\n{entry}"), encoding="utf-8")
     line = path.read_text(encoding="utf-8").splitlines().index(entry) + 2
-    with pytest.raises(BadInput, match=f"{path}: line {line}: 'fixed' stands twice in one mapping"):
+    with pytest.raises(BadInput, match=f"{path}: line {line}: fixed is given twice"):
         load_grid(path)
     assert "<<: *teacher" in text and load_grid(TINY).teachers["dynamic"].updates == 2
 
