@@ -14,7 +14,7 @@ _BOOL = "tag:yaml.org,2002:bool"
 
 
 class PlainYamlError(ValueError):
-    """A file that is not YAML of plain values; the message is one line, with the line of the file and without its path."""
+    """A file that is not YAML of plain values; the message is one line that names the line, not the path."""
 
 
 class _PlainLoader(yaml.SafeLoader):
